@@ -1,1 +1,27 @@
-//! network
+//! Links, addresses, rules and published ports: how containers reach each other and the world.
+//!
+//! Everything is a kernel object driven by netlink from inside the daemon; no program is run, no
+//! helper process exists for a published port. What you will not find: containers (an
+//! [`Endpoint`] only carries the id of its owner), names of networks, policy about who may join.
+//!
+//! | module | hides |
+//! |---|---|
+//! | [`Networks`] | the order of things: bridge, sandbox, attach, detach, restore |
+//! | `sandbox` | network namespaces, made and entered on short-lived threads |
+//! | `links` | bridge devices, veth pairs, addresses and routes (rtnetlink) |
+//! | `ipam` | which address of a subnet is free, and which subnet the host does not use |
+//! | `ports` | host ports, held by a bound socket so that nobody else takes them |
+//! | `rules` | one nftables table: what it should hold (pure), and bringing it there |
+//! | [`files`] | the texts of `/etc/resolv.conf` and `/etc/hosts` |
+
+mod endpoint;
+mod error;
+pub mod files;
+mod networks;
+
+pub use endpoint::{
+    Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange, Protocol,
+    PublishRequest, PublishedPort,
+};
+pub use error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
+pub use networks::{Config, Networks, SubnetPool};
