@@ -1,1 +1,57 @@
-//! store
+//! Blobs, images, layers and snapshots: everything under `DATA/store`, and its one collector.
+//!
+//! The store keeps bytes by digest, knows which of them make an image, turns layers into
+//! directories that overlayfs can stack, and gives each container a writable layer on top. It is
+//! used from several threads at once and blocks; nothing in it is async. What you will not find:
+//! HTTP, containers, policy about whom to trust.
+//!
+//! What it promises:
+//! * A name, an image, a layer or a blob is either whole or not there, whatever kills the process
+//!   or the host. Work in progress lives under `ingest/`, is moved into place by one rename, and
+//!   what a killed process left there is deleted by the next [`Store::open`].
+//! * Every byte is hashed while it streams in; a blob that is there has the content its name says.
+//! * Nothing is removed that an image, a snapshot or a living [`Layer`] still needs.
+//! * A stranger's tar touches nothing outside the directory it is unpacked into.
+//!
+//! ```text
+//! DATA/store/
+//!   metadata.db              images, names, layers, snapshots (SQLite, WAL, synchronous=FULL)
+//!   lock                     held by the one process that has the store open
+//!   blobs/sha256/<hex>       configs, manifests, indexes, layers as they came
+//!   ingest/<random>          not yet verified; deleted at open
+//!   layers/overlay/<hex>/    driver `overlay`: one unpacked layer
+//!   layers/erofs/<hex>.tar   driver `erofs`: one layer's plain tar, when no blob is it already
+//!   layers/erofs/<hex>.index …and the EROFS metadata that indexes it
+//!   snapshots/<id>/upper     a container's writable layer
+//!   snapshots/<id>/work      overlayfs' scratch space beside it
+//!   empty/                   the lower directory of an image without layers
+//! RUN/layers/<hex>/          driver `erofs`: where that layer is mounted, read-only
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`store`](Store) | opening, checking at open, collecting |
+//! | `blobs` | content by digest; [`Ingest`] |
+//! | `metadata` | the tables |
+//! | `layers` | one pass over a layer's bytes; [`LayerIngest`] |
+//! | `images` | lookup, names, removal by Docker's rules |
+//! | `archive` | load, import and save of whole images |
+//! | `snapshots` | the [`Snapshots`](snapshots::Snapshots) trait, its drivers, writable layers |
+//! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
+
+mod archive;
+mod blobs;
+mod images;
+mod layers;
+pub mod limits;
+pub mod snapshots;
+mod store;
+
+pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError};
+pub use blobs::{Ingest, IngestError};
+pub use images::{
+    Document, FindError, Image, NewImage, PutError, RemoveError, Removed, TagError, User,
+};
+pub use layers::{Layer, LayerBlob, LayerIngest, ReceiveError};
+pub use snapshots::{Driver, Mounts, SnapshotError};
+pub use store::{MetadataError, OpenError, Options, Store, Usage};

@@ -1,0 +1,23 @@
+//! What a stranger's image may make the store hold or do.
+
+/// Bytes of a manifest or index (the distribution project's own bound).
+pub const MANIFEST_BYTES: u64 = 4 << 20;
+/// Bytes of an image configuration.
+pub const CONFIG_BYTES: u64 = 8 << 20;
+/// Layers of one image.
+pub const LAYERS: usize = 500;
+/// Images in one archive.
+pub const ARCHIVE_IMAGES: usize = 1000;
+/// Entries of an archive that are neither configuration nor layer.
+pub const ARCHIVE_ENTRIES: usize = 100_000;
+/// Entries of one layer.
+pub const LAYER_ENTRIES: u64 = 4_000_000;
+/// Uncompressed bytes of a layer that are accepted whatever it is compressed to.
+pub const BOMB_FLOOR_BYTES: u64 = 64 << 20;
+/// How many times larger than its compressed form a layer may be, above that floor. DEFLATE
+/// itself ends at 1,032; real layers stay below 20.
+pub const BOMB_RATIO: u64 = 200;
+/// Bytes of one extended header (PAX record set, GNU long name).
+pub const HEADER_BYTES: usize = 1 << 20;
+/// Bytes of a path, as Linux takes it.
+pub const PATH_BYTES: usize = 4095;
