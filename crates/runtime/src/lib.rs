@@ -1,1 +1,44 @@
-//! runtime
+//! An OCI bundle becomes a process: namespaces, cgroups, root file system, mounts, identity,
+//! seccomp, and the gate between *created* and *started*.
+//!
+//! ```text
+//!  caller (the monitor: one thread)              child, already pid 1 of its namespace
+//!  ───────────────────────────────              ─────────────────────────────────────
+//!  plan: spec → checked values
+//!  cgroup::Cgroup::create
+//!  clone3(all namespaces) ──────────────────────▶ bind sources, root, mounts, devices
+//!  cgroup add(pid) ── Confined ─────────────────▶ cgroup namespace, masks, pivot_root
+//!  ◀──────────────────────────────── Console(fd), identity, limits, capabilities
+//!  Created ◀──────────────────────── Ready, or the step that failed and its errno
+//!  Created::start ── Start ─────────────────────▶ seccomp, execve
+//!  ◀───────────────────────── end of file: exec happened; or why it did not
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`bundle`] | what `create` and `exec` are asked for; serialisable |
+//! | [`stdio`] | which descriptors the process gets, and our ends of them |
+//! | [`error`] | the errors of both, and what a failure in the child looks like |
+//! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
+//! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
+//! | [`capability`] | names, numbers, the default set |
+//!
+//! What you will not find: threads, tokio, images, networks, policy, a log. The child is a fork
+//! that never execs a helper: it is the container's own pid 1 from its first instruction.
+
+pub mod bundle;
+pub mod capability;
+pub mod cgroup;
+pub mod error;
+pub mod seccomp;
+pub mod stdio;
+
+mod create;
+mod exec;
+
+pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
+pub use create::{Created, create};
+pub use error::{CreateError, SetupError, StartError, Step};
+pub use exec::{Executed, exec};
+pub use oci_spec::runtime as oci;
+pub use stdio::{Stdio, Streams};

@@ -1,0 +1,53 @@
+//! What a caller asks for. Serialisable, because it crosses from the engine to the monitor.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci;
+
+/// Everything [`crate::create`] needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The container's id: names its session keyring and appears in errors.
+    pub id: String,
+    /// The OCI configuration. `root.path` is ignored, [`Bundle::rootfs`] says where the root is.
+    /// `linux.cgroupsPath` is absolute below the cgroup mounts, such as `/berth/<id>`.
+    pub spec: oci::Spec,
+    /// Where the root file system comes from.
+    pub rootfs: Rootfs,
+    /// A seccomp program compiled before ([`crate::seccomp::compile`]), which the caller caches.
+    /// `None`: `spec.linux.seccomp` is compiled if present.
+    pub seccomp: Option<PathBuf>,
+}
+
+/// Where a root file system comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// A directory, with whatever is mounted in it.
+    Directory(PathBuf),
+    /// Mounted inside the container's own mount namespace: nothing of it appears on the host.
+    Overlay(Overlay),
+}
+
+/// An overlayfs mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Read-only layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// The writable layer.
+    pub upper: PathBuf,
+    /// overlayfs's scratch directory, beside `upper` on the same file system.
+    pub work: PathBuf,
+}
+
+/// One more process in a running container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecProcess {
+    /// What runs, as whom, with which limits and capabilities.
+    pub process: oci::Process,
+    /// A compiled seccomp program, or `None` for none.
+    pub seccomp: Option<PathBuf>,
+    /// The container's cgroup, such as `/berth/<id>`; empty leaves the process in the caller's.
+    pub cgroup: String,
+}
