@@ -154,6 +154,8 @@ pub enum FailureKind {
     NotFound,
     /// It is there and cannot be executed (126).
     NotExecutable,
+    /// What was asked for cannot be right, such as a mount of something absent (128).
+    Invalid,
     /// The request names something that is not there, or does not fit its state.
     Refused,
     /// Everything else (128).
@@ -166,7 +168,7 @@ impl FailureKind {
         match self {
             Self::NotFound => 127,
             Self::NotExecutable => 126,
-            Self::Refused | Self::Other => 128,
+            Self::Invalid | Self::Refused | Self::Other => 128,
         }
     }
 }

@@ -71,7 +71,13 @@ pub enum SpawnError {
 
 impl Failure for SpawnError {
     fn kind(&self) -> Kind {
-        Kind::Internal
+        match self {
+            Self::Create {
+                kind: FailureKind::Invalid,
+                ..
+            } => Kind::InvalidArgument,
+            _ => Kind::Internal,
+        }
     }
 }
 
