@@ -1,0 +1,79 @@
+//! What a pull tells while it runs, in the steps that Docker's clients draw.
+
+use std::fmt;
+
+use vocab::Digest;
+
+/// One step of a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The transfer begins (`Pulling from library/nginx`, with the tag as id).
+    PullingFrom {
+        /// The repository's path in its registry.
+        repository: String,
+        /// The tag, or the digest where none was named.
+        tag: String,
+    },
+    /// Something happened to a layer.
+    Layer {
+        /// Twelve digits of the digest of the layer's blob.
+        id: String,
+        /// What it is doing now.
+        state: LayerState,
+    },
+    /// Everything is in the store (`Digest: sha256:…`).
+    Digest(Digest),
+}
+
+/// What a layer is doing. It prints Docker's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerState {
+    /// It is wanted.
+    Pending,
+    /// It is wanted, and as many as may are in transfer.
+    Waiting,
+    /// Bytes are coming.
+    Downloading {
+        /// Bytes that have come.
+        current: u64,
+        /// Bytes that there will be.
+        total: u64,
+    },
+    /// All bytes are here.
+    VerifyingChecksum,
+    /// All bytes are here and are what was announced.
+    DownloadComplete,
+    /// The store is finishing it.
+    Extracting {
+        /// Bytes that are done.
+        current: u64,
+        /// Bytes that there are.
+        total: u64,
+    },
+    /// The store holds it.
+    PullComplete,
+    /// The store held it before.
+    AlreadyExists,
+    /// The transfer broke and goes on after a pause.
+    Retrying {
+        /// How long, rounded up.
+        seconds: u64,
+    },
+}
+
+impl fmt::Display for LayerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "Pulling fs layer",
+            Self::Waiting => "Waiting",
+            Self::Downloading { .. } => "Downloading",
+            Self::VerifyingChecksum => "Verifying Checksum",
+            Self::DownloadComplete => "Download complete",
+            Self::Extracting { .. } => "Extracting",
+            Self::PullComplete => "Pull complete",
+            Self::AlreadyExists => "Already exists",
+            Self::Retrying { seconds: 1 } => "Retrying in 1 second",
+            Self::Retrying { seconds } => return write!(f, "Retrying in {seconds} seconds"),
+        })
+    }
+}
