@@ -1,0 +1,1 @@
+//! `Config` and `HostConfig` become an OCI specification.
