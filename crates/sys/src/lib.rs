@@ -1,9 +1,31 @@
-//! Linux calls behind safe, owning types: the one crate that may say `unsafe`.
+//! Linux calls behind safe, owning types: every `unsafe` of berth is in this crate.
 //!
-//! One file per topic, one call per wrapper, and a `SAFETY:` that names the fact which makes it
-//! sound. What you will not find: a decision, a second call in one wrapper, a policy about errors.
+//! One call per wrapper and one file per topic; what `rustix` already offers is used from there.
+//! What you will not find: a decision, a second call in one wrapper, a retry.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`bpf`] | loading and attaching a cgroup device program |
+//! | [`clone`] | a forked child in new namespaces, with its pidfd |
+//! | [`daemonise`] | fork without threads, ignored signals, no inherited descriptors |
+//! | [`descriptors`] | closing or marking ranges of descriptors |
+//! | [`exec`] | replacing the process |
+//! | [`keyring`] | a session keyring of one's own |
+//! | [`mount`] | `mount_setattr` |
+//! | [`namespace`] | leaving a namespace |
+//! | [`pidfd`] | signals without mistaking the process |
+//! | [`seccomp`] | loading a filter |
+//! | [`signals`] | dispositions and mask as a fresh process has them |
+#![expect(unsafe_code, reason = "the one crate that opens it")]
 
-#![expect(unsafe_code, reason = "this crate is where it is allowed")]
-
+pub mod bpf;
+pub mod clone;
 pub mod daemonise;
+pub mod descriptors;
+pub mod exec;
+pub mod keyring;
+pub mod mount;
+pub mod namespace;
 pub mod pidfd;
+pub mod seccomp;
+pub mod signals;

@@ -1,0 +1,25 @@
+//! Closing or marking ranges of descriptors.
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// Closes every descriptor from `first` to `last`, whoever owns it: only for a forked child that
+/// is about to become another program and uses none of them again.
+pub fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    range(first, last, 0)
+}
+
+/// Has every descriptor from `first` up closed at exec.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    range(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let rc = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
