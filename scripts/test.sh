@@ -1,0 +1,46 @@
+#!/bin/bash
+# `sudo make test`: installs what tests need, checks the tree, runs every test, leaves nothing behind.
+. "$(dirname "$0")/lib.sh"
+need_root make test
+cd "$top"
+need_rust
+packages gcc libc6-dev make python3 python3-venv mmdebstrap ca-certificates procps
+scripts/tools.sh
+export BERTH_TOOLS=$cache/tools/bin
+
+if ! command -v cargo-nextest >/dev/null; then
+  say "installing cargo-nextest"
+  cargo install --locked cargo-nextest
+fi
+if ! "$cache/venv/bin/typos" --version >/dev/null 2>&1; then
+  say "installing typos"
+  python3 -m venv "$cache/venv"
+  "$cache/venv/bin/pip" install -q 'typos==1.52.0'
+fi
+export PATH=$PATH:$cache/venv/bin
+
+# Tests keep everything in scratch roots here, so that what an interrupted run leaves can be found.
+TMPDIR=$(mktemp -d /var/tmp/berth-test.XXXXXX); export TMPDIR
+cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d -name 'berth*' 2>/dev/null | sort; }
+cgroups > "$TMPDIR.before"
+
+clean() {
+  trap - EXIT INT TERM
+  local pid group
+  for pid in $(grep -alF "$TMPDIR" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3); do
+    [ "$pid" = $$ ] || kill -KILL "$pid" 2>/dev/null || true
+  done
+  for group in $(cgroups | comm -13 "$TMPDIR.before" -); do
+    find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
+    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  done
+  awk -v dir="$TMPDIR/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r point; do
+    umount -l "$(printf '%b' "$point")" 2>/dev/null || true
+  done
+  rm -rf "$TMPDIR" "$TMPDIR.before"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+cargo x check
+cargo x test

@@ -1,0 +1,48 @@
+#!/bin/bash
+# Installs the real clients and reference tools that tests use into a root of their own, and a
+# launcher for each into $cache/tools/bin. Touches nothing else of the machine; a second run is
+# instant. Versions matter here, so they come from Debian sid whatever this machine runs.
+#
+# The launchers call the private root's own dynamic loader: the tools see the machine's files,
+# network and processes, but none of its libraries.
+. "$(dirname "$0")/lib.sh"
+need_root scripts/tools.sh
+packages mmdebstrap ca-certificates
+
+root=$cache/tools/root
+bin=$cache/tools/bin
+wanted=docker-cli,docker-registry,skopeo,runc,crun,nftables,erofs-utils,busybox-static,iproute2,procps
+stamp="v1 $wanted"
+if [ "$(cat "$cache/tools/stamp" 2>/dev/null)" != "$stamp" ]; then
+  say "fetching test tools into $root (about a minute, once)"
+  rm -rf "$cache/tools"; mkdir -p "$cache/tools"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
+    --include=ca-certificates,$wanted sid "$root" "$(mirror)"
+fi
+
+mkdir -p "$bin"
+arch=$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo "$(uname -m)-linux-gnu")
+loader=$(find "$root/usr/lib/$arch" "$root/lib64" -maxdepth 1 -name 'ld-linux-*.so.*' 2>/dev/null | head -n 1)
+[ -n "$loader" ] || die "no dynamic loader in $root"
+launcher() { # launcher NAME PATH
+  cat > "$bin/$1.new" <<EOF
+#!/bin/sh
+exec $loader --argv0 $1 --library-path $root/usr/lib/$arch:$root/usr/lib/$arch/libproc2 $root$2 "\$@"
+EOF
+  chmod 755 "$bin/$1.new"; mv "$bin/$1.new" "$bin/$1"
+}
+launcher docker /usr/bin/docker
+launcher docker-registry /usr/bin/docker-registry
+launcher skopeo /usr/bin/skopeo
+launcher runc /usr/sbin/runc
+[ -x "$root/usr/sbin/runc" ] || launcher runc /usr/bin/runc
+launcher crun /usr/bin/crun
+launcher nft /usr/sbin/nft
+launcher mkfs.erofs /usr/bin/mkfs.erofs
+launcher fsck.erofs /usr/bin/fsck.erofs
+launcher dump.erofs /usr/bin/dump.erofs
+launcher ip /usr/sbin/ip
+cp "$root/bin/busybox" "$bin/busybox"
+"$bin/docker" --version >&2
+"$bin/skopeo" --version >&2
+echo "$stamp" > "$cache/tools/stamp"
