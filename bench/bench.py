@@ -141,6 +141,40 @@ def start_podman(scratch):
     return Engine("podman", None if start else ["podman"], sock, stop)
 
 
+def nft_tables():
+    nft = shutil.which("nft") or "/var/cache/berth/tools/bin/nft"
+    if not os.path.exists(nft):
+        return nft, set()
+    listed = subprocess.run([nft, "list", "tables"], capture_output=True, text=True).stdout
+    return nft, {tuple(line.split()[1:]) for line in listed.splitlines() if line.startswith("table ")}
+
+
+class Tidy:
+    """Puts back what peers change on a host that did not have them: firewall tables, the bridge."""
+
+    def __enter__(self):
+        self.nft, self.tables = nft_tables()
+        self.bridge = os.path.exists("/sys/class/net/docker0")
+        # crun refuses a cgroup2 mount that owns a controller beside v1 hierarchies.
+        self.hugetlb = "/sys/fs/cgroup/hugetlb"
+        unified = "/sys/fs/cgroup/unified/cgroup.controllers"
+        self.mounted = False
+        if os.path.exists(unified) and "hugetlb" in open(unified).read() and not os.path.exists(self.hugetlb):
+            os.mkdir(self.hugetlb)
+            quiet(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", self.hugetlb])
+            self.mounted = True
+        return self
+
+    def __exit__(self, *_):
+        for table in nft_tables()[1] - self.tables:
+            subprocess.run([self.nft, "delete", "table", *table], stderr=subprocess.DEVNULL)
+        if not self.bridge and os.path.exists("/sys/class/net/docker0"):
+            subprocess.run(["ip", "link", "delete", "docker0"], stderr=subprocess.DEVNULL)
+        if self.mounted:
+            subprocess.run(["umount", self.hugetlb])
+            os.rmdir(self.hugetlb)
+
+
 def busybox_tar(path):
     with tempfile.TemporaryDirectory() as root:
         os.makedirs(f"{root}/bin")
@@ -209,7 +243,10 @@ def log_write(engine):
     container = create(engine, "none", ["/bin/sh", "-c", "yes 0123456789012345678901234567890123456789012345678 | head -c 50000000"])
     engine.api.call("POST", f"/containers/{container}/start")
     engine.api.call("POST", f"/containers/{container}/wait")
-    engine.logged.append(container)
+    if not engine.logged:
+        engine.logged.append(container)
+        return None
+    return lambda: engine.api.call("DELETE", f"/containers/{container}")  # outside the measured time
 
 
 def log_read(engine):
@@ -248,6 +285,8 @@ def main():
     tar = f"{scratch}/busybox.tar"
     busybox_tar(tar)
     engines = []
+    tidy = Tidy()
+    tidy.__enter__()
     try:
         only = args.only.split(",")
         starters = {"berth": lambda: start_berth(scratch, args.berth), "docker": lambda: start_docker(scratch),
@@ -276,6 +315,8 @@ def main():
                     began = time.perf_counter()
                     took_part = case(engine)
                     took = time.perf_counter() - began
+                    if callable(took_part):
+                        took_part()
                     if took_part is not False and number > 0:  # the first round only warms up
                         times[engine.name].append(took * 1000)
             cells = (f"{statistics.median(t):12.2f}" if (t := times[e.name]) else "-".rjust(12) for e in engines)
@@ -284,12 +325,13 @@ def main():
         for engine in engines:
             try:
                 engine.connect()
-                for container in [engine.idle, *engine.extra, *engine.logged]:
+                for container in [getattr(engine, "idle", ""), *getattr(engine, "extra", []), *engine.logged]:
                     engine.api.call("DELETE", f"/containers/{container}?force=1")
                 engine.api.call("DELETE", f"/images/{IMAGE}?force=1")
-            except (OSError, AttributeError, SystemExit) as error:
+            except (OSError, AttributeError, http.client.HTTPException, SystemExit) as error:
                 print(f"cleaning up {engine.name}: {error}", file=sys.stderr)
             engine.stop()
+        tidy.__exit__()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
