@@ -4,6 +4,7 @@
 //! the plain truth: the engine's sentence first, then the registry's own words as the cause.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use vocab::digest::ParseDigestError;
@@ -18,6 +19,8 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The registry's words, cleaned of control characters and cut to a line.
     pub message: String,
+    /// How long it wants to be left alone, if it said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Refusal {
@@ -134,6 +137,14 @@ pub enum RequestError {
         /// The token server.
         realm: String,
     },
+    /// The token server that the registry names may not be used.
+    #[error("{url}: the registry wants a token from `{realm}`, where berth sends no password")]
+    Realm {
+        /// What was asked.
+        url: String,
+        /// Its words.
+        realm: String,
+    },
     /// The registry said no.
     #[error(transparent)]
     Refused(Refusal),
@@ -144,6 +155,24 @@ pub enum RequestError {
         url: String,
         /// How much is fine.
         limit_bytes: u64,
+    },
+    /// The answer ended before it was whole.
+    #[error("{url} sent {found} of {expected} bytes")]
+    Short {
+        /// Where it came from.
+        url: String,
+        /// Bytes that there should be.
+        expected: u64,
+        /// Bytes that came, over all connections.
+        found: u64,
+    },
+    /// Asked for a part, the registry sent another.
+    #[error("{url} was asked for the bytes from {wanted} on and sent others")]
+    Range {
+        /// Where it came from.
+        url: String,
+        /// Where it should have begun.
+        wanted: u64,
     },
     /// What came is not what its name says.
     #[error("{url} sent something else than {expected}: its digest is {found}")]
@@ -169,7 +198,7 @@ impl Failure for RequestError {
     fn kind(&self) -> Kind {
         match self {
             Self::Address { .. } => Kind::InvalidArgument,
-            Self::Send { .. } | Self::Receive { .. } => Kind::Unavailable,
+            Self::Send { .. } | Self::Receive { .. } | Self::Short { .. } => Kind::Unavailable,
             Self::NoCredentials { .. } => Kind::Unauthorized,
             Self::Challenge { .. } => Kind::NotImplemented,
             Self::Token { source, .. } => source.kind(),
@@ -178,6 +207,8 @@ impl Failure for RequestError {
             | Self::Redirects { .. }
             | Self::Redirect { .. }
             | Self::TokenReply { .. }
+            | Self::Realm { .. }
+            | Self::Range { .. }
             | Self::TooBig { .. }
             | Self::Mismatch { .. }
             | Self::DigestHeader { .. } => Kind::Internal,
@@ -246,7 +277,7 @@ pub enum PullError {
     #[error("no matching manifest for {wanted} in the manifest list entries")]
     NoPlatform {
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
     },
     /// The one image there is, is of another platform than was asked for.
     #[error(
@@ -257,9 +288,9 @@ pub enum PullError {
         /// The whole name as people write it.
         reference: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What it is.
-        found: Platform,
+        found: Box<Platform>,
     },
     /// It is an image of the first kind, which nobody makes any more.
     #[error(
@@ -294,7 +325,7 @@ pub enum PullError {
         /// Its blob.
         digest: Digest,
         /// What failed at last.
-        source: LayerError,
+        source: Box<LayerError>,
     },
     /// A layer is of a kind that cannot be unpacked.
     #[error("layer {digest} is of type `{media_type}`, which berth does not read")]
@@ -384,10 +415,12 @@ pub enum CheckError {
         typed: String,
     },
     /// The registry does not want these credentials.
-    #[error("login attempt to {url} failed")]
+    #[error("login attempt to {url} failed with status: {status}")]
     Rejected {
         /// Where.
         url: String,
+        /// How they were rejected.
+        status: StatusCode,
         /// The registry's words.
         source: RequestError,
     },

@@ -1,16 +1,39 @@
 //! The client: one [`Client`] for the daemon's life, shared by all pulls.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `pull` | a pull from name to image; resolving a name |
+//! | `check` | a login |
+//! | `layer` | one layer's bytes, over as many connections as it takes |
+//! | `document` | what a manifest turns out to be |
+//! | `session` | one place, one repository, one user: requests with their proof |
+//! | `challenge` | the `WWW-Authenticate` header |
+//! | `transport` | TLS, redirects, bounded bodies, refusals |
+//! | `hosts` | mirrors, schemes, and who may do without TLS |
+//! | `retry` | what is worth another try |
 
+mod challenge;
+mod check;
 mod credentials;
+mod document;
 mod error;
+mod hosts;
+mod layer;
 mod progress;
+mod pull;
+mod retry;
+mod session;
+mod transport;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use store::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use vocab::manifest::Descriptor;
+use vocab::reference::DEFAULT_DOMAIN;
 use vocab::{Digest, Platform, Reference};
 
 pub use credentials::{Credentials, CredentialsError};
@@ -18,6 +41,12 @@ pub use error::{
     CheckError, LayerError, NewClientError, PullError, Refusal, RequestError, ResolveError,
 };
 pub use progress::{LayerState, Progress};
+
+use hosts::{Endpoint, Hosts};
+use progress::Teller;
+use pull::Pull;
+use session::{Purpose, Session};
+use transport::Transport;
 
 /// How a client behaves; every field has dockerd's default.
 #[derive(Clone, Debug)]
@@ -56,7 +85,17 @@ impl Default for Config {
 /// Speaks to registries. Cheap to clone; clones share connections and limits.
 #[derive(Clone, Debug)]
 pub struct Client {
-    config: Arc<Config>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    transport: Transport,
+    /// One for each layer in transfer.
+    slots: Semaphore,
+    /// Which of its places answered last, for domains that have several without being mirrored.
+    answered: Mutex<HashMap<String, Endpoint>>,
 }
 
 /// What a pull brought.
@@ -86,20 +125,30 @@ pub struct Checked {
     pub identity_token: Option<String>,
 }
 
+/// Domains whose last place is remembered; beyond that, all are forgotten.
+const REMEMBERED: usize = 256;
+
 impl Client {
     /// Checks the configuration; connects to nothing yet.
     pub fn new(config: Config) -> Result<Self, NewClientError> {
+        let hosts = Hosts::new(&config)?;
         Ok(Self {
-            config: Arc::new(config),
+            inner: Arc::new(Inner {
+                transport: Transport::new(&config, hosts),
+                slots: Semaphore::new(config.max_concurrent_downloads.max(1)),
+                answered: Mutex::default(),
+                config,
+            }),
         })
     }
 
     /// Brings the image that `reference` names into `store` and gives it that name there.
     ///
-    /// A name without tag and digest means `latest`. Layers that are already there are not fetched.
-    /// `progress` is told of every step; transfer counts are left out while its queue is full, and
-    /// a receiver that is gone does not end the pull. Dropping the future ends it; what was
-    /// received in whole stays in the store until its garbage collector meets it.
+    /// A name without tag and digest means `latest`; with a digest, the tag is not looked at and not
+    /// given. Layers that are already there are not fetched. `progress` is told of every step;
+    /// transfer counts are left out while its queue is full, other steps wait for room, and a
+    /// receiver that is gone does not end the pull. Dropping the future ends it; what was received
+    /// in whole stays in the store until its garbage collector meets it.
     pub async fn pull(
         &self,
         store: Arc<Store>,
@@ -108,8 +157,15 @@ impl Client {
         credentials: Option<&Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled, PullError> {
-        let _ = (store, reference, platform, credentials, progress);
-        unimplemented!("pull")
+        let pull = Pull {
+            client: self,
+            store,
+            reference: reference.clone().or_latest(),
+            platform,
+            credentials: credentials.filter(|given| !given.is_anonymous()),
+            tell: Teller(progress),
+        };
+        pull.run().await
     }
 
     /// Asks the registry what `reference` points at, without fetching the image.
@@ -118,8 +174,8 @@ impl Client {
         reference: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<Resolved, ResolveError> {
-        let _ = (reference, credentials);
-        unimplemented!("resolve")
+        let credentials = credentials.filter(|given| !given.is_anonymous());
+        pull::resolve(self, &reference.clone().or_latest(), credentials).await
     }
 
     /// Asks whether `registry` (as typed to `docker login`: a host, or an address with scheme and
@@ -129,7 +185,48 @@ impl Client {
         registry: &str,
         credentials: &Credentials,
     ) -> Result<Checked, CheckError> {
-        let _ = (registry, credentials);
-        unimplemented!("check")
+        check::check(self, registry, credentials).await
+    }
+
+    fn session<'a>(
+        &'a self,
+        endpoint: Endpoint,
+        purpose: Purpose,
+        credentials: Option<&'a Credentials>,
+    ) -> Session<'a> {
+        let Inner {
+            transport, config, ..
+        } = &*self.inner;
+        Session::new(transport, config, endpoint, purpose, credentials)
+    }
+
+    fn slots(&self) -> &Semaphore {
+        &self.inner.slots
+    }
+
+    /// The places of a domain, never none; the one that answered last time comes first.
+    fn endpoints(&self, domain: &str) -> Vec<Endpoint> {
+        let mut endpoints = self.inner.transport.hosts.endpoints(domain);
+        if let Some(answered) = self.answered().get(domain) {
+            endpoints.sort_by_key(|endpoint| endpoint != answered);
+        }
+        endpoints
+    }
+
+    /// Spares the next request to an insecure registry the wrong scheme.
+    fn remember(&self, domain: &str, endpoint: &Endpoint) {
+        if domain == DEFAULT_DOMAIN {
+            return;
+        }
+        let mut answered = self.answered();
+        if answered.len() >= REMEMBERED {
+            answered.clear();
+        }
+        answered.insert(domain.to_owned(), endpoint.clone());
+    }
+
+    fn answered(&self) -> std::sync::MutexGuard<'_, HashMap<String, Endpoint>> {
+        let answered = self.inner.answered.lock();
+        answered.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tokio::sync::mpsc;
 use vocab::Digest;
 
 /// One step of a pull.
@@ -75,5 +76,27 @@ impl fmt::Display for LayerState {
             Self::Retrying { seconds: 1 } => "Retrying in 1 second",
             Self::Retrying { seconds } => return write!(f, "Retrying in {seconds} seconds"),
         })
+    }
+}
+
+/// Tells whoever listens.
+#[derive(Debug)]
+pub(super) struct Teller(pub(super) mpsc::Sender<Progress>);
+
+impl Teller {
+    pub(super) async fn tell(&self, progress: Progress) {
+        // Who no longer listens does not undo what was asked for.
+        let _ = self.0.send(progress).await;
+    }
+
+    pub(super) async fn layer(&self, id: &str, state: LayerState) {
+        let id = id.to_owned();
+        self.tell(Progress::Layer { id, state }).await;
+    }
+
+    /// For what may be left out while the listener is busy.
+    pub(super) fn layer_if_listened(&self, id: &str, state: LayerState) {
+        let id = id.to_owned();
+        let _ = self.0.try_send(Progress::Layer { id, state });
     }
 }

@@ -1,0 +1,260 @@
+//! Which places hold the images of a domain, and which hosts may be spoken to without TLS.
+
+use std::net::IpAddr;
+
+use http::uri::Authority;
+use reqwest::Url;
+use vocab::reference::DEFAULT_DOMAIN;
+
+use super::{Config, NewClientError};
+
+/// Where the images of `docker.io` really are.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// One place to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// Scheme, host, port, and the path that stands before `/v2/`, without a slash at the end.
+    base: String,
+    /// Whether it only repeats what another place says: it gets no credentials, and whatever
+    /// goes wrong with it, the other place is asked.
+    pub(super) mirror: bool,
+}
+
+impl Endpoint {
+    /// The address of `path` beneath `/v2/`.
+    pub(super) fn address(&self, path: &str) -> String {
+        format!("{}/v2/{path}", self.base)
+    }
+}
+
+/// What the configuration says about hosts.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    insecure: Vec<String>,
+    networks: Vec<(IpAddr, u8)>,
+    mirrors: Vec<String>,
+}
+
+impl Hosts {
+    pub(super) fn new(config: &Config) -> Result<Self, NewClientError> {
+        let mut hosts = Self {
+            insecure: Vec::new(),
+            networks: vec![
+                (IpAddr::from([127, 0, 0, 0]), 8),
+                (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 128),
+            ],
+            mirrors: Vec::new(),
+        };
+        for entry in &config.insecure {
+            hosts.add_insecure(entry)?;
+        }
+        for entry in &config.mirrors {
+            hosts.mirrors.push(mirror(entry)?);
+        }
+        Ok(hosts)
+    }
+
+    fn add_insecure(&mut self, entry: &str) -> Result<(), NewClientError> {
+        let wrong = || NewClientError::Insecure {
+            entry: entry.to_owned(),
+        };
+        // dockerd takes an address with a scheme too, and warns.
+        let host = entry
+            .trim_start_matches("http://")
+            .trim_start_matches("https://")
+            .trim_end_matches('/');
+        if let Some((address, bits)) = host.split_once('/') {
+            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            let bits: u8 = bits.parse().map_err(|_| wrong())?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            if bits > most {
+                return Err(wrong());
+            }
+            self.networks.push((address, bits));
+        } else {
+            let authority: Authority = host.parse().map_err(|_| wrong())?;
+            if authority.host().is_empty() || host.contains('@') {
+                return Err(wrong());
+            }
+            self.insecure.push(host.to_ascii_lowercase());
+        }
+        Ok(())
+    }
+
+    /// Whether plain HTTP and unverified certificates are accepted from the host of `url`.
+    pub(super) fn is_insecure(&self, url: &Url) -> bool {
+        let Some(host) = url.host_str() else {
+            return false;
+        };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = bare.parse() {
+            let mut networks = self.networks.iter();
+            if networks.any(|(network, bits)| contains(*network, *bits, address)) {
+                return true;
+            }
+        }
+        let port = url.port_or_known_default().unwrap_or_default();
+        is_localhost(host)
+            || self.insecure.iter().any(|listed| {
+                listed == host || listed == bare || *listed == format!("{host}:{port}")
+            })
+    }
+
+    /// The places to ask for images of `domain`, best first.
+    ///
+    /// An insecure registry is asked over HTTPS first: it may have a certificate, only not one
+    /// that can be verified.
+    pub(super) fn endpoints(&self, domain: &str) -> Vec<Endpoint> {
+        let origin = |base: String| Endpoint {
+            base,
+            mirror: false,
+        };
+        if domain == DEFAULT_DOMAIN {
+            let mirrors = self.mirrors.iter().map(|base| Endpoint {
+                base: base.clone(),
+                mirror: true,
+            });
+            let hub = origin(format!("https://{DOCKER_HUB}"));
+            return mirrors.chain([hub]).collect();
+        }
+        let secure = format!("https://{domain}");
+        let insecure = Url::parse(&secure).is_ok_and(|url| self.is_insecure(&url));
+        let mut endpoints = vec![origin(secure)];
+        if insecure {
+            endpoints.push(origin(format!("http://{domain}")));
+        }
+        endpoints
+    }
+}
+
+/// Whether a host is this one by name; RFC 6761 §6.3 reserves the names.
+pub(super) fn is_localhost(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// Whether an address never leaves this host, so that no proxy can help.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        is_localhost(host)
+            || bare
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
+}
+
+fn mirror(entry: &str) -> Result<String, NewClientError> {
+    let wrong = |reason| NewClientError::Mirror {
+        entry: entry.to_owned(),
+        reason,
+    };
+    let url = Url::parse(entry).map_err(|_| wrong("it is not an address"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(wrong("an address with http:// or https:// is wanted"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("it must not have a query or fragment"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("it must not have a user name or password"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Whether the first `bits` of both addresses are the same.
+fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    let wide = |address: IpAddr| match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    };
+    let ((network, width), (address, other_width)) = (wide(network), wide(address));
+    width == other_width && (bits == 0 || (network ^ address) >> (128 - u32::from(bits)) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(insecure: &[&str], mirrors: &[&str]) -> Hosts {
+        Hosts::new(&Config {
+            insecure: insecure.iter().map(|&text| text.to_owned()).collect(),
+            mirrors: mirrors.iter().map(|&text| text.to_owned()).collect(),
+            ..Config::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn only_loopback_and_what_is_listed_may_do_without_tls() {
+        let hosts = hosts(
+            &["reg.lan", "other.lan:5000", "10.1.0.0/16", "fd00::/8"],
+            &[],
+        );
+        for (address, insecure) in [
+            ("https://localhost:5000", true),
+            ("https://127.3.2.1", true),
+            ("https://[::1]:5000", true),
+            ("https://reg.lan", true),
+            ("https://reg.lan:444", true),
+            ("https://other.lan:5000", true),
+            ("https://other.lan:5001", false),
+            ("https://10.1.255.255", true),
+            ("https://10.2.0.0", false),
+            ("https://[fd12::1]", true),
+            ("https://[fe80::1]", false),
+            ("https://example.com", false),
+            ("https://127.0.0.1.example.com", false),
+            ("https://localhost.example.com", false),
+        ] {
+            let url = Url::parse(address).unwrap();
+            assert_eq!(hosts.is_insecure(&url), insecure, "{address}");
+        }
+    }
+
+    #[test]
+    fn each_domain_has_its_places() {
+        let hosts = hosts(&[], &["https://mirror.lan/hub/"]);
+        let addresses = |domain: &str| -> Vec<String> {
+            let endpoints = hosts.endpoints(domain);
+            endpoints.iter().map(|e| e.address("")).collect()
+        };
+        assert_eq!(
+            addresses("docker.io"),
+            [
+                "https://mirror.lan/hub/v2/",
+                "https://registry-1.docker.io/v2/"
+            ]
+        );
+        assert_eq!(addresses("example.com"), ["https://example.com/v2/"]);
+        assert_eq!(
+            addresses("localhost:5000"),
+            ["https://localhost:5000/v2/", "http://localhost:5000/v2/"]
+        );
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_refused() {
+        for entry in ["", "10.0.0.0/33", "10.0.0/8", "a b", "user@host"] {
+            let config = Config {
+                insecure: vec![entry.to_owned()],
+                ..Config::default()
+            };
+            assert!(Hosts::new(&config).is_err(), "{entry}");
+        }
+        for entry in [
+            "",
+            "mirror",
+            "ftp://x",
+            "https://x?y",
+            "https://u:p@x",
+            "https://",
+        ] {
+            let config = Config {
+                mirrors: vec![entry.to_owned()],
+                ..Config::default()
+            };
+            assert!(Hosts::new(&config).is_err(), "{entry}");
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! Requests and replies, without any knowledge of registries: TLS, redirects, bounded bodies.
+//!
+//! Redirects are followed here rather than by `reqwest`, because each hop is judged by its own host:
+//! whether its certificate is verified, and whether it sees the `Authorization` header. Only the
+//! origin that was asked ever does.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use reqwest::{Certificate, Identity, Url, redirect};
+use serde::Deserialize;
+
+use super::challenge::Challenge;
+use super::hosts::{Hosts, is_loopback};
+use super::{Config, Refusal, RequestError};
+
+/// How long a host may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(15);
+/// How long it may say nothing in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Hops from the registry to where its bytes are; one is usual.
+const REDIRECTS: usize = 5;
+/// Bytes of an error document that are read.
+const REFUSAL_BYTES: u64 = 64 * 1024;
+/// Characters of a registry's words that are shown.
+const MESSAGE_LENGTH: usize = 500;
+/// Bytes in flight for one HTTP/2 stream; the default of 64 kB is too few for a long line.
+const WINDOW_BYTES: u32 = 2 << 20;
+
+/// Connections of all kinds.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub(super) hosts: Hosts,
+    user_agent: String,
+    certs_dir: Option<PathBuf>,
+    clients: Mutex<HashMap<Manner, reqwest::Client>>,
+}
+
+/// How a host is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Manner {
+    /// Its certificate has to be valid.
+    verified: bool,
+    /// It is reached through the proxy that the environment names, if it names one.
+    proxied: bool,
+    /// It has roots or a client certificate of its own here.
+    certificates: Option<PathBuf>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    /// Shown to the origin of `url` and to nobody else.
+    pub(super) authorization: Option<HeaderValue>,
+    /// Body of a form; such a request is not redirected.
+    pub(super) form: Option<String>,
+}
+
+impl Request {
+    pub(super) fn new(method: Method, address: &str) -> Result<Self, RequestError> {
+        let url = Url::parse(address).map_err(|_| RequestError::Address {
+            url: address.to_owned(),
+        })?;
+        Ok(Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            authorization: None,
+            form: None,
+        })
+    }
+}
+
+/// What came back; its body is still to come.
+#[derive(Debug)]
+pub(super) struct Response {
+    inner: reqwest::Response,
+    pub(super) method: Method,
+    /// Where the request went first, without its query.
+    pub(super) url: String,
+    /// Whether the answer is of another origin than the one asked: then it is not entitled to ask
+    /// for a proof.
+    pub(super) elsewhere: bool,
+}
+
+impl Transport {
+    pub(super) fn new(config: &Config, hosts: Hosts) -> Self {
+        Self {
+            hosts,
+            user_agent: config.user_agent.clone(),
+            certs_dir: config.certs_dir.clone(),
+            clients: Mutex::default(),
+        }
+    }
+
+    /// Sends a request and follows where it leads.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response, RequestError> {
+        let shown = shown(&request.url);
+        let mut url = request.url.clone();
+        for _ in 0..=REDIRECTS {
+            let elsewhere = url.origin() != request.url.origin();
+            let client = self.client(&url).await?;
+            let mut builder = client
+                .request(request.method.clone(), url.clone())
+                .headers(request.headers.clone());
+            if let Some(proof) = request.authorization.clone().filter(|_| !elsewhere) {
+                builder = builder.header(AUTHORIZATION, proof);
+            }
+            if let Some(form) = &request.form {
+                builder = builder
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form.clone());
+            }
+            let response = builder.send().await.map_err(|source| RequestError::Send {
+                method: request.method.clone(),
+                url: shown.clone(),
+                source: source.without_url(),
+            })?;
+            match self.find_redirect(request, &url, &response)? {
+                Some(next) => url = next,
+                None => {
+                    return Ok(Response {
+                        inner: response,
+                        method: request.method.clone(),
+                        url: shown,
+                        elsewhere,
+                    });
+                }
+            }
+        }
+        Err(RequestError::Redirects {
+            url: shown,
+            limit: REDIRECTS,
+        })
+    }
+
+    /// Where a response points, if it points somewhere.
+    fn find_redirect(
+        &self,
+        request: &Request,
+        url: &Url,
+        response: &reqwest::Response,
+    ) -> Result<Option<Url>, RequestError> {
+        let followed = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
+            && request.form.is_none();
+        let Some(location) = response.headers().get(LOCATION).filter(|_| followed) else {
+            return Ok(None);
+        };
+        let refused = |to: String| RequestError::Redirect {
+            url: shown(&request.url),
+            to: clean(&to, MESSAGE_LENGTH),
+        };
+        let location = String::from_utf8_lossy(location.as_bytes());
+        let next = url
+            .join(&location)
+            .map_err(|_| refused(location.into_owned()))?;
+        let http = next.scheme() == "http";
+        let downgrade = http && url.scheme() == "https" && !self.hosts.is_insecure(&next);
+        let userinfo = !next.username().is_empty() || next.password().is_some();
+        if !(http || next.scheme() == "https") || downgrade || userinfo {
+            return Err(refused(shown(&next)));
+        }
+        Ok(Some(next))
+    }
+
+    /// The connections to use for the host of `url`.
+    async fn client(&self, url: &Url) -> Result<reqwest::Client, RequestError> {
+        let manner = Manner {
+            verified: url.scheme() == "https" && !self.hosts.is_insecure(url),
+            proxied: !is_loopback(url),
+            certificates: self.certificates_of(url),
+        };
+        let clients = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients().get(&manner) {
+            return Ok(client.clone());
+        }
+        // Reading the host's certificates takes some milliseconds of file access.
+        let user_agent = self.user_agent.clone();
+        let building = manner.clone();
+        let client = tasks::blocking(move || build(&building, &user_agent))
+            .await
+            .map_err(|source| RequestError::Tls {
+                host: url.authority().to_owned(),
+                source,
+            })?;
+        Ok(clients().entry(manner).or_insert(client).clone())
+    }
+
+    /// `certs.d/<host[:port]>`, if it is there; the port only as the reference would write it.
+    fn certificates_of(&self, url: &Url) -> Option<PathBuf> {
+        if url.scheme() != "https" {
+            return None;
+        }
+        let host = match url.port() {
+            Some(port) => format!("{}:{port}", url.host_str()?),
+            None => url.host_str()?.to_owned(),
+        };
+        let directory = self.certs_dir.as_ref()?.join(host);
+        directory.is_dir().then_some(directory)
+    }
+}
+
+fn build(
+    manner: &Manner,
+    user_agent: &str,
+) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(user_agent)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .http2_initial_stream_window_size(WINDOW_BYTES)
+        .http2_initial_connection_window_size(4 * WINDOW_BYTES);
+    if !manner.proxied {
+        builder = builder.no_proxy();
+    }
+    if !manner.verified {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    if let Some(directory) = &manner.certificates {
+        builder = with_certificates(builder, directory)?;
+    }
+    Ok(builder.build()?)
+}
+
+/// Roots (`*.crt`) and the client's own pair (`*.cert`, `*.key`), as Docker lays them out.
+fn with_certificates(
+    mut builder: reqwest::ClientBuilder,
+    directory: &Path,
+) -> Result<reqwest::ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => {
+                let roots = Certificate::from_pem_bundle(&std::fs::read(&path)?)?;
+                builder = builder.tls_certs_merge(roots);
+            }
+            Some("cert") => {
+                let mut pair = std::fs::read(&path)?;
+                pair.push(b'\n');
+                pair.extend(std::fs::read(path.with_extension("key"))?);
+                builder = builder.identity(Identity::from_pem(&pair)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(builder)
+}
+
+impl Response {
+    pub(super) fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// A header as text, if it is there and is text.
+    pub(super) fn header(&self, name: &http::HeaderName) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// The next piece of the body.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, RequestError> {
+        let chunk = self.inner.chunk().await;
+        chunk.map_err(|source| RequestError::Receive {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            source: source.without_url(),
+        })
+    }
+
+    /// The whole body, if it is not longer than `limit_bytes`.
+    pub(super) async fn body(&mut self, limit_bytes: u64) -> Result<Vec<u8>, RequestError> {
+        let too_big = || RequestError::TooBig {
+            url: self.url.clone(),
+            limit_bytes,
+        };
+        if self.inner.content_length().is_some_and(|n| n > limit_bytes) {
+            return Err(too_big());
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() as u64 + chunk.len() as u64 > limit_bytes {
+                return Err(RequestError::TooBig {
+                    url: self.url.clone(),
+                    limit_bytes,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// Reads a reply that is a "no".
+    pub(super) async fn refusal(mut self) -> Refusal {
+        let status = self.status();
+        let retry_after = retry_after(self.headers());
+        // A proof that was not good enough is told in the challenge (RFC 6750 §3), not in the body.
+        let oauth = Challenge::all(self.headers())
+            .iter()
+            .filter(|challenge| challenge.scheme == "bearer")
+            .find_map(|challenge| {
+                let (code, usual) = match challenge.parameter("error")? {
+                    "insufficient_scope" => {
+                        ("DENIED", "requested access to the resource is denied")
+                    }
+                    "invalid_token" => ("UNAUTHORIZED", "authentication required"),
+                    _ => return None,
+                };
+                let said = challenge.parameter("error_description").unwrap_or(usual);
+                Some((code.to_owned(), said.to_owned()))
+            });
+        let body = self.body(REFUSAL_BYTES).await.unwrap_or_default();
+        let (code, message) = match oauth {
+            Some((code, message)) => (Some(code), message),
+            None => read_refusal(status, &body),
+        };
+        Refusal {
+            status,
+            code,
+            message: clean(&message, MESSAGE_LENGTH),
+            retry_after,
+        }
+    }
+}
+
+/// The error document of the distribution specification, and the two habits of token servers.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorDocument {
+    errors: Vec<ErrorEntry>,
+    details: Option<String>,
+    error_description: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorEntry {
+    code: String,
+    message: Option<String>,
+}
+
+fn read_refusal(status: StatusCode, body: &[u8]) -> (Option<String>, String) {
+    let document: ErrorDocument = serde_json::from_slice(body).unwrap_or_default();
+    let code = match status.as_u16() {
+        401 => Some("UNAUTHORIZED".to_owned()),
+        403 => Some("DENIED".to_owned()),
+        429 => Some("TOOMANYREQUESTS".to_owned()),
+        _ => None,
+    };
+    if let Some(entry) = document.errors.into_iter().next() {
+        let given = clean(&entry.code, 64);
+        let code = if given.is_empty() { code } else { Some(given) };
+        return (code, entry.message.unwrap_or_default());
+    }
+    let message = document
+        .details
+        .or(document.error_description)
+        .or(document.message);
+    let usual = match status.as_u16() {
+        401 => "authentication required",
+        403 => "requested access to the resource is denied",
+        _ => "",
+    };
+    (code, message.unwrap_or_else(|| usual.to_owned()))
+}
+
+/// How long the server wants to be left alone: seconds, or a date (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()?;
+    let wait = at.duration_since(jiff::Timestamp::now());
+    Some(wait.unsigned_abs()).filter(|_| wait.is_positive())
+}
+
+/// An address without its query, which may carry a signature.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// A stranger's words on one line, without what could drive a terminal.
+pub(super) fn clean(text: &str, length: usize) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(length)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, body: &str, printed: &str) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let (code, message) = read_refusal(status, body.as_bytes());
+        let refusal = Refusal {
+            status,
+            code,
+            message,
+            retry_after: None,
+        };
+        assert_eq!(refusal.to_string(), printed);
+    }
+
+    #[test]
+    fn a_refusal_prints_as_dockers_does() {
+        check(
+            404,
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#,
+            "manifest unknown: manifest unknown",
+        );
+        check(401, "", "unauthorized: authentication required");
+        check(
+            401,
+            r#"{"details":"incorrect username or password"}"#,
+            "unauthorized: incorrect username or password",
+        );
+        check(
+            403,
+            "<html>",
+            "denied: requested access to the resource is denied",
+        );
+        check(502, "<html>", "unexpected status 502 Bad Gateway");
+        check(404, r#"{"errors":[]}"#, "unexpected status 404 Not Found");
+    }
+
+    #[test]
+    fn a_server_says_when_to_come_back() {
+        let headers = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+            headers
+        };
+        assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("soon")), None);
+        let past = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(retry_after(&headers(past)), None);
+        let future = "Fri, 06 Nov 2093 08:49:37 GMT";
+        assert!(retry_after(&headers(future)) > Some(Duration::from_secs(1_000_000)));
+    }
+
+    #[test]
+    fn a_registrys_words_cannot_drive_a_terminal() {
+        assert_eq!(clean("a\x1b[31mb\nc\u{9b}d", 100), "a [31mb c d");
+        assert_eq!(clean("abc", 2), "ab");
+    }
+
+    #[test]
+    fn a_signature_in_an_address_is_not_shown() {
+        let url = Url::parse("https://x/y?X-Amz-Signature=secret#z").unwrap();
+        assert_eq!(shown(&url), "https://x/y");
+    }
+}
