@@ -60,6 +60,12 @@ pub enum BridgeError {
         /// Why.
         source: io::Error,
     },
+    /// Containers are still on the network.
+    #[error("network has active endpoints ({members})")]
+    Active {
+        /// How many.
+        members: usize,
+    },
     /// The packet filter refused the rules.
     #[error("load nftables rules of table `{table}`")]
     Rules {
@@ -75,6 +81,8 @@ impl Failure for BridgeError {
         match self {
             Self::Gateway { .. } | Self::DeviceName(_) => Kind::InvalidArgument,
             Self::NotABridge { .. } => Kind::Conflict,
+            // Docker answers 403 here.
+            Self::Active { .. } => Kind::Forbidden,
             Self::Link { .. } | Self::Sysctl { .. } | Self::Rules { .. } => Kind::Internal,
         }
     }
@@ -234,6 +242,20 @@ pub enum DetachError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Several of these; each with its causes.
+    #[error("{}", .0.iter().map(|error| vocab::failure::chain(error)).collect::<Vec<_>>().join("; "))]
+    Several(Vec<DetachError>),
+}
+
+impl DetachError {
+    /// One result of many.
+    pub(crate) fn all(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
+        let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        match errors.len() {
+            0 | 1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several(errors)),
+        }
+    }
 }
 
 impl Failure for DetachError {

@@ -9,6 +9,7 @@
 //! | [`Networks`] | the order of things: bridge, sandbox, attach, detach, restore |
 //! | `sandbox` | network namespaces, made and entered on short-lived threads |
 //! | `links` | bridge devices, veth pairs, addresses and routes (rtnetlink) |
+//! | `netlink` | messages, sockets and answers, shared by `links` and `rules` |
 //! | `ipam` | which address of a subnet is free, and which subnet the host does not use |
 //! | `ports` | host ports, held by a bound socket so that nobody else takes them |
 //! | `rules` | one nftables table: what it should hold (pure), and bringing it there |
@@ -17,7 +18,14 @@
 mod endpoint;
 mod error;
 pub mod files;
+mod ipam;
+mod links;
+mod netlink;
 mod networks;
+mod ports;
+mod rules;
+mod sandbox;
+mod sysctl;
 
 pub use endpoint::{
     Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange, Protocol,

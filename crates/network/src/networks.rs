@@ -1,12 +1,34 @@
-//! The networks of one daemon.
+//! The networks of one daemon: what is wanted, and the order in which it is brought about.
+//!
+//! What is wanted lives in [`State`], behind one lock that no `.await` and no slow link operation
+//! is made under. Everything the kernel has can be made again from it and from the endpoints that
+//! the engine stores, so a restarted daemon asserts instead of repairing:
+//!
+//! ```text
+//! attach:  reserve (address, ports bound) ─▶ veth pair ─▶ address, route inside ─▶ publish
+//! detach:  withdraw ─▶ remove the link (its other end goes too) ─▶ release address and ports
+//! restore: take up endpoints ─▶ the table anew in one transaction ─▶ unknown links removed
+//! ```
+//!
+//! Namespaces: sockets are opened on tokio's blocking threads, so all of this happens in the
+//! network namespace of the thread that the runtime was built on.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
-use vocab::NetworkId;
+use vocab::{ContainerId, NetworkId};
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
-use crate::{Attach, Bridge, Endpoint};
+use crate::ipam::{self, Addresses, Unavailable};
+use crate::links::{self, Link, Links, Pair};
+use crate::ports::{Held, Ports};
+use crate::rules::{self, Change};
+use crate::{Attach, Bridge, Endpoint, Mac, sandbox, sysctl};
 
 /// How the networks of one daemon are set up.
 #[derive(Clone, Debug)]
@@ -24,7 +46,7 @@ impl Config {
     pub fn new(instance: &str) -> Self {
         Self {
             instance: instance.to_owned(),
-            pools: Vec::new(),
+            pools: ipam::default_pools(),
             ip_forward: true,
         }
     }
@@ -57,39 +79,45 @@ pub struct SubnetPool {
 
 /// The networks of one daemon. Share it in an `Arc`.
 #[derive(Debug)]
-pub struct Networks {}
+pub struct Networks(Arc<Inner>);
 
 impl Networks {
     /// Starts with no network; [`Networks::ensure_bridge`] adds them.
-    ///
-    /// Sockets belong to the network namespace of the calling thread.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        let _ = config;
-        todo!()
+        // Fails now, and clearly, where netlink is out of reach.
+        Links::open().map_err(OpenError::Socket)?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            state: Mutex::default(),
+        })))
     }
 
     /// A subnet of the pools that neither `taken` nor any route of the host overlaps.
     pub async fn choose_subnet(&self, taken: &[Ipv4Net]) -> Result<Ipv4Net, SubnetError> {
-        let _ = taken;
-        todo!()
+        let (inner, taken) = (Arc::clone(&self.0), taken.to_vec());
+        tasks::blocking(move || inner.choose_subnet(taken)).await
     }
 
     /// Makes sure that the bridge device is there with its address, that packets are forwarded
     /// and that the rules know it. Doing it again changes nothing.
+    ///
+    /// Switches on `net.ipv4.ip_forward` (unless configured not to) and, for the bridge alone,
+    /// `route_localnet`; switches IPv6 off on the bridge, so that no container can advertise
+    /// itself to the host as a router.
     pub async fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), BridgeError> {
-        let _ = bridge;
-        todo!()
+        let (inner, bridge) = (Arc::clone(&self.0), bridge.clone());
+        tasks::blocking(move || inner.ensure_bridge(bridge)).await
     }
 
     /// Removes the bridge device and its rules; unknown networks are removed already.
     pub async fn remove_bridge(&self, network: &NetworkId) -> Result<(), BridgeError> {
-        let _ = network;
-        todo!()
+        let (inner, network) = (Arc::clone(&self.0), *network);
+        tasks::blocking(move || inner.remove_bridge(network)).await
     }
 
     /// A new network namespace with `lo` up. It lives as long as the descriptor or a process in it.
     pub async fn open_sandbox(&self) -> Result<OwnedFd, SandboxError> {
-        todo!()
+        tasks::blocking(sandbox::open).await
     }
 
     /// Puts the container's namespace on a network; after a failure nothing of it is left.
@@ -98,20 +126,598 @@ impl Networks {
         netns: BorrowedFd<'_>,
         wanted: Attach,
     ) -> Result<Endpoint, AttachError> {
-        let _ = (netns, wanted);
-        todo!()
+        let inner = Arc::clone(&self.0);
+        let netns = netns
+            .try_clone_to_owned()
+            .map_err(|source| AttachError::Link {
+                step: "duplicate the namespace for",
+                interface: wanted.interface.clone(),
+                container: wanted.container,
+                source,
+            })?;
+        tasks::blocking(move || inner.attach(netns.as_fd(), &wanted)).await
     }
 
     /// Takes the container off the network: link, address, ports. Doing it again changes nothing.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
-        let _ = endpoint;
-        todo!()
+        let (inner, endpoint) = (Arc::clone(&self.0), endpoint.clone());
+        tasks::blocking(move || inner.detach(&endpoint)).await
     }
 
     /// After a restart of the daemon, once every bridge is ensured: takes up the endpoints that
     /// live containers have (addresses, held ports, rules) and removes what belongs to nobody.
+    /// Connections go on meanwhile. May be called again to bring back what others removed.
     pub async fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
-        let _ = endpoints;
-        todo!()
+        let (inner, endpoints) = (Arc::clone(&self.0), endpoints.to_vec());
+        tasks::blocking(move || inner.restore(&endpoints)).await
     }
+}
+
+/// What the blocking side works on. Sockets are opened for each operation: that costs 5 µs, and
+/// no answer is ever left over for the next one.
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    state: Mutex<State>,
+}
+
+/// What is wanted of the kernel.
+#[derive(Debug, Default)]
+struct State {
+    networks: BTreeMap<NetworkId, Network>,
+    members: BTreeMap<(NetworkId, ContainerId), Member>,
+    ports: Ports,
+}
+
+#[derive(Debug)]
+struct Network {
+    bridge: Bridge,
+    addresses: Addresses,
+}
+
+#[derive(Debug)]
+struct Member {
+    endpoint: Endpoint,
+    /// Whether the rules should have its ports: from the moment its link is there.
+    published: bool,
+    /// The sockets that keep its host ports.
+    _held: Vec<Held>,
+}
+
+impl Inner {
+    fn choose_subnet(&self, taken: Vec<Ipv4Net>) -> Result<Ipv4Net, SubnetError> {
+        let routes = Links::open().and_then(|links| links.routes());
+        let mut in_use = taken;
+        in_use.extend(routes.map_err(SubnetError::Routes)?);
+        ipam::choose_subnet(&self.config.pools, &in_use).ok_or(SubnetError::Exhausted)
+    }
+
+    fn ensure_bridge(&self, bridge: Bridge) -> Result<(), BridgeError> {
+        check(&bridge)?;
+        let device = bridge.device.clone();
+        let failed = |step| {
+            let device = device.clone();
+            move |source| BridgeError::Link {
+                step,
+                device,
+                source,
+            }
+        };
+        let mut state = self.state();
+
+        let links = Links::open().map_err(failed("open a netlink socket"))?;
+        let mac = Mac::of(bridge.gateway);
+        if links.find(&device).map_err(failed("look"))?.is_none() {
+            links
+                .create_bridge(&device, mac, bridge.mtu)
+                .map_err(failed("make"))?;
+        }
+        let link = links.find(&device).map_err(failed("look"))?;
+        let link = link
+            .filter(|link| link.kind.as_deref() == Some("bridge"))
+            .ok_or_else(|| BridgeError::NotABridge {
+                device: device.clone(),
+            })?;
+        let alias = self.alias(&bridge.name);
+        links
+            .assert_bridge(link.index, mac, bridge.mtu, &alias)
+            .map_err(failed("raise"))?;
+
+        let wanted = address(bridge.gateway, bridge.subnet.prefix_len());
+        for present in links
+            .addresses(link.index)
+            .map_err(failed("list addresses"))?
+        {
+            if present != wanted {
+                links
+                    .remove_address(link.index, present)
+                    .map_err(failed("remove an address"))?;
+            }
+        }
+        links
+            .configure(link.index, wanted, None)
+            .map_err(failed("set the address"))?;
+
+        let network = state.network(bridge);
+        let changes = rules::join(&network.bridge);
+        self.change(&state, &changes)
+            .map_err(|source| self.rules_failed(source))?;
+
+        // Only now that the rules drop what would abuse them.
+        let localnet = format!("net/ipv4/conf/{device}/route_localnet");
+        sysctl::write(&localnet, "1").map_err(setting_failed(&localnet))?;
+        let ipv6 = format!("net/ipv6/conf/{device}/disable_ipv6");
+        sysctl::write_if_there(&ipv6, "1").map_err(setting_failed(&ipv6))?;
+        if self.config.ip_forward {
+            let forward = "net/ipv4/ip_forward";
+            sysctl::write(forward, "1").map_err(setting_failed(forward))?;
+        }
+        Ok(())
+    }
+
+    fn remove_bridge(&self, id: NetworkId) -> Result<(), BridgeError> {
+        let mut state = self.state();
+        let members = state
+            .members
+            .keys()
+            .filter(|(network, _)| *network == id)
+            .count();
+        if members > 0 {
+            return Err(BridgeError::Active { members });
+        }
+        let Some(Network { bridge, .. }) = state.networks.remove(&id) else {
+            return Ok(());
+        };
+        let changes = match state.networks.is_empty() {
+            true => rules::remove_table(),
+            false => rules::leave(&bridge),
+        };
+        let rules = self
+            .change(&state, &changes)
+            .map_err(|source| self.rules_failed(source));
+        let link = Links::open().and_then(|links| links.remove(&bridge.device));
+        rules.and(link.map_err(|source| BridgeError::Link {
+            step: "remove",
+            device: bridge.device,
+            source,
+        }))
+    }
+
+    fn attach(&self, netns: BorrowedFd<'_>, wanted: &Attach) -> Result<Endpoint, AttachError> {
+        let (endpoint, bridge) = self.state().reserve(wanted)?;
+        let attached = self
+            .link(netns, wanted, &endpoint, &bridge)
+            .and_then(|()| self.publish(&endpoint));
+        match attached {
+            Ok(()) => Ok(endpoint),
+            Err(error) => {
+                if let Err(undo) = self.detach(&endpoint) {
+                    tracing::warn!("undo of an attach that failed: {undo}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the pair and configures the container's end.
+    fn link(
+        &self,
+        netns: BorrowedFd<'_>,
+        wanted: &Attach,
+        endpoint: &Endpoint,
+        bridge: &Bridge,
+    ) -> Result<(), AttachError> {
+        let failed = |step| {
+            move |source| AttachError::Link {
+                step,
+                interface: wanted.interface.clone(),
+                container: wanted.container,
+                source,
+            }
+        };
+        let links = Links::open().map_err(failed("open a netlink socket for"))?;
+        let index = links
+            .find(&bridge.device)
+            .map_err(failed("find the bridge of"))?;
+        let index = index.ok_or(AttachError::NoNetwork(bridge.id))?.index;
+        let pair = Pair {
+            host_name: &endpoint.host_interface,
+            bridge: index,
+            mtu: bridge.mtu,
+            netns,
+            name: &endpoint.interface,
+            mac: endpoint.mac,
+        };
+        let made = match links.create_pair(&pair) {
+            // Left by a daemon that was killed between making and recording it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => links
+                .remove(&endpoint.host_interface)
+                .and_then(|()| links.create_pair(&pair)),
+            made => made,
+        };
+        made.map_err(failed("make link"))?;
+        if !bridge.icc {
+            links
+                .isolate_port(&endpoint.host_interface)
+                .map_err(failed("isolate link"))?;
+        }
+        let own = address(endpoint.address, endpoint.prefix);
+        let gateway = endpoint.gateway.filter(|_| wanted.default_route);
+        sandbox::inside(netns, || {
+            let links = Links::open()?;
+            let link = links
+                .find(&endpoint.interface)?
+                .ok_or(io::ErrorKind::NotFound)?;
+            links.configure(link.index, own, gateway)
+        })
+        .map_err(failed("configure link"))
+    }
+
+    fn publish(&self, endpoint: &Endpoint) -> Result<(), AttachError> {
+        let mut state = self.state();
+        if let Some(member) = state.members.get_mut(&endpoint.key()) {
+            member.published = true;
+        }
+        self.change(&state, &rules::publish(endpoint))
+            .map_err(|source| AttachError::Rules {
+                ports: endpoint.ports.len(),
+                container: endpoint.container,
+                source,
+            })
+    }
+
+    fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        let withdrawn = self.withdraw(endpoint);
+        let removed = Links::open().and_then(|links| links.remove(&endpoint.host_interface));
+        let removed = removed.map_err(|source| DetachError::Link {
+            interface: endpoint.host_interface.clone(),
+            source,
+        });
+        // Last, so that nobody gets the address or a port while a packet still finds us there.
+        self.state().release(endpoint.key());
+        DetachError::all([withdrawn, removed])
+    }
+
+    fn withdraw(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        let mut state = self.state();
+        let Some(member) = state.members.get_mut(&endpoint.key()) else {
+            return Ok(());
+        };
+        if !std::mem::take(&mut member.published) {
+            return Ok(());
+        }
+        let changes = rules::withdraw(&member.endpoint);
+        self.change(&state, &changes)
+            .map_err(|source| DetachError::Rules {
+                table: self.config.table(),
+                source,
+            })
+    }
+
+    fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
+        let mut state = self.state();
+        for endpoint in endpoints {
+            state.take_up(endpoint);
+        }
+        let rules = rules::apply(&self.config.table(), &state.whole());
+        let rules = rules.map_err(|source| DetachError::Rules {
+            table: self.config.table(),
+            source,
+        });
+        let links = Links::open().and_then(|links| Ok((links.list()?, links)));
+        let links = match links {
+            Ok((present, links)) => self.tidy(&state, &links, &present),
+            Err(source) => Err(DetachError::Link {
+                interface: "(all)".to_owned(),
+                source,
+            }),
+        };
+        DetachError::all([rules, links])
+    }
+
+    /// Brings back ports that left their bridge; removes bridges and ports that nobody knows.
+    fn tidy(&self, state: &State, links: &Links, present: &[Link]) -> Result<(), DetachError> {
+        let prefix = self.alias("");
+        let known: BTreeMap<&str, &Endpoint> = state
+            .members
+            .values()
+            .map(|member| (member.endpoint.host_interface.as_str(), &member.endpoint))
+            .collect();
+        let ours: BTreeMap<u32, &Link> = present
+            .iter()
+            .filter(|link| link.kind.as_deref() == Some("bridge"))
+            .filter(|link| {
+                let wanted = state
+                    .networks
+                    .values()
+                    .any(|net| net.bridge.device == link.name);
+                wanted || link.alias.starts_with(&prefix)
+            })
+            .map(|link| (link.index, link))
+            .collect();
+        let failed = |link: &Link| {
+            let interface = link.name.clone();
+            move |source| DetachError::Link { interface, source }
+        };
+
+        let ports = present
+            .iter()
+            .filter(|link| link.kind.as_deref() == Some("veth"))
+            .map(|link| {
+                let done = match known.get(link.name.as_str()) {
+                    Some(endpoint) => state.hold_port(links, link, endpoint, present),
+                    None if is_port_name(&link.name)
+                        && link.master.is_some_and(|master| ours.contains_key(&master)) =>
+                    {
+                        links.remove(&link.name)
+                    }
+                    None => Ok(()),
+                };
+                done.map_err(failed(link))
+            });
+        let bridges = ours.values().map(|link| {
+            match state
+                .networks
+                .values()
+                .any(|net| net.bridge.device == link.name)
+            {
+                true => Ok(()),
+                false => links.remove(&link.name).map_err(failed(link)),
+            }
+        });
+        DetachError::all(ports.chain(bridges))
+    }
+
+    /// Applies changes; where the table is not as we left it, since somebody flushed it, all of it
+    /// is made anew.
+    fn change(&self, state: &State, changes: &[Change]) -> io::Result<()> {
+        let table = self.config.table();
+        rules::apply(&table, changes).or_else(|refused| {
+            tracing::warn!(
+                table,
+                "rules are not as berth left them, making them anew: {refused}"
+            );
+            rules::apply(&table, &state.whole())
+        })
+    }
+
+    /// Marks our bridges for people and for [`Networks::restore`].
+    fn alias(&self, network: &str) -> String {
+        format!("{}: network {network}", self.config.table())
+    }
+
+    fn rules_failed(&self, source: io::Error) -> BridgeError {
+        let table = self.config.table();
+        BridgeError::Rules { table, source }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // State changes are complete before anything that may panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The network of a bridge; its addresses stay taken if the subnet is the same.
+    fn network(&mut self, bridge: Bridge) -> &Network {
+        let kept = self.networks.remove(&bridge.id);
+        let kept = kept.filter(|network| {
+            (network.bridge.subnet, network.bridge.gateway) == (bridge.subnet, bridge.gateway)
+        });
+        let addresses = match kept {
+            Some(network) => network.addresses,
+            None => Addresses::new(bridge.subnet, bridge.gateway),
+        };
+        self.networks
+            .entry(bridge.id)
+            .or_insert(Network { bridge, addresses })
+    }
+
+    /// Takes address and ports for a container, or nothing.
+    fn reserve(&mut self, wanted: &Attach) -> Result<(Endpoint, Bridge), AttachError> {
+        let key = (wanted.network, wanted.container);
+        if self.members.contains_key(&key) {
+            return Err(AttachError::Attached {
+                container: wanted.container,
+                network: wanted.network,
+            });
+        }
+        let address = self.take_address(wanted)?;
+        let network = self.networks.get_mut(&wanted.network);
+        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
+        let mut endpoint = Endpoint {
+            network: wanted.network,
+            container: wanted.container,
+            interface: wanted.interface.clone(),
+            host_interface: port_name(&wanted.network, &wanted.container),
+            address,
+            prefix: network.bridge.subnet.prefix_len(),
+            gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
+            mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
+            ports: Vec::new(),
+        };
+        let mut held = Vec::new();
+        // An internal network has no way in: its ports are not published, as in Docker.
+        let requests = wanted.ports.iter().filter(|_| !network.bridge.internal);
+        for request in requests {
+            match self.ports.take(wanted.container, request) {
+                Ok((port, socket)) => {
+                    endpoint.ports.push(port);
+                    held.push(socket);
+                }
+                Err(error) => {
+                    self.ports.release(wanted.container, &endpoint.ports);
+                    network.addresses.release(address);
+                    return Err(error);
+                }
+            }
+        }
+        let member = Member {
+            endpoint: endpoint.clone(),
+            published: false,
+            _held: held,
+        };
+        self.members.insert(key, member);
+        Ok((endpoint, network.bridge.clone()))
+    }
+
+    fn take_address(&mut self, wanted: &Attach) -> Result<Ipv4Addr, AttachError> {
+        let network = self.networks.get_mut(&wanted.network);
+        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
+        let Some(address) = wanted.address else {
+            return network
+                .addresses
+                .take_any()
+                .ok_or_else(|| AttachError::AddressesExhausted {
+                    network: network.bridge.name.clone(),
+                    subnet: network.bridge.subnet,
+                });
+        };
+        match network.addresses.take(address) {
+            Ok(()) => Ok(address),
+            Err(Unavailable::Outside) => Err(AttachError::AddressOutside {
+                address,
+                subnet: network.bridge.subnet,
+            }),
+            Err(Unavailable::Taken) => {
+                let owner = self.members.values().find(|member| {
+                    member.endpoint.network == wanted.network && member.endpoint.address == address
+                });
+                let owner = owner.map(|member| member.endpoint.container);
+                Err(AttachError::AddressInUse { address, owner })
+            }
+        }
+    }
+
+    /// Gives back what a container had on a network.
+    fn release(&mut self, key: (NetworkId, ContainerId)) {
+        let Some(Member { endpoint, .. }) = self.members.remove(&key) else {
+            return;
+        };
+        self.ports.release(endpoint.container, &endpoint.ports);
+        if let Some(network) = self.networks.get_mut(&endpoint.network) {
+            network.addresses.release(endpoint.address);
+        }
+    }
+
+    /// Knows an endpoint of an earlier life of the daemon.
+    fn take_up(&mut self, endpoint: &Endpoint) {
+        let Some(network) = self.networks.get_mut(&endpoint.network) else {
+            tracing::warn!(
+                container = endpoint.container.short(),
+                network = endpoint.network.short(),
+                "an endpoint of a network that is not there"
+            );
+            return;
+        };
+        if self.members.contains_key(&endpoint.key()) {
+            return;
+        }
+        if let Err(reason) = network.addresses.take(endpoint.address) {
+            tracing::warn!(
+                container = endpoint.container.short(), address = %endpoint.address, ?reason,
+                "an endpoint's address is not free any more"
+            );
+        }
+        let ports = endpoint.ports.iter();
+        let held = ports
+            .map(|port| self.ports.retake(endpoint.container, port))
+            .collect();
+        let member = Member {
+            endpoint: endpoint.clone(),
+            published: true,
+            _held: held,
+        };
+        self.members.insert(endpoint.key(), member);
+    }
+
+    /// Sees to it that a known port is on its bridge.
+    fn hold_port(
+        &self,
+        links: &Links,
+        port: &Link,
+        endpoint: &Endpoint,
+        present: &[Link],
+    ) -> io::Result<()> {
+        let Some(network) = self.networks.get(&endpoint.network) else {
+            return Ok(());
+        };
+        let bridge = present
+            .iter()
+            .find(|link| link.name == network.bridge.device);
+        match bridge {
+            Some(bridge) if port.master != Some(bridge.index) => {
+                links.enslave(port.index, bridge.index)?;
+            }
+            _ => {}
+        }
+        match network.bridge.icc {
+            true => Ok(()),
+            false => links.isolate_port(&port.name),
+        }
+    }
+
+    /// Everything the rules should hold.
+    fn whole(&self) -> Vec<Change> {
+        let bridges = self.networks.values().map(|network| &network.bridge);
+        let members = self.members.values().filter(|member| member.published);
+        rules::whole(bridges, members.map(|member| &member.endpoint))
+    }
+}
+
+impl Endpoint {
+    fn key(&self) -> (NetworkId, ContainerId) {
+        (self.network, self.container)
+    }
+}
+
+/// The host's end of a container's link: the same for the same pair of ids, so that what a crash
+/// left is found, and 44 bits apart from all others.
+fn port_name(network: &NetworkId, container: &ContainerId) -> String {
+    let mixed = network
+        .as_bytes()
+        .iter()
+        .zip(container.as_bytes())
+        .map(|(a, b)| a ^ b);
+    let mut name = PORT_PREFIX.to_owned();
+    for byte in mixed.take(6) {
+        write!(name, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    name.truncate(links::NAME_BYTES);
+    name
+}
+
+fn is_port_name(name: &str) -> bool {
+    let digits = name.strip_prefix(PORT_PREFIX);
+    name.len() == links::NAME_BYTES
+        && digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+const PORT_PREFIX: &str = "veth";
+
+fn check(bridge: &Bridge) -> Result<(), BridgeError> {
+    let name = bridge.device.as_str();
+    let fits = (1..=links::NAME_BYTES).contains(&name.len()) && name != "." && name != "..";
+    let plain = !name
+        .bytes()
+        .any(|byte| byte == b'/' || byte == b':' || byte.is_ascii_whitespace());
+    if !(fits && plain) {
+        return Err(BridgeError::DeviceName(name.to_owned()));
+    }
+    if !bridge.subnet.contains(&bridge.gateway) {
+        return Err(BridgeError::Gateway {
+            subnet: bridge.subnet,
+            gateway: bridge.gateway,
+        });
+    }
+    Ok(())
+}
+
+fn address(address: Ipv4Addr, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new(address, prefix).expect("the prefix is of a subnet, so at most 32")
+}
+
+fn setting_failed(name: &str) -> impl FnOnce(io::Error) -> BridgeError {
+    let path = sysctl::path(name).display().to_string();
+    move |source| BridgeError::Sysctl { path, source }
 }

@@ -13,6 +13,7 @@
 //! | [`keyring`] | a session keyring of one's own |
 //! | [`mount`] | `mount_setattr` |
 //! | [`namespace`] | leaving a namespace |
+//! | [`netlink`] | options of netlink sockets |
 //! | [`pidfd`] | signals without mistaking the process |
 //! | [`seccomp`] | loading a filter |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
@@ -26,6 +27,7 @@ pub mod exec;
 pub mod keyring;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod pidfd;
 pub mod seccomp;
 pub mod signals;

@@ -1,0 +1,27 @@
+//! Kernel settings under `/proc/sys`, as the calling thread's network namespace sees them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file of a setting, named with `/` because device names may have dots.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
+
+/// Writes a setting unless it has that value already.
+pub(crate) fn write(name: &str, value: &str) -> io::Result<()> {
+    let path = path(name);
+    if fs::read_to_string(&path)?.trim() == value {
+        return Ok(());
+    }
+    fs::write(path, value)
+}
+
+/// The same for a setting that kernels may lack, such as all of IPv6.
+pub(crate) fn write_if_there(name: &str, value: &str) -> io::Result<()> {
+    match write(name, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
