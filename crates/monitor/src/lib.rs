@@ -33,12 +33,16 @@
 //! | [`client`] | a blocking connection to a monitor |
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub mod client;
+mod connection;
 mod exit;
+mod log;
+mod monitor;
+mod process;
 pub mod protocol;
 mod run;
 pub mod spawn;
@@ -79,4 +83,14 @@ pub enum Log {
         /// Label and environment values to repeat in every line.
         attrs: BTreeMap<String, String>,
     },
+}
+
+impl Log {
+    /// The current file, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::JsonFile { path, .. } => Some(path),
+        }
+    }
 }

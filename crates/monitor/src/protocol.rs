@@ -193,8 +193,8 @@ pub enum State {
     Created,
     /// It runs.
     Running,
-    /// It has ended, and its output is being drained.
-    Exited(Exit),
+    /// It has ended, and its output is being drained: `exit.json` comes soon.
+    Ending,
 }
 
 /// One command inside the container.
@@ -274,6 +274,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<(T, usize)>, D
     };
     let message = serde_json::from_slice(text).map_err(DecodeError::Json)?;
     Ok(Some((message, 4 + length)))
+}
+
+/// Bytes of the whole frame whose beginning is `bytes`, as far as that tells.
+pub fn frame_bytes(bytes: &[u8]) -> usize {
+    match bytes.first_chunk::<4>() {
+        Some(head) => 4 + u32::from_be_bytes(*head) as usize,
+        None => 4,
+    }
 }
 
 /// The head of a frame of output.

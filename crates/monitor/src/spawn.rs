@@ -10,15 +10,24 @@
 //! | 1 | the network namespace, or `/dev/null` |
 //! | 2 | `monitor.log` |
 
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use vocab::{Failure, Kind};
 
-use crate::Setup;
-use crate::protocol::FailureKind;
+use crate::protocol::{FailureKind, Reply};
+use crate::{Setup, client, exit};
+
+/// The [`Setup`] in the run directory.
+pub(crate) const FILE: &str = "setup.json";
+
+/// What the monitor complained about, in the run directory.
+const LOG: &str = "monitor.log";
 
 /// A container that waits for `Start`.
 #[derive(Debug)]
@@ -83,13 +92,78 @@ impl Failure for SpawnError {
 
 /// Starts a monitor for the container described by `setup`, in its run directory `dir`.
 ///
-/// Blocks until the container is created or could not be. `program` is berth's own binary.
+/// Blocks until the container is created or could not be. `program` is berth's own binary. What an
+/// earlier run left in `dir` is forgotten.
 pub fn spawn(
     program: &Path,
     dir: &Path,
     setup: &Setup,
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<Spawned, SpawnError> {
-    let _ = (program, dir, setup, netns);
-    todo!()
+    for stale in [exit::FILE, client::SOCKET] {
+        write(dir, stale, |path| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })?;
+    }
+    write(dir, FILE, |path| {
+        fs::write(path, serde_json::to_vec(setup)?)
+    })?;
+    let log = write(dir, LOG, |path| File::create(path))?;
+    let (control, theirs) = UnixStream::pair().map_err(SpawnError::Control)?;
+
+    let failed = |source| SpawnError::Start {
+        program: program.to_owned(),
+        source,
+    };
+    let mut first = {
+        #[expect(clippy::disallowed_methods, reason = "posix_spawn of our own program")]
+        let mut command = Command::new(program);
+        command.args(["monitor", "--dir"]).arg(dir).env_clear();
+        command
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(log);
+        if let Some(netns) = netns {
+            let netns = netns.try_clone_to_owned().map_err(failed)?;
+            command.arg("--netns").stdout(netns);
+        }
+        // A signal from the daemon's terminal must not meet the monitor before its setsid.
+        command.process_group(0);
+        command.spawn().map_err(failed)?
+    };
+    let said = client::receive(&control);
+    // The first process has long ended, since what answered is its child.
+    let _ = first.wait();
+    match said {
+        Ok(Reply::Created { pid, monitor_pid }) => Ok(Spawned {
+            control,
+            pid,
+            monitor_pid,
+        }),
+        Ok(Reply::Failed { kind, message }) => Err(SpawnError::Create { kind, message }),
+        Ok(_) | Err(_) => Err(SpawnError::Died {
+            said: last_line(&dir.join(LOG)),
+        }),
+    }
+}
+
+fn write<T>(
+    dir: &Path,
+    name: &str,
+    step: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<T, SpawnError> {
+    let path = dir.join(name);
+    match step(&path) {
+        Ok(done) => Ok(done),
+        Err(source) => Err(SpawnError::Write { path, source }),
+    }
+}
+
+fn last_line(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    match text.lines().next_back() {
+        Some(line) => line.to_owned(),
+        None => "it said nothing".to_owned(),
+    }
 }

@@ -1,0 +1,198 @@
+//! Commands inside a running container.
+
+use monitor::protocol::{Event, ExecStatus, FailureKind, Request};
+use vocab::ExecId;
+
+use crate::harness::{Container, command, refused};
+
+fn sleeper() -> Container {
+    command(&["sleep", "1000"]).start()
+}
+
+#[test]
+fn privileged_a_command_has_streams_and_a_code_of_its_own() {
+    let container = sleeper();
+    let watch = container.watch();
+    let id = container.plan(&["/bin/sh", "-c", "cat; echo err >&2; exit 7"], None);
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    client.write("in");
+    client.end();
+    assert_eq!(client.rest(), ["in", "err\n"]);
+    assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 7 }));
+    assert_eq!(
+        container.log(),
+        [],
+        "a command's output is not the container's"
+    );
+}
+
+#[test]
+fn privileged_a_command_on_a_terminal_begins_with_the_size_set_before_its_start() {
+    let container = sleeper();
+    let id = container.plan(
+        &["/bin/sh", "-c", "tty >&2; stty size; read x; exit 3"],
+        Some((24, 80)),
+    );
+    container.must(&Request::Resize {
+        exec: Some(id),
+        rows: 33,
+        columns: 99,
+    });
+    let watch = container.watch();
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    let shown = client.read_until("33 99\r\n");
+    assert!(shown.starts_with("/dev/pts/"), "{shown:?}");
+    client.write("\n");
+    client.rest();
+    assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 3 }));
+}
+
+#[test]
+fn privileged_a_command_is_in_the_containers_pid_namespace() {
+    let container = sleeper();
+    let id = container.plan(&["cat", "/proc/1/cmdline"], None);
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    assert_eq!(client.rest(), ["sleep\x001000\0", ""]);
+}
+
+#[test]
+fn privileged_a_signal_reaches_one_command() {
+    let container = sleeper();
+    let watch = container.watch();
+    let [one, two] = [(); 2].map(|()| {
+        let id = container.plan(&["sleep", "1000"], None);
+        container.run(id);
+        id
+    });
+    container.must(&Request::Signal {
+        exec: Some(one),
+        signal: 15,
+    });
+    assert_eq!(watch.next(), Some(Event::ExecExited { id: one, code: 143 }));
+    let codes: Vec<_> = container
+        .status()
+        .execs
+        .into_iter()
+        .map(|exec| (exec.id, exec.code))
+        .collect();
+    assert_eq!(codes, [(one, Some(143)), (two, None)]);
+}
+
+#[test]
+fn privileged_commands_end_with_their_container_and_are_told_before_it() {
+    let container = sleeper();
+    let watch = container.watch();
+    let id = container.plan(&["sleep", "1000"], None);
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    container.signal(9);
+    let events = watch.rest();
+    assert_eq!(events[0], Event::ExecExited { id, code: 137 });
+    assert!(
+        matches!(&events[1..], [Event::Exited(exit)] if exit.code == 137),
+        "{events:?}"
+    );
+    assert_eq!(client.rest(), ["", ""]);
+}
+
+#[test]
+fn privileged_a_command_that_is_not_there_says_so_and_is_forgotten() {
+    let container = sleeper();
+    let id = container.plan(&["nope"], None);
+    let client = container.attach_to(Some(id));
+    let message = refused(
+        container.ask(&Request::ExecStart { id }),
+        FailureKind::NotFound,
+    );
+    assert!(
+        message.contains(r#"exec: "nope": executable file not found in $PATH"#),
+        "{message}"
+    );
+    assert_eq!(client.rest(), ["", ""]);
+    assert_eq!(container.status().execs, []);
+}
+
+#[test]
+fn privileged_a_command_that_cannot_be_executed_says_so() {
+    let container = sleeper();
+    let id = container.plan(&["/etc/passwd"], None);
+    let message = refused(
+        container.ask(&Request::ExecStart { id }),
+        FailureKind::NotExecutable,
+    );
+    assert!(message.contains("permission denied"), "{message}");
+}
+
+#[test]
+fn privileged_a_watcher_that_comes_late_is_told_what_it_missed() {
+    let container = sleeper();
+    let id = container.plan(&["false"], None);
+    let client = container.attach_to(Some(id));
+    let pid = container.run(id);
+    client.rest();
+    let watch = container.watch();
+    assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 1 }));
+    let known = ExecStatus {
+        id,
+        pid: Some(pid),
+        code: Some(1),
+    };
+    assert_eq!(container.status().execs, [known]);
+    container.must(&Request::ForgetExec { id });
+    assert_eq!(container.status().execs, []);
+}
+
+#[test]
+fn privileged_a_client_that_vanishes_ends_a_commands_input() {
+    let container = sleeper();
+    let watch = container.watch();
+    let id = container.plan(&["cat"], None);
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    client.write("x");
+    client.read_until("x");
+    drop(client);
+    assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 0 }));
+}
+
+#[test]
+fn privileged_slow_what_a_command_leaves_running_does_not_hide_its_end() {
+    let container = sleeper();
+    let watch = container.watch();
+    let id = container.plan(&["/bin/sh", "-c", "sleep 1000 & echo left"], None);
+    let client = container.attach_to(Some(id));
+    container.run(id);
+    assert_eq!(client.rest(), ["left\n", ""]);
+    assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 0 }));
+    let count = container.plan(&["pgrep", "-c", "sleep"], None);
+    let client = container.attach_to(Some(count));
+    container.run(count);
+    client.rest();
+}
+
+#[test]
+fn privileged_what_does_not_fit_is_refused() {
+    let container = command(&["sleep", "1000"]).create();
+    let id = container.plan(&["true"], None);
+    let unknown = ExecId::random();
+    let refuse = |request| refused(container.ask(&request), FailureKind::Refused);
+    assert_eq!(
+        refuse(Request::ExecStart { id }),
+        "the container is not running"
+    );
+    assert_eq!(
+        refuse(Request::ExecStart { id: unknown }),
+        "there is no such command"
+    );
+    container.start();
+    assert_eq!(refuse(Request::Start), "the container was started before");
+    let pid = container.run(id);
+    assert!(pid > 0);
+    assert_eq!(
+        refuse(Request::ExecStart { id }),
+        "the command was started before"
+    );
+}

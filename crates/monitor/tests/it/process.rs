@@ -1,0 +1,117 @@
+//! The monitor as a process: alone, small, unimpressed by the end of its daemon.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use monitor::protocol::{Reply, Request, State};
+use testkit::eventually;
+
+use crate::harness::{LONG, PROGRAM, Place, command, script};
+
+/// A numbered field of `/proc/PID/stat`, as proc(5) numbers them.
+fn stat(pid: i32, field: usize) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = text.rsplit_once(") ").unwrap();
+    rest.split(' ').nth(field - 3).unwrap().parse().unwrap()
+}
+
+/// A line of `/proc/PID/status`.
+fn status(pid: i32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = text.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn privileged_a_monitor_stands_alone() {
+    let container = command(&["sleep", "1000"]).start();
+    let pid = container.monitor_pid;
+    let me = i32::try_from(std::process::id()).unwrap();
+    let [parent, session] = [4, 6].map(|field| stat(pid, field));
+    assert_ne!(parent, me);
+    assert_ne!(session, stat(me, 6));
+    assert_ne!(stat(pid, 5), stat(me, 5), "its process group");
+    assert_eq!(status(pid, "Threads:"), "1");
+    // HUP, INT, QUIT, PIPE, TERM.
+    let ignored = u64::from_str_radix(&status(pid, "SigIgn:"), 16).unwrap();
+    for signal in [1, 2, 3, 13, 15] {
+        assert_ne!(ignored & (1 << (signal - 1)), 0, "signal {signal}");
+    }
+    assert_eq!(
+        fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(),
+        Some("/")
+    );
+}
+
+#[test]
+fn privileged_a_container_has_signals_and_descriptors_as_a_new_process_has_them() {
+    let container = script("grep -E '^Sig(Ign|Blk)' /proc/self/status; ls /proc/self/fd").start();
+    container.exit();
+    let shown = container.logged("stdout");
+    let expected = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n0\n1\n2\n3\n";
+    assert_eq!(shown, expected, "3 is the directory that ls reads");
+}
+
+#[test]
+fn privileged_a_monitor_outlives_a_killed_daemon() {
+    let place = Place::new("run".as_ref());
+    let wanted = script("trap 'exit 77' USR1; echo up; while :; do sleep 0.01; echo tick; done")
+        .with_stdin();
+    let setup = wanted.setup(&place);
+    fs::write(
+        place.dir.join("wanted.json"),
+        serde_json::to_vec(&setup).unwrap(),
+    )
+    .unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it is the daemon that is killed")]
+    let mut daemon = Command::new(PROGRAM)
+        .arg("hold")
+        .arg(&place.dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "started\n");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    let logged = place.log().len();
+    eventually(LONG, || {
+        place.log_bytes() > 0 && place.log().len() > logged + 10
+    });
+    let reply = place.ask(&Request::Status);
+    assert!(matches!(reply, Reply::Status(status) if status.state == State::Running));
+    place.must(&Request::Signal {
+        exec: None,
+        signal: 10,
+    });
+    assert_eq!(place.exit().code, 77);
+}
+
+#[test]
+fn privileged_an_idle_monitor_is_small() {
+    let container = script("head -c 3000000 /dev/zero; echo done >&2; sleep 1000").start();
+    eventually(LONG, || {
+        container.log().iter().any(|(stream, _)| stream == "stderr")
+    });
+    // What a burst needed is given back a second after it. What is anonymous is this process's own
+    // whatever the build; the program's text is shared with the daemon and all other monitors.
+    eventually(LONG, || anonymous_kilobytes(container.monitor_pid) < 400);
+}
+
+fn anonymous_kilobytes(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Pss_Anon:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
