@@ -33,7 +33,8 @@ const IGNORED: [i32; 4] = [
     rustix::process::Signal::TERM.as_raw(),
 ];
 
-/// What the binary's main calls for `berth monitor ARGS`; `args` begins after the role's name.
+/// What the binary's main calls for `berth monitor ARGS`; `args` begins with the program's name,
+/// the role's is taken out.
 ///
 /// Must be called before any thread exists. Standard input is the control socket, standard output
 /// the network namespace if `--netns` is given.
@@ -90,7 +91,7 @@ fn detach(args: Vec<OsString>) -> Result<Option<Arguments>, DetachError> {
 fn parse(args: Vec<OsString>) -> Result<Arguments, DetachError> {
     let mut dir = None;
     let mut netns = false;
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--dir") => dir = args.next(),

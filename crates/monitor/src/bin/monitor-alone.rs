@@ -15,16 +15,20 @@ use monitor::client;
 use monitor::protocol::Request;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match (args.next(), args.next()) {
-        (Some(role), Some(dir)) if role == "hold" => match hold(dir.as_ref()) {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|role| role.to_str()) {
+        Some("monitor") => {
+            args.remove(1);
+            monitor::run(args)
+        }
+        Some("hold") if args.len() == 3 => match hold(args[2].as_ref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let _ = writeln!(io::stderr(), "{error}");
                 ExitCode::FAILURE
             }
         },
-        (_, first) => monitor::run(first.into_iter().chain(args).collect::<Vec<OsString>>()),
+        _ => ExitCode::FAILURE,
     }
 }
 
