@@ -1,4 +1,10 @@
-//! Capabilities by name.
+//! Capabilities by name, and as the five sets that a process holds.
+
+use std::fs;
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::oci;
 
 /// What Docker grants a container that asks for nothing.
 pub const DEFAULT: [&str; 14] = [
@@ -63,7 +69,86 @@ pub const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// All that this kernel knows (up to its last) and the caller itself may hold.
+/// The number of the last capability that this kernel knows.
+pub(crate) fn last() -> u32 {
+    let known = u32::try_from(NAMES.len() - 1).expect("a small constant");
+    fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .map_or(known, |last| last.min(63))
+}
+
+/// All that this kernel knows (up to its last) and the caller itself may hold: what a privileged
+/// container gets.
 pub fn all() -> Vec<String> {
-    todo!()
+    let held = capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted);
+    let last = last() as usize;
+    let known = NAMES
+        .iter()
+        .enumerate()
+        .take_while(|(number, _)| *number <= last);
+    known
+        .filter(|(number, _)| held.contains(CapabilitySet::from_bits_retain(1 << number)))
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
+/// The five sets of a process (capabilities(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sets {
+    pub(crate) bounding: CapabilitySet,
+    pub(crate) effective: CapabilitySet,
+    pub(crate) permitted: CapabilitySet,
+    pub(crate) inheritable: CapabilitySet,
+    pub(crate) ambient: CapabilitySet,
+}
+
+impl Sets {
+    /// From the specification.
+    pub(crate) fn new(capabilities: &oci::LinuxCapabilities) -> Self {
+        Self {
+            bounding: set(capabilities.bounding().as_ref()),
+            effective: set(capabilities.effective().as_ref()),
+            permitted: set(capabilities.permitted().as_ref()),
+            inheritable: set(capabilities.inheritable().as_ref()),
+            ambient: set(capabilities.ambient().as_ref()),
+        }
+    }
+}
+
+fn set(names: Option<&oci::Capabilities>) -> CapabilitySet {
+    let numbers = names
+        .into_iter()
+        .flatten()
+        .filter_map(|capability| number(*capability));
+    numbers.fold(CapabilitySet::empty(), |set, n| {
+        set | CapabilitySet::from_bits_retain(1 << n)
+    })
+}
+
+/// A capability's number, by its name: `oci_spec` orders them otherwise.
+fn number(capability: oci::Capability) -> Option<usize> {
+    let name = capability.to_string();
+    NAMES
+        .iter()
+        .position(|known| known.strip_prefix("CAP_") == Some(&name) || *known == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_specification_has_its_number() {
+        for (expected, name) in NAMES.iter().enumerate() {
+            let capability: oci::Capability =
+                serde_json::from_str(&format!("{name:?}")).expect("a capability");
+            assert_eq!(number(capability), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_default_ones_are_known() {
+        assert!(DEFAULT.iter().all(|name| NAMES.contains(name)));
+    }
 }

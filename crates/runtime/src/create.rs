@@ -1,9 +1,22 @@
 //! `create`: from a bundle to a process that waits at the gate.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::bundle::Bundle;
-use crate::error::{CreateError, StartError};
+use crate::cgroup::Cgroup;
+use crate::channel::{self, Channel, Order, Word};
+use crate::child::{self, ChildStdio, Common, Filter, First};
+use crate::error::{CreateError, SetupError, StartError, Step};
+use crate::plan::Plan;
+use crate::seccomp;
 use crate::stdio::{Stdio, Streams};
 
 /// A container whose process exists, is fully set up, and waits to be started.
@@ -17,22 +30,265 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// Our ends of its standard streams.
     pub streams: Streams,
+    gate: Option<Channel>,
 }
 
 impl Created {
     /// Lets the process run its program; returns when that happened, or failed.
     pub fn start(&mut self) -> Result<(), StartError> {
-        todo!()
+        let gate = self.gate.take().ok_or(StartError::Twice)?;
+        gate.order(Order::Start).map_err(CreateError::Channel)?;
+        started(&gate)
+    }
+}
+
+/// Waits for the exec, which closes the channel.
+pub(crate) fn started(gate: &Channel) -> Result<(), StartError> {
+    match gate.next().map_err(CreateError::Channel)? {
+        None => Ok(()),
+        Some(Word::Failed(failure)) => Err(start_error(failure)),
+        Some(_) => Err(CreateError::Channel(io::ErrorKind::InvalidData.into()).into()),
+    }
+}
+
+pub(crate) fn start_error(failure: SetupError) -> StartError {
+    let text = vocab::failure::chain(&failure);
+    match (failure.step, failure.errno) {
+        (Step::NotFound, _) | (Step::Exec, libc::ENOENT) => StartError::NotFound(text),
+        (Step::NotExecutable, _) | (Step::Exec, libc::EACCES | libc::ENOEXEC | libc::EISDIR) => {
+            StartError::NotExecutable(text)
+        }
+        _ => CreateError::Setup(failure).into(),
     }
 }
 
 /// Makes the container's process. `netns` is the network namespace to join, if the specification
 /// does not say otherwise by path. The cgroup is created too; on failure nothing is left.
+///
+/// Forks the calling thread: call it from a program with one thread.
 pub fn create(
     bundle: &Bundle,
     netns: Option<BorrowedFd<'_>>,
     stdio: Stdio,
 ) -> Result<Created, CreateError> {
-    let _ = (bundle, netns, stdio);
-    todo!()
+    let plan = Plan::new(bundle, netns.is_some())?;
+    let linux = bundle.spec.linux().as_ref();
+    let filter = filter(
+        bundle.seccomp.as_deref(),
+        linux.and_then(|l| l.seccomp().as_ref()),
+    )?;
+    let joined = open_namespaces(&plan)?;
+    let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
+    let (ours, theirs) = channel::pair().map_err(CreateError::Stdio)?;
+
+    let cgroup = match linux.and_then(|linux| linux.cgroups_path().as_ref()) {
+        Some(path) => {
+            let resources = linux.and_then(|linux| linux.resources().as_ref());
+            let path = path.to_string_lossy();
+            Some(Cgroup::create(&path, resources).map_err(CreateError::Cgroup)?)
+        }
+        None => None,
+    };
+    let made = (|| {
+        let first = First {
+            common: Common {
+                channel: &theirs,
+                stdio: &child_stdio,
+                seccomp: filter.as_ref(),
+            },
+            plan: &plan,
+            join: joined
+                .iter()
+                .filter(|(kind, _)| *kind != UnshareFlags::NEWPID)
+                .map(|(kind, fd)| (*kind, fd.as_fd()))
+                .chain(network(&joined, netns))
+                .collect(),
+            cgroups: cgroup.as_ref().map(Cgroup::directories).unwrap_or_default(),
+        };
+        let pid_namespace = joined
+            .iter()
+            .find(|(kind, _)| *kind == UnshareFlags::NEWPID)
+            .map(|(_, fd)| fd.as_fd());
+        let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
+        let directory = directory.as_ref().map(|fd| fd.as_fd());
+        with_pid_namespace(pid_namespace, || {
+            sys::clone::spawn(plan.new, directory, || child::first(&first))
+        })
+        .map_err(CreateError::Clone)
+    })();
+    // From here on only the child holds its ends, so their end of file is its end.
+    drop(theirs);
+    drop(child_stdio);
+    let child = match made {
+        Ok(child) => child,
+        Err(error) => {
+            discard(cgroup);
+            return Err(error);
+        }
+    };
+    let mut created = Created {
+        pid: child.pid,
+        pidfd: child.pidfd,
+        streams,
+        gate: None,
+    };
+    match attend(&mut created, &ours, cgroup.as_ref()) {
+        Ok(()) => {
+            created.gate = Some(ours);
+            Ok(created)
+        }
+        Err(error) => {
+            end(created.pidfd.as_fd());
+            discard(cgroup);
+            Err(error)
+        }
+    }
+}
+
+/// Confines the child and waits until it is ready.
+fn attend(
+    created: &mut Created,
+    gate: &Channel,
+    cgroup: Option<&Cgroup>,
+) -> Result<(), CreateError> {
+    confine(gate, created.pid, cgroup)?;
+    loop {
+        match gate.next().map_err(CreateError::Channel)? {
+            Some(Word::Terminal(master)) => created.streams.console = Some(master),
+            Some(Word::Ready) => return Ok(()),
+            Some(Word::Failed(failure)) => return Err(failure.into()),
+            None => return Err(CreateError::Died),
+        }
+    }
+}
+
+/// Moves the child into the cgroup and tells it. A child that died meanwhile says why itself.
+pub(crate) fn confine(
+    gate: &Channel,
+    pid: i32,
+    cgroup: Option<&Cgroup>,
+) -> Result<(), CreateError> {
+    if let Some(cgroup) = cgroup {
+        cgroup.add(pid).map_err(CreateError::Cgroup)?;
+    }
+    match gate.order(Order::Confined) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(CreateError::Channel),
+    }
+}
+
+/// Kills and reaps a child that is of no use.
+pub(crate) fn end(pidfd: BorrowedFd<'_>) {
+    // It may be gone already; then there is only the reaping.
+    let _ = sys::pidfd::send_signal(pidfd, libc::SIGKILL);
+    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+}
+
+/// After a failure, which is what the caller hears about, not what the cleaning met.
+fn discard(cgroup: Option<Cgroup>) {
+    if let Some(cgroup) = cgroup {
+        let _ = cgroup.remove();
+    }
+}
+
+fn network<'a>(
+    joined: &[(UnshareFlags, OwnedFd)],
+    netns: Option<BorrowedFd<'a>>,
+) -> Option<(UnshareFlags, BorrowedFd<'a>)> {
+    let given = joined.iter().any(|(kind, _)| *kind == UnshareFlags::NEWNET);
+    netns
+        .filter(|_| !given)
+        .map(|fd| (UnshareFlags::NEWNET, fd))
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateError> {
+    let open = |(kind, path): &(UnshareFlags, PathBuf)| {
+        let opened = open_cloexec(path);
+        let opened = opened.map_err(|source| CreateError::Namespace {
+            path: path.clone(),
+            source,
+        });
+        Ok((*kind, opened?))
+    };
+    plan.joined.iter().map(open).collect()
+}
+
+fn open_cloexec(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Runs `make` so that the children it makes are in `namespace`. Being in a pid namespace is a
+/// matter of a process's birth; what is set here is what the calling thread's children get.
+pub(crate) fn with_pid_namespace<T>(
+    namespace: Option<BorrowedFd<'_>>,
+    make: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let Some(namespace) = namespace else {
+        return make();
+    };
+    let own = open_cloexec(Path::new("/proc/self/ns/pid_for_children"))?;
+    move_into_link_name_space(namespace, Some(LinkNameSpaceType::ProcessID))?;
+    let made = make();
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+        .expect("a process may return to its own pid namespace");
+    made
+}
+
+/// The filter to load: compiled before, or now.
+pub(crate) fn filter(
+    compiled: Option<&Path>,
+    profile: Option<&crate::oci::LinuxSeccomp>,
+) -> Result<Option<Filter>, CreateError> {
+    let flags = profile.map_or(seccomp::DEFAULT_FLAGS, seccomp::flags);
+    let program = match (compiled, profile) {
+        (Some(path), _) => fs::read(path).map_err(|source| CreateError::SeccompProgram {
+            path: path.to_owned(),
+            source,
+        })?,
+        (None, Some(profile)) => seccomp::compile(profile).map_err(CreateError::Seccomp)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Filter { program, flags }))
+}
+
+/// Both sides of the standard streams.
+pub(crate) fn prepare_stdio(stdio: Stdio) -> io::Result<(ChildStdio, Streams)> {
+    let null = || -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
+    };
+    let mut streams = Streams::default();
+    let child = match stdio {
+        Stdio::Inherit => ChildStdio::Inherit,
+        Stdio::Terminal { rows, columns } => ChildStdio::Terminal { rows, columns },
+        Stdio::Null => ChildStdio::Files {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+        },
+        Stdio::Pipes { stdin } => {
+            let input = if stdin {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                streams.stdin = Some(write);
+                read
+            } else {
+                null()?
+            };
+            let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
+            streams.stdout = Some(out_read);
+            streams.stderr = Some(err_read);
+            ChildStdio::Files {
+                stdin: input,
+                stdout: out_write,
+                stderr: err_write,
+            }
+        }
+    };
+    Ok((child, streams))
 }

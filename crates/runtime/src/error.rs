@@ -64,6 +64,48 @@ pub struct SetupError {
     pub reason: Option<Reason>,
 }
 
+impl SetupError {
+    /// A step that failed, perhaps for a reason of the kernel's.
+    pub(crate) fn new(step: Step, what: impl Into<String>, reason: Option<&io::Error>) -> Self {
+        Self {
+            step,
+            what: what.into(),
+            errno: reason.and_then(io::Error::raw_os_error).unwrap_or(0),
+            reason: reason.map(Reason::from),
+        }
+    }
+}
+
+/// Adds the step to an error of the kernel's.
+pub(crate) trait During<T> {
+    /// What was being done to what.
+    fn during<W: Into<String>>(self, step: Step, what: impl FnOnce() -> W)
+    -> Result<T, SetupError>;
+}
+
+impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
+    fn during<W: Into<String>>(
+        self,
+        step: Step,
+        what: impl FnOnce() -> W,
+    ) -> Result<T, SetupError> {
+        self.map_err(|error| SetupError::new(step, what(), Some(&error.into())))
+    }
+}
+
+impl From<&io::Error> for Reason {
+    fn from(error: &io::Error) -> Self {
+        let text = error.to_string();
+        // "No such file or directory (os error 2)"
+        let text = text
+            .split_once(" (os error")
+            .map_or(text.as_str(), |(text, _)| text);
+        let mut letters = text.chars();
+        let first = letters.next().map(|first| first.to_ascii_lowercase());
+        Self(first.into_iter().chain(letters).collect())
+    }
+}
+
 /// An errno in the words that people search for (`strerror`, in lower case as Go prints it).
 #[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{0}")]

@@ -1,9 +1,18 @@
 //! `exec`: one more process in all namespaces of a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::thread::ThreadNameSpaceType;
 
 use crate::bundle::ExecProcess;
-use crate::error::StartError;
+use crate::cgroup::Cgroup;
+use crate::channel::{self, Word};
+use crate::child::{self, Another, Common};
+use crate::create::{
+    confine, end, filter, prepare_stdio, start_error, started, with_pid_namespace,
+};
+use crate::error::{CreateError, StartError};
+use crate::plan::Process;
 use crate::stdio::{Stdio, Streams};
 
 /// A process that runs in a container beside its first one.
@@ -18,12 +27,68 @@ pub struct Executed {
 }
 
 /// Runs `exec` in the namespaces of the process `init`; returns once its program runs.
+///
+/// Forks the calling thread: call it from a program with one thread.
 pub fn exec(
     init: BorrowedFd<'_>,
     init_pid: i32,
     exec: &ExecProcess,
     stdio: Stdio,
 ) -> Result<Executed, StartError> {
-    let _ = (init, init_pid, exec, stdio);
-    todo!()
+    let _ = init_pid;
+    let process = Process::new(&exec.process)?;
+    let filter = filter(exec.seccomp.as_deref(), None)?;
+    let cgroup = match exec.cgroup.as_str() {
+        "" => None,
+        path => Some(Cgroup::open(path).map_err(CreateError::Cgroup)?),
+    };
+    let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
+    let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;
+
+    let another = Another {
+        common: Common {
+            channel: &theirs,
+            stdio: &child_stdio,
+            seccomp: filter.as_ref(),
+        },
+        process: &process,
+        init,
+        namespaces: ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::NETWORK
+            | ThreadNameSpaceType::CONTROL_GROUP,
+    };
+    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
+    let child = with_pid_namespace(Some(init), || {
+        let none = rustix::thread::UnshareFlags::empty();
+        let directory = directory.as_ref().map(|fd| fd.as_fd());
+        sys::clone::spawn(none, directory, || child::another(&another))
+    })
+    .map_err(CreateError::Clone)?;
+    drop(theirs);
+    drop(child_stdio);
+
+    let started = (|| {
+        confine(&gate, child.pid, cgroup.as_ref())?;
+        if let Stdio::Terminal { .. } = stdio {
+            match gate.next().map_err(CreateError::Channel)? {
+                Some(Word::Terminal(master)) => streams.console = Some(master),
+                Some(Word::Failed(failure)) => return Err(start_error(failure)),
+                Some(Word::Ready) | None => return Err(CreateError::Died.into()),
+            }
+        }
+        started(&gate)
+    })();
+    match started {
+        Ok(()) => Ok(Executed {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            streams,
+        }),
+        Err(error) => {
+            end(child.pidfd.as_fd());
+            Err(error)
+        }
+    }
 }

@@ -33,8 +33,11 @@ pub mod error;
 pub mod seccomp;
 pub mod stdio;
 
+mod channel;
+mod child;
 mod create;
 mod exec;
+mod plan;
 
 pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
 pub use create::{Created, create};

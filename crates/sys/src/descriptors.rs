@@ -3,10 +3,19 @@
 use std::io;
 use std::os::fd::RawFd;
 
-/// Closes every descriptor from `first` to `last`, whoever owns it: only for a forked child that
-/// is about to become another program and uses none of them again.
-pub fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    range(first, last, 0)
+/// Closes every descriptor but those in `keep`, whoever owns it: only for a forked child that is
+/// about to become another program and uses none of them again.
+pub fn close_other_than(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep = keep.to_vec();
+    keep.sort_unstable();
+    let mut next = 0;
+    for kept in keep {
+        if kept > next {
+            range(next, kept - 1, 0)?;
+        }
+        next = next.max(kept + 1);
+    }
+    range(next, RawFd::MAX, 0)
 }
 
 /// Has every descriptor from `first` up closed at exec.

@@ -1,39 +1,48 @@
 //! Control groups: versions 1, 2 and the hybrid of both, behind one type.
+//!
+//! ```text
+//! version 1   /sys/fs/cgroup/<controller>/<path>   one directory in every hierarchy
+//! version 2   /sys/fs/cgroup/<path>                one directory
+//! hybrid      both; version 2 is at /sys/fs/cgroup/unified and owns what version 1 does not
+//! ```
+//!
+//! What belongs to no controller (birth, freezing, killing) is version 2's wherever it is mounted:
+//! a process is cloned straight into that cgroup, a frozen one can be killed, and `cgroup.kill`
+//! reaches forks. The limits are the business of [`v1`] and [`v2`], by controller.
 
+mod devices;
+mod files;
+mod host;
 mod stats;
+mod v1;
+mod v2;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags};
+
+pub use host::Layout;
 pub use stats::{BlockIo, Cpu, DeviceIo, Memory, Pids, Stats};
 
 use crate::oci;
-
-/// How this host mounts cgroups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Only version 1 hierarchies.
-    V1,
-    /// Version 1 hierarchies hold the controllers, version 2 is mounted beside them.
-    Hybrid,
-    /// One version 2 hierarchy holds everything.
-    V2,
-}
-
-impl Layout {
-    /// What is mounted here.
-    pub fn detect() -> Result<Self, CgroupError> {
-        todo!()
-    }
-}
+use host::Host;
 
 /// An operation on a cgroup that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// No cgroup hierarchy is mounted.
-    #[error("no cgroup file system is mounted below /sys/fs/cgroup")]
+    #[error("no cgroup file system is mounted")]
     NotMounted,
+    /// What is mounted cannot be told.
+    #[error("read /proc/self/mountinfo")]
+    Mounts(#[source] io::Error),
+    /// A path that is not absolute and plain.
+    #[error("invalid cgroup path `{0}`")]
+    Path(String),
     /// A controller that a limit needs is not there.
     #[error("the kernel's `{controller}` cgroup controller is not available, needed for {limit}")]
     Missing {
@@ -61,103 +70,345 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The device filter of version 2.
-    #[error("attach the device filter to `{path}`")]
+    #[error("filter the devices of `{path}`")]
     Devices {
         /// The cgroup.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
+    /// It did not come to pass in the time that is given for it.
+    #[error("{what} `{path}` did not happen within {waited:?}")]
+    Slow {
+        /// Such as `freezing`.
+        what: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// How long was waited.
+        waited: std::time::Duration,
+    },
+}
+
+impl CgroupError {
+    fn file<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::File {
+            action: action.to_owned(),
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the cgroup, or the file that was asked for, is not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::File { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))
+    }
 }
 
 /// One cgroup: a path that exists in every hierarchy. Dropping the value leaves the cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
+    host: Host,
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes the cgroup and applies the limits. `path` is absolute below the mounts.
+    /// Makes the cgroup and applies the limits. `path` is absolute below the mounts. On failure
+    /// nothing is left of it.
     pub fn create(
         path: &str,
         resources: Option<&oci::LinuxResources>,
     ) -> Result<Self, CgroupError> {
-        let _ = (path, resources);
-        todo!()
+        let cgroup = Self::open(path)?;
+        let made = cgroup.make().and_then(|()| {
+            cgroup.restrict_devices(resources.and_then(|r| r.devices().as_deref()))?;
+            resources.map_or(Ok(()), |resources| cgroup.limit(resources))
+        });
+        match made {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                // The reason for the failure is what the caller needs.
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
     }
 
     /// One that exists (or did: operations on a removed cgroup say so).
     pub fn open(path: &str) -> Result<Self, CgroupError> {
-        let _ = path;
-        todo!()
+        let plain = |component| matches!(component, Component::Normal(_));
+        let relative = path.strip_prefix('/').map(Path::new);
+        match relative {
+            Some(relative)
+                if !relative.as_os_str().is_empty() && relative.components().all(plain) =>
+            {
+                Ok(Self {
+                    host: Host::find()?,
+                    path: relative.to_owned(),
+                })
+            }
+            _ => Err(CgroupError::Path(path.to_owned())),
+        }
     }
 
-    /// The path below the mounts.
+    /// The path below the mounts, without the leading slash.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Moves a process into it.
+    /// Its directories, by the name that each has below a container's `/sys/fs/cgroup`; a single
+    /// version 2 hierarchy has none.
+    pub(crate) fn directories(&self) -> Vec<(Option<String>, PathBuf)> {
+        let v1 = self
+            .host
+            .v1
+            .iter()
+            .map(|h| (Some(h.name()), h.mount.join(&self.path)));
+        let alone = self.host.v1.is_empty();
+        let v2 = self
+            .v2()
+            .map(|path| ((!alone).then(|| String::from("unified")), path));
+        v1.chain(v2).collect()
+    }
+
+    /// The version 2 directory, for a process to be born in.
+    pub(crate) fn clone_directory(&self) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(self.v2()?, flags, Mode::empty()).ok()
+    }
+
+    fn v2(&self) -> Option<PathBuf> {
+        self.host.v2.as_ref().map(|mount| mount.join(&self.path))
+    }
+
+    /// Its directory in the hierarchy of a version 1 controller.
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        let hierarchy = self
+            .host
+            .v1
+            .iter()
+            .find(|h| h.controllers.iter().any(|c| c == controller));
+        hierarchy.map(|hierarchy| hierarchy.mount.join(&self.path))
+    }
+
+    fn is_v2(&self) -> bool {
+        self.host.v1.is_empty()
+    }
+
+    fn make(&self) -> Result<(), CgroupError> {
+        for hierarchy in &self.host.v1 {
+            v1::make(hierarchy, &self.path)?;
+        }
+        match &self.host.v2 {
+            Some(mount) => v2::make(mount, &self.path, self.is_v2()),
+            None => Ok(()),
+        }
+    }
+
+    fn limit(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
+        let writes = if self.is_v2() {
+            v2::plan(resources)?
+        } else {
+            v1::plan(resources)?
+        };
+        for write in writes {
+            let directory = match write.controller {
+                None => self.v2(),
+                Some(controller) if self.is_v2() => {
+                    let _ = controller;
+                    self.v2()
+                }
+                Some(controller) => self.v1(controller),
+            };
+            let missing = CgroupError::Missing {
+                controller: write.controller.unwrap_or("cgroup"),
+                limit: write.limit,
+            };
+            match files::apply(&directory.ok_or(missing)?, &write) {
+                Err(_) if write.tried => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn restrict_devices(
+        &self,
+        rules: Option<&[oci::LinuxDeviceCgroup]>,
+    ) -> Result<(), CgroupError> {
+        if let Some(directory) = self.v1("devices") {
+            return devices::write_v1(&directory, rules);
+        }
+        match self.v2() {
+            Some(directory) if self.is_v2() => devices::attach_v2(&directory, rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a process into it. One that was born in the version 2 cgroup is moved in the others.
     pub fn add(&self, pid: i32) -> Result<(), CgroupError> {
-        let _ = pid;
-        todo!()
+        let pid = pid.to_string();
+        for hierarchy in &self.host.v1 {
+            let file = hierarchy.mount.join(&self.path).join("cgroup.procs");
+            files::write(&file, &pid)?;
+        }
+        match self.v2() {
+            Some(directory) => files::write(&directory.join("cgroup.procs"), &pid),
+            None => Ok(()),
+        }
+    }
+
+    /// A directory in which all its processes are found.
+    fn members(&self) -> PathBuf {
+        self.v2().unwrap_or_else(|| {
+            // One of the two is mounted, or there would be no `Cgroup`.
+            self.host
+                .v1
+                .first()
+                .map(|h| h.mount.join(&self.path))
+                .unwrap_or_default()
+        })
     }
 
     /// Every process in it and below.
     pub fn pids(&self) -> Result<Vec<i32>, CgroupError> {
-        todo!()
+        let mut pids = Vec::new();
+        files::walk(&self.members(), &mut |directory| {
+            let file = directory.join("cgroup.procs");
+            pids.extend(
+                files::read(&file)?
+                    .lines()
+                    .filter_map(|line| line.parse::<i32>().ok()),
+            );
+            Ok(())
+        })?;
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
     }
 
     /// Stops all its processes; returns when they stand still.
     pub fn freeze(&self) -> Result<(), CgroupError> {
-        todo!()
+        match self.v2() {
+            Some(directory) => v2::freeze(&directory, true),
+            None => v1::freeze(&self.freezer()?),
+        }
     }
 
     /// Lets them go on.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        todo!()
+        match self.v2() {
+            Some(directory) => v2::freeze(&directory, false),
+            None => files::write(&self.freezer()?.join("freezer.state"), "THAWED"),
+        }
     }
 
     /// Whether it is frozen.
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {
-        todo!()
+        match self.v2() {
+            Some(directory) => v2::event(&directory, "frozen"),
+            None => {
+                let state = files::read(&self.freezer()?.join("freezer.state"))?;
+                Ok(state.trim() != "THAWED")
+            }
+        }
+    }
+
+    fn freezer(&self) -> Result<PathBuf, CgroupError> {
+        let missing = CgroupError::Missing {
+            controller: "freezer",
+            limit: "pausing",
+        };
+        self.v1("freezer").ok_or(missing)
     }
 
     /// SIGKILL to every process in it and below, forks included.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
-        todo!()
+        if let Some(directory) = self.v2() {
+            match files::write(&directory.join("cgroup.kill"), "1") {
+                // Before Linux 5.14.
+                Err(error) if error.is_gone() && directory.exists() => {}
+                other => return other,
+            }
+        }
+        v1::kill_all(self)
     }
 
     /// Changes the limits that are given; leaves the others.
     pub fn update(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
-        let _ = resources;
-        todo!()
+        if let Some(rules) = resources.devices() {
+            self.restrict_devices(Some(rules))?;
+        }
+        self.limit(resources)
     }
 
     /// What it has used.
     pub fn stats(&self) -> Result<Stats, CgroupError> {
-        todo!()
+        if self.is_v2() {
+            stats::v2(&self.members())
+        } else {
+            stats::v1(|name| self.v1(name))
+        }
     }
 
     /// How many of its processes the kernel killed for want of memory.
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
-        todo!()
+        match self.v1("memory") {
+            Some(directory) => {
+                let text = files::read(&directory.join("memory.oom_control"))?;
+                Ok(stats::keyed(&text, "oom_kill").unwrap_or(0))
+            }
+            None => match files::read(&self.members().join("memory.events")) {
+                Ok(text) => Ok(stats::keyed(&text, "oom_kill").unwrap_or(0)),
+                Err(error) if error.is_gone() && self.members().exists() => Ok(0),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// A descriptor that becomes readable when memory runs out.
     pub fn watch_oom(&self) -> Result<OomWatch, CgroupError> {
-        todo!()
+        match self.v1("memory") {
+            Some(directory) => {
+                let watched = directory.join("memory.oom_control");
+                let failed =
+                    |source: rustix::io::Errno| CgroupError::file("watch", &watched)(source.into());
+                let event =
+                    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let control = rustix::fs::open(&watched, flags, Mode::empty()).map_err(failed)?;
+                let (event_fd, control_fd) = (files::number(&event), files::number(&control));
+                let order = format!("{event_fd} {control_fd}");
+                files::write(&directory.join("cgroup.event_control"), &order)?;
+                Ok(OomWatch { fd: event })
+            }
+            None => {
+                let watched = self.members().join("memory.events");
+                let failed =
+                    |source: rustix::io::Errno| CgroupError::file("watch", &watched)(source.into());
+                let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+                let fd = inotify::init(flags).map_err(failed)?;
+                inotify::add_watch(&fd, &watched, inotify::WatchFlags::MODIFY).map_err(failed)?;
+                Ok(OomWatch { fd })
+            }
+        }
     }
 
     /// Removes it and what the container made below. No process may be left in it; one that is
     /// just ending is waited for, briefly. A cgroup that is gone is no error.
     pub fn remove(self) -> Result<(), CgroupError> {
-        todo!()
+        let mut first = None;
+        for (_, directory) in self.directories() {
+            if let Err(error) = files::remove(&directory) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
     }
 }
 
-/// Readable when the cgroup ran out of memory. Drain with [`OomWatch::drain`], then compare
-/// [`Cgroup::oom_kills`].
+/// Readable when the cgroup ran out of memory, or was removed. Drain with [`OomWatch::drain`],
+/// then compare [`Cgroup::oom_kills`].
 #[derive(Debug)]
 pub struct OomWatch {
     fd: OwnedFd,
@@ -166,12 +417,29 @@ pub struct OomWatch {
 impl OomWatch {
     /// Forgets what was signalled.
     pub fn drain(&self) {
-        todo!()
+        let mut events = [0_u8; 4096];
+        // Nonblocking: an error is the end of what there was.
+        while rustix::io::read(&self.fd, &mut events).is_ok_and(|length| length > 0) {}
     }
 }
 
 impl AsFd for OomWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_climbs_is_refused() {
+        for path in ["", "/", "relative", "/a/../b", "/.."] {
+            assert!(
+                matches!(Cgroup::open(path), Err(CgroupError::Path(_))),
+                "{path}"
+            );
+        }
     }
 }

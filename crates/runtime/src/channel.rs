@@ -1,0 +1,193 @@
+//! What caller and child tell each other between clone and exec.
+//!
+//! A pair of `SOCK_SEQPACKET` sockets, close-on-exec: a message is a packet, and the end of the
+//! file is the exec (or the death) of the child, or the death of the caller.
+//!
+//! | from | packet | means |
+//! |---|---|---|
+//! | caller | `C` | you are in your cgroup |
+//! | caller | `S` | start |
+//! | child | `T` + descriptor | the terminal's master |
+//! | child | `R` | all set up, waiting for `S` |
+//! | child | `F` + JSON of [`SetupError`] | this failed |
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::cmsg_space;
+use rustix::io::retry_on_intr;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::error::SetupError;
+
+/// No packet is longer. A failure whose text would be is cut.
+const PACKET_BYTES: usize = 8 << 10;
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// What the caller says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Confined,
+    Start,
+}
+
+/// What the child says.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Terminal(OwnedFd),
+    Ready,
+    Failed(SetupError),
+}
+
+/// Both ends: the caller's and the child's.
+pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
+    let (a, b) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok((Channel(a), Channel(b)))
+}
+
+impl Channel {
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub(crate) fn order(&self, order: Order) -> io::Result<()> {
+        self.send(
+            match order {
+                Order::Confined => b"C",
+                Order::Start => b"S",
+            },
+            None,
+        )
+    }
+
+    /// Waits for the caller to say this. An error if it is gone.
+    pub(crate) fn expect(&self, order: Order) -> io::Result<()> {
+        let mut packet = [0_u8; 1];
+        let (length, _) = self.receive(&mut packet)?;
+        let said = match &packet[..length] {
+            b"C" => Order::Confined,
+            b"S" => Order::Start,
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        if said == order {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+
+    pub(crate) fn send_terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(b"T", Some(master))
+    }
+
+    pub(crate) fn send_ready(&self) -> io::Result<()> {
+        self.send(b"R", None)
+    }
+
+    pub(crate) fn send_failure(&self, failure: &SetupError) -> io::Result<()> {
+        let packet = |failure: &SetupError| {
+            let mut packet = b"F".to_vec();
+            serde_json::to_writer(&mut packet, failure).map(|()| packet)
+        };
+        let mut whole = packet(failure)?;
+        if whole.len() > PACKET_BYTES {
+            let mut cut = failure.clone();
+            cut.what = cut.what.chars().take(PACKET_BYTES / 16).collect();
+            whole = packet(&cut)?;
+        }
+        self.send(&whole, None)
+    }
+
+    /// The child's next word; `None` once it has exec'd or ended.
+    pub(crate) fn next(&self) -> io::Result<Option<Word>> {
+        let mut packet = [0_u8; PACKET_BYTES];
+        let (length, fd) = match self.receive(&mut packet) {
+            // The child ended with an order of ours unread.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
+            other => other?,
+        };
+        let word = match (&packet[..length], fd) {
+            ([], _) => return Ok(None),
+            (b"T", Some(master)) => Word::Terminal(master),
+            (b"R", _) => Word::Ready,
+            ([b'F', json @ ..], _) => Word::Failed(serde_json::from_slice(json)?),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        Ok(Some(word))
+    }
+
+    fn send(&self, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.as_slice();
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let packet = [IoSlice::new(packet)];
+        retry_on_intr(|| sendmsg(&self.0, &packet, &mut ancillary, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
+    fn receive(&self, packet: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut packet = [IoSliceMut::new(packet)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let length =
+            retry_on_intr(|| recvmsg(self.0.as_fd(), &mut packet, &mut ancillary, flags))?.bytes;
+        let fd = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok((length, fd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Step;
+
+    #[test]
+    fn a_failure_that_is_too_long_is_cut_and_arrives() {
+        let (caller, child) = pair().unwrap();
+        child
+            .send_failure(&SetupError::new(Step::Mount, "x".repeat(1 << 20), None))
+            .unwrap();
+        let Some(Word::Failed(failure)) = caller.next().unwrap() else {
+            panic!("no failure")
+        };
+        assert_eq!(failure.what.len(), PACKET_BYTES / 16);
+        assert_eq!(failure.step, Step::Mount);
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_seen() {
+        let (caller, child) = pair().unwrap();
+        drop(child);
+        assert!(caller.next().unwrap().is_none());
+        let (caller, child) = pair().unwrap();
+        drop(caller);
+        assert!(child.expect(Order::Start).is_err());
+    }
+
+    #[test]
+    fn a_descriptor_travels() {
+        let (caller, child) = pair().unwrap();
+        child.send_terminal(child.0.as_fd()).unwrap();
+        assert!(matches!(caller.next().unwrap(), Some(Word::Terminal(_))));
+    }
+}

@@ -1,0 +1,76 @@
+//! What a container finds in `/dev`: nodes, and links into `/proc/self/fd`.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat,
+};
+use rustix::io::Errno;
+
+use super::inside;
+use super::view::Root;
+use crate::error::{During as _, SetupError, Step};
+use crate::plan::Device;
+
+/// Links that every container has (runtime-spec, runtime-linux, `/dev` symbolic links).
+const LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+    ("/proc/kcore", "core"),
+];
+
+/// Makes all nodes and links.
+pub(crate) fn fill(root: &Root, devices: &[Device]) -> Result<(), SetupError> {
+    for device in devices {
+        node(root, device).during(Step::Device, || {
+            format!("make the device `{}`", device.path.display())
+        })?;
+    }
+    let dev = inside::make_directory(root.as_fd(), Path::new("/dev"), 0o755)
+        .during(Step::Device, || "open `/dev`")?;
+    for (target, name) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Err(Errno::EXIST) => {}
+            other => other.during(Step::Device, || format!("link `/dev/{name}`"))?,
+        }
+    }
+    Ok(())
+}
+
+fn node(root: &Root, device: &Device) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else {
+        return Err(Errno::INVAL.into());
+    };
+    let parent = inside::make_directory(root.as_fd(), parent, 0o755)?;
+    let mode = Mode::from_bits_truncate(device.mode);
+    let number = makedev(device.major, device.minor);
+    match mknodat(&parent, name, device.kind, mode, number) {
+        // Something the image brought, when /dev is part of it: only the same device will do.
+        Err(Errno::EXIST) => {
+            let found = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let same = FileType::from_raw_mode(found.st_mode) == device.kind
+                && (device.kind == FileType::Fifo || found.st_rdev == number);
+            if !same {
+                return Err(Errno::EXIST.into());
+            }
+        }
+        other => other?,
+    }
+    chmodat(&parent, name, mode, AtFlags::empty())?;
+    if (device.uid, device.gid) != (0, 0) {
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        chownat(
+            &parent,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! What runs between clone and exec: the container's own pid 1 from its first instruction.
+//!
+//! The order is the design; each line is a module's function.
+//!
+//! ```text
+//! create                                  exec
+//!   standalone: not dumpable, descriptors   standalone
+//!   namespaces given by path                all namespaces of the container's process
+//!   view::isolate, open bind sources
+//!   view::mount_root, mounts, /dev
+//!   (caller: in the cgroup) cgroup namespace, cgroup mounts
+//!   kernel parameters, read-only and masked paths, host name
+//!   view::pivot
+//!   terminal, session, keyring              terminal, session, keyring
+//!   identity: limits, user, capabilities    (caller: in the cgroup) identity
+//!   Ready ──▶ caller ──▶ Start
+//!   program: find, seccomp, execve          program
+//! ```
+//!
+//! After `pivot` no descriptor of the host is open here but the channel and the standard streams,
+//! and the working directory is inside the root (CVE-2024-21626).
+
+mod dev;
+mod hide;
+mod identity;
+mod inside;
+mod program;
+mod terminal;
+mod view;
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+
+use crate::channel::{Channel, Order};
+use crate::error::{During as _, SetupError, Step};
+use crate::plan::{Plan, Process};
+
+/// The exit code of a child that could not become the container's process; nobody sees it but in
+/// a core of bad luck, since the failure itself is reported.
+const FAILED: i32 = 128;
+
+/// The child's ends of the standard streams.
+#[derive(Debug)]
+pub(crate) enum ChildStdio {
+    Inherit,
+    Files {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    Terminal {
+        rows: u16,
+        columns: u16,
+    },
+}
+
+/// What both kinds of child need.
+#[derive(Debug)]
+pub(crate) struct Common<'a> {
+    pub(crate) channel: &'a Channel,
+    pub(crate) stdio: &'a ChildStdio,
+    pub(crate) seccomp: Option<&'a Filter>,
+}
+
+/// A compiled filter and the flags to load it with.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<u8>,
+    pub(crate) flags: libc::c_ulong,
+}
+
+/// The first process of a container.
+#[derive(Debug)]
+pub(crate) struct First<'a> {
+    pub(crate) common: Common<'a>,
+    pub(crate) plan: &'a Plan,
+    /// Namespaces to join: those that the plan names, opened, and the caller's network.
+    pub(crate) join: Vec<(UnshareFlags, BorrowedFd<'a>)>,
+    /// For `cgroup` mounts: the directories of the container's cgroup, by the name each has below
+    /// the mount's destination (none for a single version 2 hierarchy).
+    pub(crate) cgroups: Vec<(Option<String>, PathBuf)>,
+}
+
+/// One more process in a container.
+#[derive(Debug)]
+pub(crate) struct Another<'a> {
+    pub(crate) common: Common<'a>,
+    pub(crate) process: &'a Process,
+    pub(crate) init: BorrowedFd<'a>,
+    pub(crate) namespaces: ThreadNameSpaceType,
+}
+
+/// Runs in the child of `create`. Returns an exit code if it fails.
+pub(crate) fn first(first: &First<'_>) -> i32 {
+    finish(first.common.channel, become_first(first))
+}
+
+/// Runs in the child of `exec`. Returns an exit code if it fails.
+pub(crate) fn another(another: &Another<'_>) -> i32 {
+    finish(another.common.channel, become_another(another))
+}
+
+fn finish(channel: &Channel, result: Result<Infallible, SetupError>) -> i32 {
+    let Err(failure) = result;
+    // A caller that is gone does not hear it; there is nobody else to tell.
+    let _ = channel.send_failure(&failure);
+    FAILED
+}
+
+fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
+    let First { common, plan, .. } = first;
+    let joined: Vec<RawFd> = first.join.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+    standalone(common, &joined)?;
+    oom_score(&plan.process)?;
+    for (kind, namespace) in &first.join {
+        rustix::thread::move_into_link_name_space(*namespace, link_type(*kind))
+            .during(Step::Namespace, || {
+                format!("join the {} namespace", namespace_name(*kind))
+            })?;
+    }
+    sys::descriptors::close_other_than(&keep(common, &[]))
+        .during(Step::Channel, || "close descriptors")?;
+
+    let mut confinement = Confinement {
+        common,
+        plan,
+        entered: false,
+    };
+    let master = {
+        let root = view::mount_root(plan)?;
+        view::mount_all(&root, first, &mut confinement)?;
+        confinement.enter()?;
+        if plan.fill_dev {
+            dev::fill(&root, &plan.devices)?;
+        }
+        let terminal = match common.stdio {
+            ChildStdio::Terminal { rows, columns } => Some(terminal::open_in(
+                root.as_fd(),
+                *rows,
+                *columns,
+                plan.fill_dev,
+            )?),
+            _ => None,
+        };
+        view::seal_dev(&root, plan)?;
+        hide::write_parameters(&plan.sysctl)?;
+        hide::make_readonly(root.as_fd(), &plan.readonly)?;
+        hide::mask(root.as_fd(), &plan.masked)?;
+        if let Some(name) = &plan.hostname {
+            rustix::system::sethostname(name.as_bytes())
+                .during(Step::Hostname, || format!("set the host name `{name}`"))?;
+        }
+        if let Some(name) = &plan.domainname {
+            rustix::system::setdomainname(name.as_bytes())
+                .during(Step::Hostname, || format!("set the domain name `{name}`"))?;
+        }
+        inside::make_directory(root.as_fd(), &plan.process.cwd, 0o755).during(
+            Step::WorkingDirectory,
+            || {
+                format!(
+                    "create the working directory `{}`",
+                    plan.process.cwd.display()
+                )
+            },
+        )?;
+        view::pivot(&root, plan)?;
+        terminal
+    };
+    terminal::adopt(common, master, plan.process.uid)?;
+    join_keyring(Some(&plan.keyring))?;
+    let ready = identity::assume(&plan.process, common.seccomp.is_some())?;
+    common
+        .channel
+        .send_ready()
+        .during(Step::Channel, || "report readiness")?;
+    common
+        .channel
+        .expect(Order::Start)
+        .during(Step::Channel, || "wait for the start")?;
+    program::run(&plan.process, &ready, common.seccomp)
+}
+
+fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
+    let Another {
+        common, process, ..
+    } = another;
+    standalone(common, &[another.init.as_raw_fd()])?;
+    oom_score(process)?;
+    rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces)
+        .during(Step::Namespace, || "join the container's namespaces")?;
+    sys::descriptors::close_other_than(&keep(common, &[]))
+        .during(Step::Channel, || "close descriptors")?;
+    let master = match common.stdio {
+        ChildStdio::Terminal { rows, columns } => {
+            let root = inside::open_root().during(Step::Console, || "open the root")?;
+            Some(terminal::open_in(root.as_fd(), *rows, *columns, false)?)
+        }
+        _ => None,
+    };
+    terminal::adopt(common, master, process.uid)?;
+    join_keyring(None)?;
+    common
+        .channel
+        .expect(Order::Confined)
+        .during(Step::Channel, || "wait for the cgroup")?;
+    let ready = identity::assume(process, common.seccomp.is_some())?;
+    program::run(process, &ready, common.seccomp)
+}
+
+/// Severs what the fork inherited: nothing in the container may trace this process or read its
+/// memory (CVE-2016-9962), signals are as in a fresh process, and of the caller's descriptors
+/// only those stay that are used here.
+fn standalone(common: &Common<'_>, extra: &[RawFd]) -> Result<(), SetupError> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .during(Step::Channel, || "become untraceable")?;
+    sys::signals::restore_all();
+    sys::signals::unblock_all().during(Step::Channel, || "unblock signals")?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    sys::descriptors::close_other_than(&keep(common, extra))
+        .during(Step::Channel, || "close descriptors")
+}
+
+fn keep(common: &Common<'_>, extra: &[RawFd]) -> Vec<RawFd> {
+    let mut keep = vec![0, 1, 2, common.channel.raw()];
+    if let ChildStdio::Files {
+        stdin,
+        stdout,
+        stderr,
+    } = common.stdio
+    {
+        keep.extend([stdin, stdout, stderr].map(|fd| fd.as_raw_fd()));
+    }
+    keep.extend(extra);
+    keep
+}
+
+/// Through the host's `/proc`, while it is still ours to see.
+fn oom_score(process: &Process) -> Result<(), SetupError> {
+    let Some(score) = process.oom_score else {
+        return Ok(());
+    };
+    fs::write("/proc/self/oom_score_adj", score.to_string())
+        .during(Step::Limit, || format!("set oom_score_adj to {score}"))
+}
+
+fn join_keyring(name: Option<&std::ffi::CStr>) -> Result<(), SetupError> {
+    match sys::keyring::join_session(name) {
+        // A kernel without keyrings, or a host that forbids them (another container).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        other => other.during(Step::Privilege, || "join a session keyring"),
+    }
+}
+
+fn link_type(kind: UnshareFlags) -> Option<LinkNameSpaceType> {
+    [
+        (UnshareFlags::NEWNET, LinkNameSpaceType::Network),
+        (
+            UnshareFlags::NEWIPC,
+            LinkNameSpaceType::InterProcessCommunication,
+        ),
+        (
+            UnshareFlags::NEWUTS,
+            LinkNameSpaceType::HostNameAndNISDomainName,
+        ),
+        (UnshareFlags::NEWCGROUP, LinkNameSpaceType::ControlGroup),
+        (UnshareFlags::NEWNS, LinkNameSpaceType::Mount),
+    ]
+    .into_iter()
+    .find_map(|(flag, link)| (flag == kind).then_some(link))
+}
+
+fn namespace_name(kind: UnshareFlags) -> &'static str {
+    [
+        (UnshareFlags::NEWNET, "network"),
+        (UnshareFlags::NEWIPC, "ipc"),
+        (UnshareFlags::NEWUTS, "uts"),
+        (UnshareFlags::NEWCGROUP, "cgroup"),
+        (UnshareFlags::NEWNS, "mount"),
+        (UnshareFlags::NEWPID, "pid"),
+    ]
+    .into_iter()
+    .find_map(|(flag, name)| (flag == kind).then_some(name))
+    .unwrap_or("unknown")
+}
+
+/// Being in the container's cgroup: waited for as late as possible, since the kernel may take
+/// milliseconds to move a process, and this one has other things to do.
+pub(crate) struct Confinement<'a> {
+    common: &'a Common<'a>,
+    plan: &'a Plan,
+    entered: bool,
+}
+
+impl Confinement<'_> {
+    /// Returns once this process is in its cgroup, and in a cgroup namespace whose root that is.
+    pub(crate) fn enter(&mut self) -> Result<(), SetupError> {
+        if std::mem::replace(&mut self.entered, true) {
+            return Ok(());
+        }
+        self.common
+            .channel
+            .expect(Order::Confined)
+            .during(Step::Channel, || "wait for the cgroup")?;
+        if self.plan.new_cgroup_namespace {
+            sys::namespace::unshare(UnshareFlags::NEWCGROUP)
+                .during(Step::Namespace, || "make a cgroup namespace")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Finding the program and becoming it. Words are runc's (and Go's `exec.LookPath`), because
+//! tools read them.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::io::Errno;
+
+use super::Filter;
+use super::identity::Ready;
+use crate::error::{During as _, Reason, SetupError, Step};
+use crate::plan::Process;
+
+/// As much of `/etc/passwd` is read.
+const MAX_PASSWD_BYTES: u64 = 1 << 20;
+
+/// Where `/etc/passwd` of the container says the user is at home, unless the environment does.
+pub(crate) fn home(process: &Process) -> Option<String> {
+    if variable(process, "HOME").is_some_and(|home| !home.is_empty()) {
+        return None;
+    }
+    let mut text = Vec::new();
+    let found = std::fs::File::open("/etc/passwd")
+        .and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_end(&mut text))
+        .ok()
+        .and_then(|_| home_of(&String::from_utf8_lossy(&text), process.uid));
+    Some(found.unwrap_or_else(|| String::from("/")))
+}
+
+/// `name:password:uid:gid:comment:home:shell`
+fn home_of(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.nth(2)?.parse() == Ok(uid);
+        let home = fields.nth(2)?;
+        (found && home.starts_with('/')).then(|| home.to_owned())
+    })
+}
+
+fn variable<'a>(process: &'a Process, name: &str) -> Option<&'a [u8]> {
+    process.environment.iter().rev().find_map(|variable| {
+        variable
+            .as_bytes()
+            .strip_prefix(name.as_bytes())?
+            .strip_prefix(b"=")
+    })
+}
+
+/// Replaces this process by the container's program.
+pub(crate) fn run(
+    process: &Process,
+    ready: &Ready,
+    filter: Option<&Filter>,
+) -> Result<Infallible, SetupError> {
+    let command = OsStr::from_bytes(process.arguments[0].as_bytes());
+    let search = variable(process, "PATH").unwrap_or_default();
+    let path = find(command, search)?;
+    let path = CString::new(path.into_os_string().into_encoded_bytes())
+        .map_err(io::Error::from)
+        .during(Step::Exec, || "exec")?;
+    let home = ready
+        .home
+        .as_ref()
+        .and_then(|home| CString::new(format!("HOME={home}")).ok());
+    let mut environment = process.environment.clone();
+    if let Some(home) = home {
+        environment.retain(|variable| !variable.as_bytes().starts_with(b"HOME="));
+        environment.push(home);
+    }
+    sys::descriptors::close_on_exec_from(3).during(Step::Exec, || "close descriptors at exec")?;
+    if let Some(filter) = filter {
+        load(filter).during(Step::Seccomp, || "load the seccomp filter")?;
+    }
+    let error = sys::exec::execve(&path, &process.arguments, &environment);
+    Err(SetupError::new(
+        Step::Exec,
+        format!("exec {}", path.to_string_lossy()),
+        Some(&error),
+    ))
+}
+
+fn load(filter: &Filter) -> io::Result<()> {
+    match sys::seccomp::load(&filter.program, filter.flags) {
+        // A flag that this kernel does not know; none changes what is allowed.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && filter.flags != 0 => {
+            sys::seccomp::load(&filter.program, 0)
+        }
+        other => other,
+    }
+}
+
+/// `exec.LookPath`, by this process's root, user and working directory.
+fn find(command: &OsStr, search: &[u8]) -> Result<PathBuf, SetupError> {
+    let quoted = format!("exec: {:?}", command.to_string_lossy());
+    if command.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(command);
+        return match executable(&path) {
+            Ok(()) => Ok(path),
+            Err(Errno::NOENT) => {
+                let what = format!("{quoted}: stat {}", path.display());
+                Err(SetupError::new(
+                    Step::NotFound,
+                    what,
+                    Some(&Errno::NOENT.into()),
+                ))
+            }
+            Err(error) => Err(SetupError::new(
+                Step::NotExecutable,
+                quoted,
+                Some(&error.into()),
+            )),
+        };
+    }
+    for directory in search.split(|byte| *byte == b':') {
+        let directory = if directory.is_empty() {
+            b"."
+        } else {
+            directory
+        };
+        let path = Path::new(OsStr::from_bytes(directory)).join(command);
+        if executable(&path).is_ok() {
+            return Ok(path);
+        }
+    }
+    let mut failure = SetupError::new(Step::NotFound, quoted, None);
+    failure.reason = Some(Reason(String::from("executable file not found in $PATH")));
+    Err(failure)
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    let status = stat(path)?;
+    if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_is_the_users_own() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:33::/var/www:/sbin/nologin\n";
+        assert_eq!(home_of(passwd, 33).as_deref(), Some("/var/www"));
+        assert_eq!(home_of(passwd, 0).as_deref(), Some("/root"));
+        assert_eq!(home_of(passwd, 1), None);
+    }
+
+    #[test]
+    fn failures_to_find_a_program_read_as_runcs_do() {
+        let say =
+            |command: &str| vocab::failure::chain(&find(command.as_ref(), b"/bin").unwrap_err());
+        assert_eq!(
+            say("nope"),
+            "exec: \"nope\": executable file not found in $PATH"
+        );
+        assert_eq!(
+            say("/x/y"),
+            "exec: \"/x/y\": stat /x/y: no such file or directory"
+        );
+        assert_eq!(
+            say("/etc/passwd"),
+            "exec: \"/etc/passwd\": permission denied"
+        );
+        assert_eq!(say("/etc"), "exec: \"/etc\": is a directory");
+        assert_eq!(say(""), "exec: \"\": executable file not found in $PATH");
+    }
+}

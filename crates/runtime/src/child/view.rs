@@ -1,0 +1,511 @@
+//! The container's view of files: its root, what is mounted in it, and the step into it.
+//!
+//! Everything is a detached mount first (`open_tree`, `fsmount`) and is then attached to a
+//! descriptor that was resolved inside the root, so that no path is looked up twice.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
+};
+use sys::mount::Change;
+
+use super::{Confinement, First, inside};
+use crate::bundle::{Overlay, Rootfs};
+use crate::error::{During as _, SetupError, Step};
+use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
+
+/// `PROC_SUPER_MAGIC` (linux/magic.h).
+const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
+
+/// The container's root, attached over the host's in this mount namespace, not yet stepped into.
+#[derive(Debug)]
+pub(crate) struct Root {
+    mount: OwnedFd,
+    /// Bind sources, opened while the host could be seen and before anything of the image was,
+    /// by the mount's place in the plan.
+    sources: HashMap<usize, OwnedFd>,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+}
+
+/// Separates this mount namespace from the host's, opens every bind source, and attaches the root.
+pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
+    mount_change("/", plan.root.host_propagation | MountPropagationFlags::REC)
+        .during(Step::Root, || "separate the mounts from the host's")?;
+
+    let mut sources = HashMap::new();
+    for (place, mount) in plan.mounts.iter().enumerate() {
+        if let MountKind::Bind { source, recursive } = &mount.kind {
+            let tree = clone_tree(CWD, source, *recursive).during(Step::Mount, || {
+                let destination = mount.destination.display();
+                format!(
+                    "bind `{}` to `{destination}`: open the source",
+                    source.display()
+                )
+            })?;
+            sources.insert(place, tree);
+        }
+    }
+    let mount = match &plan.root.source {
+        Rootfs::Directory(directory) => clone_tree(CWD, directory, true)
+            .during(Step::Root, || {
+                format!("open the root `{}`", directory.display())
+            })?,
+        Rootfs::Overlay(overlay) => mount_overlay(overlay)?,
+    };
+    // Attached over `/`, which needs no directory on the host. Neither may be shared, or the host
+    // would see it (and pivot_root refuses).
+    mount_change("/", MountPropagationFlags::PRIVATE)
+        .during(Step::Root, || "make the host's root private")?;
+    set(
+        mount.as_fd(),
+        false,
+        &Change {
+            propagation: MountPropagationFlags::PRIVATE,
+            ..Change::NONE
+        },
+    )
+    .during(Step::Root, || "make the root private")?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, "/", flags).during(Step::Root, || "attach the root")?;
+    Ok(Root { mount, sources })
+}
+
+fn mount_overlay(overlay: &Overlay) -> Result<OwnedFd, SetupError> {
+    let what = || format!("mount the overlay of `{}`", overlay.upper.display());
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(Step::Root, what)?;
+    for (place, lower) in overlay.lower.iter().enumerate() {
+        match fsconfig_set_string(&fs, "lowerdir+", lower) {
+            // Before Linux 6.5: all in one string, of 255 bytes at most.
+            Err(Errno::INVAL) if place == 0 => {
+                let escaped: Vec<String> = overlay
+                    .lower
+                    .iter()
+                    .map(|l| {
+                        l.to_string_lossy()
+                            .replace('\\', "\\\\")
+                            .replace(':', "\\:")
+                    })
+                    .collect();
+                fsconfig_set_string(&fs, "lowerdir", escaped.join(":"))
+                    .during(Step::Root, || explain(&fs, what()))?;
+                break;
+            }
+            other => other.during(Step::Root, || {
+                explain(&fs, format!("use the layer `{}`", lower.display()))
+            })?,
+        }
+    }
+    for (key, path) in [("upperdir", &overlay.upper), ("workdir", &overlay.work)] {
+        fsconfig_set_string(&fs, key, path).during(Step::Root, || explain(&fs, what()))?;
+    }
+    fsconfig_create(&fs).during(Step::Root, || explain(&fs, what()))?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).during(Step::Root, what)
+}
+
+/// What a file system says about its own refusal (`read` on the context: one message each).
+fn explain(fs: &OwnedFd, what: String) -> String {
+    let mut message = [0_u8; 512];
+    match rustix::io::read(fs, &mut message) {
+        Ok(length) if length > 2 => {
+            format!(
+                "{what} ({})",
+                String::from_utf8_lossy(&message[2..length]).trim_end()
+            )
+        }
+        _ => what,
+    }
+}
+
+fn clone_tree(at: BorrowedFd<'_>, path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if path.as_os_str().is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    open_tree(at, path, flags)
+}
+
+/// A detached copy of the mount that `what` lies in, with `what` as its root.
+pub(crate) fn clone_of(what: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+    clone_tree(what, Path::new(""), recursive)
+}
+
+/// Attaches a detached mount over `target`.
+pub(crate) fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Changes the mount that `mount` is the root of.
+pub(crate) fn set(mount: BorrowedFd<'_>, recursive: bool, change: &Change) -> io::Result<()> {
+    sys::mount::set_attributes(mount, c"", recursive, change)
+}
+
+/// The mounts of the plan, in its order.
+pub(crate) fn mount_all(
+    root: &Root,
+    first: &First<'_>,
+    confinement: &mut Confinement<'_>,
+) -> Result<(), SetupError> {
+    for (place, mount) in first.plan.mounts.iter().enumerate() {
+        let at = mount.destination.display();
+        match &mount.kind {
+            MountKind::Bind { source, .. } => {
+                let tree = &root.sources[&place];
+                bind(root, mount, tree).during(Step::Mount, || {
+                    format!("bind `{}` to `{at}`", source.display())
+                })?;
+            }
+            MountKind::New { kind, source } => {
+                let late = first.plan.fill_dev && mount.destination == Path::new("/dev");
+                let mounted = new(root, mount, kind, source, late);
+                mounted.map_err(|(what, error)| {
+                    let what = format!("mount `{kind}` at `{at}`{what}");
+                    SetupError::new(Step::Mount, what, Some(&error))
+                })?;
+            }
+            MountKind::Cgroup => {
+                confinement.enter()?;
+                cgroups(root, mount, &first.cgroups)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind(root: &Root, mount: &Mount, tree: &OwnedFd) -> io::Result<()> {
+    let status = rustix::fs::fstat(tree)?;
+    let target = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+        inside::make_directory(root.as_fd(), &mount.destination, 0o755)?
+    } else {
+        inside::make_file(root.as_fd(), &mount.destination)?
+    };
+    // A link in the image may have led into /proc, where the plan could not see it.
+    let covers_proc = rustix::fs::fstatfs(&target)?.f_type == PROC_MAGIC;
+    let brings_proc = rustix::fs::fstatfs(tree)?.f_type == PROC_MAGIC;
+    if covers_proc && !brings_proc && !plan::may_cover_proc(&mount.destination) {
+        return Err(io::Error::other("the destination leads into /proc"));
+    }
+    apply(tree.as_fd(), &mount.options)?;
+    attach(tree, target.as_fd())?;
+    propagate(tree.as_fd(), &mount.options.propagation)
+}
+
+/// Flags of a mount that already exists.
+fn apply(mount: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
+    let MountOptions {
+        set: on,
+        clear: off,
+        set_recursive,
+        clear_recursive,
+        ..
+    } = *options;
+    if !(set_recursive | clear_recursive).is_empty() {
+        set(
+            mount,
+            true,
+            &Change {
+                set: set_recursive,
+                clear: clear_recursive,
+                ..Change::NONE
+            },
+        )?;
+    }
+    if !(on | off).is_empty() {
+        set(
+            mount,
+            false,
+            &Change {
+                set: on,
+                clear: off,
+                ..Change::NONE
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn propagate(mount: BorrowedFd<'_>, propagation: &[Propagation]) -> io::Result<()> {
+    propagation
+        .iter()
+        .try_for_each(|Propagation { kind, recursive }| {
+            set(
+                mount,
+                *recursive,
+                &Change {
+                    propagation: *kind,
+                    ..Change::NONE
+                },
+            )
+        })
+}
+
+/// A file system of its own. An error carries which detail it was about.
+fn new(
+    root: &Root,
+    mount: &Mount,
+    kind: &str,
+    source: &str,
+    late_readonly: bool,
+) -> Result<(), (String, io::Error)> {
+    let plain = |error: Errno| (String::new(), io::Error::from(error));
+    let target = match kind {
+        // Not through a link: what relies on /proc and /sys must find the real ones there
+        // (CVE-2019-19921, CVE-2023-27561).
+        "proc" | "sysfs" => inside::make_directory(root.as_fd(), &mount.destination, 0o755)
+            .and_then(|_| {
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                let no_links = ResolveFlags::NO_SYMLINKS;
+                Ok(inside::open(
+                    root.as_fd(),
+                    &mount.destination,
+                    flags,
+                    no_links,
+                )?)
+            }),
+        _ => inside::make_directory(root.as_fd(), &mount.destination, 0o755),
+    }
+    .map_err(|error| (String::from(": prepare the mount point"), error))?;
+
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
+    // Needs a source only where it has one; pseudo file systems take any.
+    fsconfig_set_string(&fs, "source", source).map_err(plain)?;
+    let options = &mount.options;
+    let covered = rustix::fs::fstat(&target).map_err(plain)?;
+    if kind == "tmpfs" && !options.parameters.iter().any(|(key, _)| key == "mode") {
+        // Looks like the directory it covers, as runc does.
+        let mode = format!("{:o}", covered.st_mode & 0o7777);
+        fsconfig_set_string(&fs, "mode", mode).map_err(plain)?;
+    }
+    for (key, value) in &options.parameters {
+        match value {
+            Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(&fs, key.as_str()),
+        }
+        .map_err(|error| {
+            let value = value
+                .as_ref()
+                .map(|value| format!("={value}"))
+                .unwrap_or_default();
+            (
+                explain(&fs, format!(": option `{key}{value}`")),
+                io::Error::from(error),
+            )
+        })?;
+    }
+    fsconfig_create(&fs).map_err(|error| (explain(&fs, String::new()), io::Error::from(error)))?;
+    let mut flags = options.set | options.set_recursive;
+    if late_readonly {
+        flags.remove(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    }
+    let fill = options.copy_up && kind == "tmpfs";
+    let readonly = flags & MountAttrFlags::MOUNT_ATTR_RDONLY;
+    if fill {
+        flags.remove(readonly);
+    }
+    let tree = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(plain)?;
+    if fill {
+        copy_up::directory(target.as_fd(), tree.as_fd(), 0)
+            .map_err(|error| (String::from(": copy what it covers"), error))?;
+        if !readonly.is_empty() {
+            set(
+                tree.as_fd(),
+                false,
+                &Change {
+                    set: readonly,
+                    ..Change::NONE
+                },
+            )
+            .map_err(|error| (String::new(), error))?;
+        }
+    }
+    attach(&tree, target.as_fd()).map_err(plain)?;
+    propagate(tree.as_fd(), &options.propagation)
+        .map_err(|error| (String::from(": set its propagation"), error))
+}
+
+/// The container's own cgroup: one bind each in a small tmpfs, or the one of version 2.
+fn cgroups(
+    root: &Root,
+    mount: &Mount,
+    own: &[(Option<String>, PathBuf)],
+) -> Result<(), SetupError> {
+    let at = || format!("mount the cgroups at `{}`", mount.destination.display());
+    let target = inside::make_directory(root.as_fd(), &mount.destination, 0o755)
+        .during(Step::Mount, || format!("{}: prepare the mount point", at()))?;
+    let bind = |source: &Path, target: BorrowedFd<'_>| {
+        clone_tree(CWD, source, false)
+            .map_err(io::Error::from)
+            .and_then(|tree| {
+                apply(tree.as_fd(), &mount.options)?;
+                Ok(attach(&tree, target)?)
+            })
+            .during(Step::Mount, || {
+                format!("{}: bind `{}`", at(), source.display())
+            })
+    };
+    if let [(None, only)] = own {
+        return bind(only, target.as_fd());
+    }
+    let readonly = mount.options.set & MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let tmpfs = small_tmpfs(mount.options.set - readonly).during(Step::Mount, at)?;
+    attach(&tmpfs, target.as_fd()).during(Step::Mount, at)?;
+    for (name, source) in own {
+        let name = name.as_deref().unwrap_or("unified");
+        let directory = inside::make_directory(tmpfs.as_fd(), &Path::new("/").join(name), 0o755)
+            .during(Step::Mount, || format!("{}: create `{name}`", at()))?;
+        bind(source, directory.as_fd())?;
+        // Of controllers that are mounted together, each is found by its own name.
+        for alias in name.split(',').filter(|alias| *alias != name) {
+            rustix::fs::symlinkat(name, &tmpfs, alias).during(Step::Mount, at)?;
+        }
+    }
+    if !readonly.is_empty() {
+        set(
+            tmpfs.as_fd(),
+            false,
+            &Change {
+                set: readonly,
+                ..Change::NONE
+            },
+        )
+        .during(Step::Mount, at)?;
+    }
+    Ok(())
+}
+
+fn small_tmpfs(flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&fs, "source", "tmpfs")?;
+    fsconfig_set_string(&fs, "mode", "755")?;
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
+/// `/dev` itself is read-only only now, if asked for: it had to be filled before.
+pub(crate) fn seal_dev(root: &Root, plan: &Plan) -> Result<(), SetupError> {
+    let readonly = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let sealed = plan.mounts.iter().any(|mount| {
+        plan.fill_dev
+            && mount.destination == Path::new("/dev")
+            && (mount.options.set | mount.options.set_recursive).contains(readonly)
+    });
+    if !sealed {
+        return Ok(());
+    }
+    let step = || "make `/dev` read-only";
+    let dev = inside::find(root.as_fd(), Path::new("/dev")).during(Step::Device, step)?;
+    set(
+        dev.as_fd(),
+        false,
+        &Change {
+            set: readonly,
+            ..Change::NONE
+        },
+    )
+    .during(Step::Device, step)
+}
+
+/// Steps into the root and lets go of the host's.
+pub(crate) fn pivot(root: &Root, plan: &Plan) -> Result<(), SetupError> {
+    if plan.root.readonly {
+        let change = Change {
+            set: MountAttrFlags::MOUNT_ATTR_RDONLY,
+            ..Change::NONE
+        };
+        set(root.as_fd(), false, &change).during(Step::Root, || "make the root read-only")?;
+    }
+    rustix::process::fchdir(root).during(Step::Pivot, || "enter the root")?;
+    // The old root ends up stacked over the new one, and is let go from there.
+    rustix::process::pivot_root(".", ".").during(Step::Pivot, || "change the root")?;
+    // So that nothing of this is undone on the host's side of shared mounts.
+    let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(".", alone).during(Step::Pivot, || "separate the old root")?;
+    unmount(".", UnmountFlags::DETACH).during(Step::Pivot, || "let go of the old root")?;
+    rustix::process::chdir("/").during(Step::Pivot, || "enter `/`")?;
+    if let Some(Propagation { kind, recursive }) = plan.root.propagation {
+        let recursive = if recursive {
+            MountPropagationFlags::REC
+        } else {
+            MountPropagationFlags::empty()
+        };
+        mount_change("/", kind | recursive).during(Step::Root, || "set the root's propagation")?;
+    }
+    Ok(())
+}
+
+/// Filling a tmpfs with what it covers (`tmpcopyup`).
+mod copy_up {
+
+    use rustix::fs::{
+        AtFlags, Dir, Gid, Mode, Uid, chmodat, chownat, mkdirat, mknodat, openat, readlinkat,
+        statat, symlinkat,
+    };
+
+    use super::*;
+
+    /// No image nests deeper; a bound for the stack.
+    const MAX_DEPTH: u32 = 64;
+
+    pub(super) fn directory(
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        depth: u32,
+    ) -> io::Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let from = openat(from, c".", open, Mode::empty())?;
+        for entry in Dir::read_from(&from)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let status = statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let mode = Mode::from_raw_mode(status.st_mode);
+            match FileType::from_raw_mode(status.st_mode) {
+                FileType::Directory => {
+                    mkdirat(to, name, Mode::from_bits_truncate(0o700))?;
+                    let below = openat(&from, name, open, Mode::empty())?;
+                    let made = openat(to, name, open, Mode::empty())?;
+                    directory(below.as_fd(), made.as_fd(), depth + 1)?;
+                }
+                FileType::Symlink => symlinkat(readlinkat(&from, name, Vec::new())?, to, name)?,
+                FileType::RegularFile => {
+                    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let source = openat(&from, name, flags | OFlags::RDONLY, Mode::empty())?;
+                    let create = flags | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+                    let copy = openat(to, name, create, Mode::from_bits_truncate(0o600))?;
+                    io::copy(
+                        &mut std::fs::File::from(source),
+                        &mut std::fs::File::from(copy),
+                    )?;
+                }
+                kind => mknodat(to, name, kind, mode, status.st_rdev)?,
+            }
+            let (uid, gid) = (Uid::from_raw(status.st_uid), Gid::from_raw(status.st_gid));
+            chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(status.st_mode) != FileType::Symlink {
+                chmodat(to, name, mode, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,688 @@
+//! The pure half of `create`: a specification becomes checked values, before anything is made.
+//!
+//! What it refuses names the JSON path. What is planned here is what the child does, in order.
+
+use std::ffi::CString;
+use std::fmt::Display;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::process::Resource;
+use rustix::thread::UnshareFlags;
+
+use crate::bundle::{Bundle, Rootfs};
+use crate::capability;
+use crate::error::CreateError;
+use crate::oci;
+
+/// Everything the child of `create` does.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Made by clone3.
+    pub(crate) new: UnshareFlags,
+    /// Made by the child once it is in its cgroup, so that the namespace's root is that cgroup.
+    pub(crate) new_cgroup_namespace: bool,
+    /// Joined by path; which one and where.
+    pub(crate) joined: Vec<(UnshareFlags, PathBuf)>,
+    pub(crate) root: Root,
+    pub(crate) mounts: Vec<Mount>,
+    /// Whether `/dev` is ours to fill (it is not when the user bound one there).
+    pub(crate) fill_dev: bool,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) sysctl: Vec<(String, String)>,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) readonly: Vec<PathBuf>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) keyring: CString,
+    pub(crate) process: Process,
+}
+
+/// The root file system.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) source: Rootfs,
+    pub(crate) readonly: bool,
+    /// Applied to every mount of the host as the container sees them, first of all.
+    pub(crate) host_propagation: MountPropagationFlags,
+    /// Applied to the root after it became `/`.
+    pub(crate) propagation: Option<Propagation>,
+}
+
+/// A propagation and whether mounts below get it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    pub(crate) kind: MountPropagationFlags,
+    pub(crate) recursive: bool,
+}
+
+/// One mount.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) destination: PathBuf,
+    pub(crate) kind: MountKind,
+    pub(crate) options: MountOptions,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    Bind { source: PathBuf, recursive: bool },
+    New { kind: String, source: String },
+    Cgroup,
+}
+
+/// Options, sorted by who takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountOptions {
+    pub(crate) set: MountAttrFlags,
+    pub(crate) clear: MountAttrFlags,
+    pub(crate) set_recursive: MountAttrFlags,
+    pub(crate) clear_recursive: MountAttrFlags,
+    pub(crate) propagation: Vec<Propagation>,
+    /// Fill a tmpfs with what it covers.
+    pub(crate) copy_up: bool,
+    /// For the file system: a key, or a key and its value.
+    pub(crate) parameters: Vec<(String, Option<String>)>,
+}
+
+/// A node in `/dev`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: rustix::fs::FileType,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// The process: as whom, with what, where.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) capabilities: Option<capability::Sets>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score: Option<i32>,
+}
+
+/// A resource limit; `None` is unlimited.
+#[derive(Clone, Debug)]
+pub(crate) struct Limit {
+    pub(crate) name: String,
+    pub(crate) resource: Resource,
+    pub(crate) soft: Option<u64>,
+    pub(crate) hard: Option<u64>,
+}
+
+fn invalid(path: impl Into<String>, reason: impl Display) -> CreateError {
+    CreateError::Invalid {
+        path: path.into(),
+        reason: reason.to_string(),
+    }
+}
+
+fn c_string(path: &str, text: &str) -> Result<CString, CreateError> {
+    CString::new(text).map_err(|_| invalid(path, "contains a NUL byte"))
+}
+
+impl Plan {
+    /// Checks a bundle. `joins_network`: the caller brings a network namespace.
+    pub(crate) fn new(bundle: &Bundle, joins_network: bool) -> Result<Self, CreateError> {
+        let spec = &bundle.spec;
+        let nothing = oci::Linux::default();
+        let linux = spec.linux().as_ref().unwrap_or(&nothing);
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| invalid("process", "is missing"))?;
+
+        let (mut new, joined) = namespaces(linux)?;
+        if joins_network && !joined.iter().any(|(kind, _)| *kind == UnshareFlags::NEWNET) {
+            new.remove(UnshareFlags::NEWNET);
+        }
+        if !new.contains(UnshareFlags::NEWNS) {
+            return Err(invalid(
+                "linux.namespaces",
+                "a new mount namespace is required",
+            ));
+        }
+        let all_new = new;
+        let owns =
+            |kind| all_new.contains(kind) || joined.iter().any(|(joined, _)| *joined == kind);
+        for (name, value) in [
+            ("hostname", spec.hostname()),
+            ("domainname", spec.domainname()),
+        ] {
+            if value.is_some() && !owns(UnshareFlags::NEWUTS) {
+                return Err(invalid(
+                    name,
+                    "needs a UTS namespace of the container's own",
+                ));
+            }
+        }
+        let new_cgroup_namespace = new.contains(UnshareFlags::NEWCGROUP);
+        new.remove(UnshareFlags::NEWCGROUP);
+
+        let mounts = spec.mounts().iter().flatten().enumerate();
+        let mounts = mounts
+            .map(|(i, m)| mount(i, m))
+            .collect::<Result<Vec<_>, _>>()?;
+        let fill_dev = !mounts.iter().any(|mount| {
+            matches!(mount.kind, MountKind::Bind { .. })
+                && clean(&mount.destination) == Path::new("/dev")
+        });
+        let root = spec.root().as_ref();
+        Ok(Self {
+            new,
+            new_cgroup_namespace,
+            root: Root {
+                source: bundle.rootfs.clone(),
+                readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
+                ..root_propagation(linux.rootfs_propagation().as_deref(), &bundle.rootfs)?
+            },
+            fill_dev,
+            devices: devices(linux)?,
+            sysctl: sysctl(linux, owns)?,
+            joined,
+            mounts,
+            masked: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
+            readonly: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            hostname: spec.hostname().clone(),
+            domainname: spec.domainname().clone(),
+            keyring: c_string("id", &format!("_ses.{}", bundle.id))?,
+            process: Process::new(process)?,
+        })
+    }
+}
+
+/// Which namespaces are new, and which are joined.
+fn namespaces(
+    linux: &oci::Linux,
+) -> Result<(UnshareFlags, Vec<(UnshareFlags, PathBuf)>), CreateError> {
+    use oci::LinuxNamespaceType as Type;
+    let (mut new, mut joined) = (UnshareFlags::empty(), Vec::new());
+    let mut seen = UnshareFlags::empty();
+    for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let at = format!("linux.namespaces[{i}]");
+        let kind = match namespace.typ() {
+            Type::Mount => UnshareFlags::NEWNS,
+            Type::Cgroup => UnshareFlags::NEWCGROUP,
+            Type::Uts => UnshareFlags::NEWUTS,
+            Type::Ipc => UnshareFlags::NEWIPC,
+            Type::Pid => UnshareFlags::NEWPID,
+            Type::Network => UnshareFlags::NEWNET,
+            Type::User => return Err(invalid(at, "user namespaces are not supported yet")),
+            Type::Time => return Err(invalid(at, "time namespaces are not supported yet")),
+        };
+        if seen.contains(kind) {
+            return Err(invalid(at, "this type of namespace is listed twice"));
+        }
+        seen |= kind;
+        match namespace.path() {
+            None => new |= kind,
+            Some(path) if path.is_absolute() => joined.push((kind, path.clone())),
+            Some(path) => {
+                return Err(invalid(
+                    at,
+                    format!("the path `{}` is not absolute", path.display()),
+                ));
+            }
+        }
+    }
+    Ok((new, joined))
+}
+
+fn root_propagation(name: Option<&str>, rootfs: &Rootfs) -> Result<Root, CreateError> {
+    let propagation = match name {
+        None | Some("") => None,
+        Some(name) => Some(propagation(name).ok_or_else(|| {
+            invalid("linux.rootfsPropagation", format!("unknown value {name:?}"))
+        })?),
+    };
+    // Mounts of the host are seen as they come, but nothing goes back, unless asked for.
+    let host_propagation = match propagation {
+        Some(asked) if asked.kind == MountPropagationFlags::SHARED => MountPropagationFlags::SHARED,
+        Some(asked) if asked.kind == MountPropagationFlags::PRIVATE => {
+            MountPropagationFlags::PRIVATE
+        }
+        _ => MountPropagationFlags::DOWNSTREAM,
+    };
+    Ok(Root {
+        source: rootfs.clone(),
+        readonly: false,
+        host_propagation,
+        propagation,
+    })
+}
+
+fn propagation(name: &str) -> Option<Propagation> {
+    let (recursive, bare) = match name {
+        "rshared" | "rslave" | "rprivate" | "runbindable" => (true, &name[1..]),
+        _ => (false, name),
+    };
+    let kind = match bare {
+        "shared" => MountPropagationFlags::SHARED,
+        "slave" => MountPropagationFlags::DOWNSTREAM,
+        "private" => MountPropagationFlags::PRIVATE,
+        "unbindable" => MountPropagationFlags::UNBINDABLE,
+        _ => return None,
+    };
+    Some(Propagation { kind, recursive })
+}
+
+/// `/a/./b/../c` as `/a/c`, without looking at the file system.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    cleaned
+}
+
+/// Files of `/proc` that others (lxcfs) replace, as runc allows them; the rest of `/proc` is not
+/// to be covered, since security modules and our own checks rely on it.
+const PROC_FILES: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// Whether something other than procfs may be mounted at `destination`, which lies in a procfs.
+pub(crate) fn may_cover_proc(destination: &Path) -> bool {
+    PROC_FILES.iter().any(|file| Path::new(file) == destination)
+}
+
+fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
+    let at = format!("mounts[{i}]");
+    let mut bind = None;
+    let options = mount_options(
+        &at,
+        mount.options().as_deref().unwrap_or_default(),
+        &mut bind,
+    )?;
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(invalid(at, "id-mapped mounts are not supported yet"));
+    }
+    // Relative destinations are below `/`, as runc reads them.
+    let destination = clean(mount.destination());
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let kind = match (kind, bind) {
+        ("bind", None) => bind_of(&at, mount, false)?,
+        (_, Some(recursive)) => bind_of(&at, mount, recursive)?,
+        ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
+        ("", None) => return Err(invalid(format!("{at}.type"), "is missing")),
+        (kind, None) => MountKind::New {
+            kind: kind.to_owned(),
+            source: mount.source().as_ref().map_or_else(
+                || kind.to_owned(),
+                |source| source.to_string_lossy().into_owned(),
+            ),
+        },
+    };
+    if destination == Path::new("/") {
+        return Err(invalid(
+            format!("{at}.destination"),
+            "the root is not to be covered",
+        ));
+    }
+    let in_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
+    let is_proc = matches!(&kind, MountKind::New { kind, .. } if kind == "proc");
+    if in_proc && !is_proc && !may_cover_proc(&destination) {
+        let reason = format!("`{}` is inside /proc", destination.display());
+        return Err(invalid(format!("{at}.destination"), reason));
+    }
+    Ok(Mount {
+        destination,
+        kind,
+        options,
+    })
+}
+
+fn bind_of(at: &str, mount: &oci::Mount, recursive: bool) -> Result<MountKind, CreateError> {
+    match mount.source() {
+        Some(source) if source.is_absolute() => Ok(MountKind::Bind {
+            source: source.clone(),
+            recursive,
+        }),
+        Some(source) => {
+            let reason = format!("`{}` is not an absolute path", source.display());
+            Err(invalid(format!("{at}.source"), reason))
+        }
+        None => Err(invalid(
+            format!("{at}.source"),
+            "is missing for a bind mount",
+        )),
+    }
+}
+
+/// What `name` does to a mount's flags: those it sets and those it clears.
+fn attribute(name: &str) -> Option<(MountAttrFlags, MountAttrFlags)> {
+    use MountAttrFlags as F;
+    let none = F::empty();
+    let atime = F::from_bits_retain(0x70);
+    Some(match name {
+        "ro" => (F::MOUNT_ATTR_RDONLY, none),
+        "rw" => (none, F::MOUNT_ATTR_RDONLY),
+        "nosuid" => (F::MOUNT_ATTR_NOSUID, none),
+        "suid" => (none, F::MOUNT_ATTR_NOSUID),
+        "nodev" => (F::MOUNT_ATTR_NODEV, none),
+        "dev" => (none, F::MOUNT_ATTR_NODEV),
+        "noexec" => (F::MOUNT_ATTR_NOEXEC, none),
+        "exec" => (none, F::MOUNT_ATTR_NOEXEC),
+        "nodiratime" => (F::MOUNT_ATTR_NODIRATIME, none),
+        "diratime" => (none, F::MOUNT_ATTR_NODIRATIME),
+        "noatime" => (F::MOUNT_ATTR_NOATIME, none),
+        "strictatime" => (F::MOUNT_ATTR_STRICTATIME, none),
+        "atime" | "relatime" | "norelatime" | "nostrictatime" => (none, atime),
+        "nosymfollow" => (F::MOUNT_ATTR_NOSYMFOLLOW, none),
+        "symfollow" => (none, F::MOUNT_ATTR_NOSYMFOLLOW),
+        _ => return None,
+    })
+}
+
+fn mount_options(
+    at: &str,
+    options: &[String],
+    bind: &mut Option<bool>,
+) -> Result<MountOptions, CreateError> {
+    let mut sorted = MountOptions {
+        set: MountAttrFlags::empty(),
+        clear: MountAttrFlags::empty(),
+        set_recursive: MountAttrFlags::empty(),
+        clear_recursive: MountAttrFlags::empty(),
+        propagation: Vec::new(),
+        copy_up: false,
+        parameters: Vec::new(),
+    };
+    for option in options {
+        let recursive = option.strip_prefix('r').and_then(attribute);
+        match option.as_str() {
+            "bind" => *bind = Some(bind.unwrap_or(false)),
+            "rbind" => *bind = Some(true),
+            "tmpcopyup" => sorted.copy_up = true,
+            // What is the default anyway, or never had an effect on a mount.
+            "defaults" | "async" | "nomand" | "mand" | "loud" | "silent" | "nolazytime"
+            | "iversion" | "noiversion" | "newinstance" => {}
+            "remount" | "idmap" | "ridmap" => {
+                return Err(invalid(
+                    format!("{at}.options"),
+                    format!("`{option}` is not supported yet"),
+                ));
+            }
+            name => {
+                if let Some(propagation) = propagation(name) {
+                    sorted.propagation.push(propagation);
+                } else if let Some((set, clear)) = attribute(name) {
+                    // The last one said counts.
+                    sorted.set = (sorted.set & !clear) | set;
+                    sorted.clear = (sorted.clear & !set) | clear;
+                } else if let Some((set, clear)) = recursive {
+                    sorted.set_recursive = (sorted.set_recursive & !clear) | set;
+                    sorted.clear_recursive = (sorted.clear_recursive & !set) | clear;
+                } else {
+                    sorted.parameters.push(match name.split_once('=') {
+                        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                        None => (name.to_owned(), None),
+                    });
+                }
+            }
+        }
+    }
+    Ok(sorted)
+}
+
+/// What every container finds in `/dev` (runtime-spec, config-linux, default devices).
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+fn devices(linux: &oci::Linux) -> Result<Vec<Device>, CreateError> {
+    use rustix::fs::FileType;
+    let mut all: Vec<Device> = DEFAULT_DEVICES
+        .iter()
+        .map(|&(path, major, minor)| Device {
+            path: PathBuf::from(path),
+            kind: FileType::CharacterDevice,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    for (i, device) in linux.devices().iter().flatten().enumerate() {
+        let at = format!("linux.devices[{i}]");
+        let number = |name: &str, number: i64| {
+            u32::try_from(number)
+                .map_err(|_| invalid(format!("{at}.{name}"), "is no device number"))
+        };
+        let kind = match device.typ() {
+            oci::LinuxDeviceType::B => FileType::BlockDevice,
+            oci::LinuxDeviceType::C | oci::LinuxDeviceType::U => FileType::CharacterDevice,
+            oci::LinuxDeviceType::P => FileType::Fifo,
+            oci::LinuxDeviceType::A => {
+                return Err(invalid(format!("{at}.type"), "`a` is not a device"));
+            }
+        };
+        let path = clean(device.path());
+        // runc makes /dev/ptmx and /dev/console itself, whatever is listed.
+        if path == Path::new("/dev/ptmx") || path == Path::new("/dev/console") {
+            continue;
+        }
+        let device = Device {
+            kind,
+            major: number("major", device.major())?,
+            minor: number("minor", device.minor())?,
+            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+            uid: device.uid().unwrap_or(0),
+            gid: device.gid().unwrap_or(0),
+            path,
+        };
+        match all.iter_mut().find(|known| known.path == device.path) {
+            Some(known) => *known = device,
+            None => all.push(device),
+        }
+    }
+    Ok(all)
+}
+
+/// Kernel parameters that belong to the IPC namespace, beside `fs.mqueue.*`.
+const IPC_SYSCTLS: [&str; 10] = [
+    "kernel.auto_msgmni",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.sem_next_id",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// Checks that each parameter belongs to a namespace of the container's own.
+fn sysctl(
+    linux: &oci::Linux,
+    owns: impl Fn(UnshareFlags) -> bool,
+) -> Result<Vec<(String, String)>, CreateError> {
+    let mut all = Vec::new();
+    for (name, value) in linux.sysctl().iter().flatten() {
+        // Both spellings are known: dots, and slashes where a name has dots (`net/ipv4/conf/eth0.1`).
+        let dotted = if name.contains('/') {
+            name.replace('/', ".")
+        } else {
+            name.clone()
+        };
+        let needs = if dotted.starts_with("net.") {
+            UnshareFlags::NEWNET
+        } else if dotted.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&dotted.as_str()) {
+            UnshareFlags::NEWIPC
+        } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+            UnshareFlags::NEWUTS
+        } else {
+            return Err(invalid(
+                format!("linux.sysctl[{name:?}]"),
+                "is not in a namespace of its own",
+            ));
+        };
+        if !owns(needs) && needs != UnshareFlags::NEWNET {
+            let reason = "needs a namespace of the container's own, which it shares with the host";
+            return Err(invalid(format!("linux.sysctl[{name:?}]"), reason));
+        }
+        let path = if name.contains('/') {
+            name.clone()
+        } else {
+            name.replace('.', "/")
+        };
+        if Path::new(&path)
+            .components()
+            .any(|c| !matches!(c, Component::Normal(_)))
+        {
+            return Err(invalid(
+                format!("linux.sysctl[{name:?}]"),
+                "is not a parameter's name",
+            ));
+        }
+        all.push((path, value.clone()));
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn absolute(at: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>, CreateError> {
+    let paths = paths.unwrap_or_default().iter().enumerate();
+    paths
+        .map(|(i, path)| match Path::new(path) {
+            path if path.is_absolute() => Ok(clean(path)),
+            _ => Err(invalid(
+                format!("{at}[{i}]"),
+                format!("`{path}` is not absolute"),
+            )),
+        })
+        .collect()
+}
+
+impl Process {
+    /// Checks a process.
+    pub(crate) fn new(process: &oci::Process) -> Result<Self, CreateError> {
+        let strings = |at: &str, texts: &Option<Vec<String>>| {
+            let texts = texts.iter().flatten().enumerate();
+            texts
+                .map(|(i, text)| c_string(&format!("{at}[{i}]"), text))
+                .collect::<Result<_, _>>()
+        };
+        let arguments: Vec<CString> = strings("process.args", process.args())?;
+        if arguments.is_empty() {
+            return Err(invalid("process.args", "is empty"));
+        }
+        if !process.cwd().is_absolute() {
+            return Err(invalid(
+                "process.cwd",
+                format!("`{}` is not an absolute path", process.cwd().display()),
+            ));
+        }
+        if process.scheduler().is_some() || process.io_priority().is_some() {
+            return Err(invalid(
+                "process",
+                "scheduler and ioPriority are not supported yet",
+            ));
+        }
+        // Docker sends an empty profile where it means none.
+        for (name, label) in [
+            ("process.apparmorProfile", process.apparmor_profile()),
+            ("process.selinuxLabel", process.selinux_label()),
+        ] {
+            if label
+                .as_deref()
+                .is_some_and(|label| !label.is_empty() && label != "unconfined")
+            {
+                return Err(invalid(name, "security modules are not supported yet"));
+            }
+        }
+        let user = process.user();
+        Ok(Self {
+            arguments,
+            environment: strings("process.env", process.env())?,
+            cwd: process.cwd().clone(),
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+            limits: limits(process)?,
+            capabilities: process.capabilities().as_ref().map(capability::Sets::new),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score: process.oom_score_adj(),
+        })
+    }
+}
+
+fn limits(process: &oci::Process) -> Result<Vec<Limit>, CreateError> {
+    use oci::PosixRlimitType as Type;
+    let mut limits = Vec::new();
+    for (i, limit) in process.rlimits().iter().flatten().enumerate() {
+        let resource = match limit.typ() {
+            Type::RlimitCpu => Resource::Cpu,
+            Type::RlimitFsize => Resource::Fsize,
+            Type::RlimitData => Resource::Data,
+            Type::RlimitStack => Resource::Stack,
+            Type::RlimitCore => Resource::Core,
+            Type::RlimitRss => Resource::Rss,
+            Type::RlimitNproc => Resource::Nproc,
+            Type::RlimitNofile => Resource::Nofile,
+            Type::RlimitMemlock => Resource::Memlock,
+            Type::RlimitAs => Resource::As,
+            Type::RlimitLocks => Resource::Locks,
+            Type::RlimitSigpending => Resource::Sigpending,
+            Type::RlimitMsgqueue => Resource::Msgqueue,
+            Type::RlimitNice => Resource::Nice,
+            Type::RlimitRtprio => Resource::Rtprio,
+            Type::RlimitRttime => Resource::Rttime,
+        };
+        if limit.soft() > limit.hard() {
+            return Err(invalid(
+                format!("process.rlimits[{i}]"),
+                format!(
+                    "the soft limit {} is above the hard limit {}",
+                    limit.soft(),
+                    limit.hard()
+                ),
+            ));
+        }
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        limits.push(Limit {
+            name: limit.typ().to_string(),
+            resource,
+            soft: value(limit.soft()),
+            hard: value(limit.hard()),
+        });
+    }
+    Ok(limits)
+}

@@ -1,0 +1,565 @@
+//! A container for a test: a root made of busybox, a specification close to Docker's, and a
+//! helper process that runs it.
+//!
+//! `create` and `exec` fork, which a test harness with its threads must not. So the test binary is
+//! run again for one test only ([`helper`]), in one thread, with a script of steps; it is the
+//! container's parent and answers what each step came to.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use runtime::cgroup::Cgroup;
+use runtime::{Bundle, Created, ExecProcess, Overlay, Rootfs, Stdio, Streams, oci};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use vocab::failure::chain;
+
+/// Where the helper finds its script, and where it writes its answer.
+const SCRIPT: &str = "BERTH_RUNTIME_TEST_SCRIPT";
+
+/// How the standard streams are set up.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Streaming {
+    Pipes,
+    Input,
+    Terminal(u16, u16),
+    Null,
+}
+
+/// One thing the helper does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Start,
+    /// Runs a process in the container to its end.
+    Exec(Box<Value>, Streaming, Option<PathBuf>),
+    /// Writes to the standard input (or terminal) of the container and closes a pipe.
+    Input(String),
+    /// Waits until the container has printed this.
+    Until(String),
+    Signal(i32),
+    Freeze,
+    Thaw,
+    KillAll,
+    Update(Value),
+    Stats,
+    /// Waits until the kernel says that memory ran out.
+    Oom,
+    /// A file of the host; `{pid}` is the container's process.
+    Read(String),
+    /// The container's process ids.
+    Pids,
+    /// Waits for the end: exit code, output and errors.
+    Wait,
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) error: Option<String>,
+    /// The exit code; 128 and the signal for one that was killed.
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Script {
+    bundle: Bundle,
+    netns: Option<PathBuf>,
+    streaming: Streaming,
+    steps: Vec<Step>,
+}
+
+/// What all came to: why the container was not created, or one answer for each step.
+pub(crate) type Outcome = Result<Vec<Answer>, String>;
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A container to be.
+pub(crate) struct Container {
+    pub(crate) spec: Value,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) streaming: Streaming,
+    pub(crate) directory: bool,
+    pub(crate) seccomp: Option<PathBuf>,
+    cgroup: String,
+}
+
+impl Container {
+    /// One that runs `sh -c script`.
+    pub(crate) fn sh(script: &str) -> Self {
+        Self::new(&["/bin/sh", "-c", script])
+    }
+
+    pub(crate) fn new(args: &[&str]) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("berth-runtime-")
+            .tempdir()
+            .unwrap();
+        make_root(&dir.path().join("lower"));
+        for name in ["upper", "work"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let cgroup = format!("/berth-test-{}-{number}/c", std::process::id());
+        Self {
+            spec: specification(args, &cgroup),
+            dir,
+            streaming: Streaming::Pipes,
+            directory: false,
+            seccomp: None,
+            cgroup,
+        }
+    }
+
+    /// Changes the value at a JSON pointer such as `/process/user`; makes the last part.
+    pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let parent = self.spec.pointer_mut(parent).unwrap();
+        parent
+            .as_object_mut()
+            .unwrap()
+            .insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds to the array at a JSON pointer.
+    pub(crate) fn add(mut self, pointer: &str, value: Value) -> Self {
+        self.spec
+            .pointer_mut(pointer)
+            .unwrap()
+            .as_array_mut()
+            .unwrap()
+            .push(value);
+        self
+    }
+
+    pub(crate) fn with(mut self, streaming: Streaming) -> Self {
+        self.streaming = streaming;
+        self
+    }
+
+    /// A file of the image.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.dir
+            .path()
+            .join("lower")
+            .join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// Created, started, waited for.
+    pub(crate) fn run(&self) -> Answer {
+        let answers = self
+            .script(&[Step::Start, Step::Wait])
+            .unwrap_or_else(|error| {
+                panic!("not created: {error}");
+            });
+        if let Some(error) = &answers[0].error {
+            panic!("not started: {error}");
+        }
+        answers[1].clone()
+    }
+
+    /// What it prints, if it ends well.
+    #[track_caller]
+    pub(crate) fn output(&self) -> String {
+        let Answer { code, out, err, .. } = self.run();
+        assert_eq!(code, 0, "output: {out}\nerrors: {err}");
+        out.trim_end().to_owned()
+    }
+
+    pub(crate) fn script(&self, steps: &[Step]) -> Outcome {
+        self.script_in(None, steps)
+    }
+
+    /// Runs steps in a helper. Afterwards nothing of the container may be left.
+    pub(crate) fn script_in(&self, netns: Option<&Path>, steps: &[Step]) -> Outcome {
+        let path = self.dir.path();
+        let rootfs = if self.directory {
+            Rootfs::Directory(path.join("lower"))
+        } else {
+            Rootfs::Overlay(Overlay {
+                lower: vec![path.join("lower")],
+                upper: path.join("upper"),
+                work: path.join("work"),
+            })
+        };
+        let script = Script {
+            bundle: Bundle {
+                id: self.cgroup.trim_matches('/').replace('/', "-"),
+                spec: serde_json::from_value(self.spec.clone()).unwrap(),
+                rootfs,
+                seccomp: self.seccomp.clone(),
+            },
+            netns: netns.map(Path::to_owned),
+            streaming: self.streaming,
+            steps: steps.to_vec(),
+        };
+        let file = path.join("script.json");
+        fs::write(&file, serde_json::to_vec(&script).unwrap()).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the helper is this very program")]
+        let mut helper = std::process::Command::new(std::env::current_exe().unwrap());
+        let ran = helper
+            .args(["--exact", "kit::helper", "--test-threads=1", "--nocapture"])
+            .env(SCRIPT, &file)
+            .output()
+            .unwrap();
+        let answer = fs::read(path.join("answer.json")).unwrap_or_else(|_| {
+            panic!(
+                "the helper failed: {}\n{}",
+                String::from_utf8_lossy(&ran.stdout),
+                String::from_utf8_lossy(&ran.stderr)
+            )
+        });
+        self.check_clean();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// Nothing is left on the host: no cgroup, no mount.
+    fn check_clean(&self) {
+        let (parent, _) = self.cgroup[1..].split_once('/').unwrap();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let hierarchy = hierarchy.unwrap().path();
+            assert!(
+                !hierarchy.join(parent).exists(),
+                "left: {}",
+                hierarchy.display()
+            );
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let dir = self.dir.path().to_str().unwrap();
+        assert!(!mounts.contains(dir), "left mounted: {mounts}");
+    }
+}
+
+/// busybox under the names that tests use, and what an image has beside.
+fn make_root(root: &Path) {
+    for dir in ["bin", "etc", "tmp", "root", "proc", "sys", "dev", "var/www"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let busybox = root.join("bin/busybox");
+    fs::copy(testkit::tool("busybox"), &busybox).unwrap();
+    let applets = [
+        "sh", "cat", "ls", "id", "env", "pwd", "stat", "mount", "umount", "hostname", "sleep",
+        "true", "false", "echo", "touch", "mkdir", "chmod", "head", "tty", "stty", "ps",
+        "readlink", "grep", "test", "dd", "kill", "mknod", "nproc", "tr", "printf", "ip", "chroot",
+        "wc",
+    ];
+    for applet in applets {
+        fs::hard_link(&busybox, root.join("bin").join(applet)).unwrap();
+    }
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/var/www:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), passwd).unwrap();
+}
+
+/// What Docker's engine asks for, more or less.
+fn specification(args: &[&str], cgroup: &str) -> Value {
+    let capabilities = json!(runtime::capability::DEFAULT);
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities
+            }
+        },
+        "root": {"path": "rootfs", "readonly": false},
+        "hostname": "box",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc",
+             "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs",
+             "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["ro", "nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+             "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]}
+        ],
+        "linux": {
+            "cgroupsPath": cgroup,
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "mount"}, {"type": "network"}, {"type": "uts"},
+                {"type": "pid"}, {"type": "ipc"}, {"type": "cgroup"}
+            ],
+            "maskedPaths": [
+                "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+                "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+                "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"
+            ],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"
+            ]
+        }
+    })
+}
+
+/// A process for [`Step::Exec`].
+pub(crate) fn process(args: &[&str]) -> Value {
+    let capabilities = json!(runtime::capability::DEFAULT);
+    json!({
+        "user": {"uid": 0, "gid": 0},
+        "args": args,
+        "env": ["PATH=/bin"],
+        "cwd": "/",
+        "capabilities": {
+            "bounding": capabilities, "effective": capabilities, "permitted": capabilities
+        }
+    })
+}
+
+/// The helper: not a test, but what runs containers for tests.
+#[test]
+fn helper() {
+    let Some(script) = std::env::var_os(SCRIPT).map(PathBuf::from) else {
+        return;
+    };
+    let answer = script.with_file_name("answer.json");
+    let script: Script = serde_json::from_slice(&fs::read(&script).unwrap()).unwrap();
+    let outcome = play(&script);
+    fs::write(answer, serde_json::to_vec(&outcome).unwrap()).unwrap();
+}
+
+fn stdio(streaming: Streaming) -> Stdio {
+    match streaming {
+        Streaming::Pipes => Stdio::Pipes { stdin: false },
+        Streaming::Input => Stdio::Pipes { stdin: true },
+        Streaming::Terminal(rows, columns) => Stdio::Terminal { rows, columns },
+        Streaming::Null => Stdio::Null,
+    }
+}
+
+fn play(script: &Script) -> Outcome {
+    let path = script
+        .bundle
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.cgroups_path().clone());
+    let path = path
+        .map(|path| path.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let netns = script
+        .netns
+        .as_ref()
+        .map(|path| fs::File::open(path).unwrap());
+    let created = runtime::create(
+        &script.bundle,
+        netns.as_ref().map(|file| file.as_fd()),
+        stdio(script.streaming),
+    );
+    let outcome = created.map_err(|error| chain(&error)).map(|created| {
+        let cgroup = (!path.is_empty()).then(|| Cgroup::open(&path).unwrap());
+        let mut stage = Stage {
+            created,
+            cgroup,
+            path: path.clone(),
+            out: String::new(),
+            code: None,
+        };
+        script.steps.iter().map(|step| stage.step(step)).collect()
+    });
+    if let Some((parent, _)) = path.rsplit_once('/') {
+        for path in [path.as_str(), parent] {
+            Cgroup::open(path).unwrap().remove().unwrap();
+        }
+    }
+    outcome
+}
+
+struct Stage {
+    created: Created,
+    cgroup: Option<Cgroup>,
+    path: String,
+    out: String,
+    code: Option<i32>,
+}
+
+impl Stage {
+    fn step(&mut self, step: &Step) -> Answer {
+        match self.try_step(step) {
+            Ok(answer) => answer,
+            Err(error) => Answer {
+                error: Some(error),
+                ..Answer::default()
+            },
+        }
+    }
+
+    fn try_step(&mut self, step: &Step) -> Result<Answer, String> {
+        let said = |out: String| Answer {
+            out,
+            ..Answer::default()
+        };
+        let nothing = |()| Answer::default();
+        let cgroup = self.cgroup.as_ref();
+        let cgroup = || cgroup.ok_or("no cgroup");
+        Ok(match step {
+            Step::Start => match self.created.start() {
+                Ok(()) => Answer::default(),
+                Err(error) => Answer {
+                    code: error.exit_code(),
+                    error: Some(chain(&error)),
+                    ..Answer::default()
+                },
+            },
+            Step::Exec(process, streaming, seccomp) => {
+                let process: oci::Process = serde_json::from_value((**process).clone()).unwrap();
+                let cgroup = self.path.clone();
+                let exec = ExecProcess {
+                    process,
+                    seccomp: seccomp.clone(),
+                    cgroup,
+                };
+                let init = self.created.pidfd.as_fd();
+                match runtime::exec(init, self.created.pid, &exec, stdio(*streaming)) {
+                    Ok(mut executed) => {
+                        let (out, err) = drain(&mut executed.streams);
+                        Answer {
+                            code: wait(&executed.pidfd),
+                            out,
+                            err,
+                            error: None,
+                        }
+                    }
+                    Err(error) => Answer {
+                        code: error.exit_code(),
+                        error: Some(chain(&error)),
+                        ..Answer::default()
+                    },
+                }
+            }
+            Step::Input(text) => {
+                let streams = &mut self.created.streams;
+                let to = streams.stdin.as_ref().or(streams.console.as_ref()).unwrap();
+                rustix::io::write(to, text.as_bytes()).unwrap();
+                streams.stdin = None;
+                Answer::default()
+            }
+            Step::Until(text) => {
+                let streams = &self.created.streams;
+                let from = streams
+                    .stdout
+                    .as_ref()
+                    .or(streams.console.as_ref())
+                    .unwrap();
+                while !self.out.contains(text.as_str()) {
+                    let mut bytes = [0; 4096];
+                    match rustix::io::read(from, &mut bytes) {
+                        Ok(length) if length > 0 => {
+                            self.out
+                                .push_str(&String::from_utf8_lossy(&bytes[..length]));
+                        }
+                        _ => return Err(format!("the output ended: {}", self.out)),
+                    }
+                }
+                said(self.out.clone())
+            }
+            Step::Signal(signal) => {
+                let signal = rustix::process::Signal::from_named_raw(*signal).unwrap();
+                rustix::process::pidfd_send_signal(&self.created.pidfd, signal).unwrap();
+                Answer::default()
+            }
+            Step::Freeze => cgroup()?.freeze().map(nothing).map_err(|e| chain(&e))?,
+            Step::Thaw => cgroup()?.thaw().map(nothing).map_err(|e| chain(&e))?,
+            Step::KillAll => cgroup()?.kill_all().map(nothing).map_err(|e| chain(&e))?,
+            Step::Update(resources) => {
+                let resources = serde_json::from_value(resources.clone()).unwrap();
+                cgroup()?
+                    .update(&resources)
+                    .map(nothing)
+                    .map_err(|e| chain(&e))?
+            }
+            Step::Stats => said(format!("{:?}", cgroup()?.stats().map_err(|e| chain(&e))?)),
+            Step::Oom => {
+                let cgroup = cgroup()?;
+                let watch = cgroup.watch_oom().map_err(|e| chain(&e))?;
+                while cgroup.oom_kills().map_err(|e| chain(&e))? == 0 {
+                    let mut fds = [rustix::event::PollFd::new(
+                        &watch,
+                        rustix::event::PollFlags::IN,
+                    )];
+                    let limit = rustix::time::Timespec {
+                        tv_sec: 20,
+                        tv_nsec: 0,
+                    };
+                    if rustix::event::poll(&mut fds, Some(&limit)).unwrap() == 0 {
+                        return Err(String::from("memory did not run out"));
+                    }
+                    watch.drain();
+                }
+                said(cgroup.oom_kills().unwrap().to_string())
+            }
+            Step::Read(path) => {
+                let path = path.replace("{pid}", &self.created.pid.to_string());
+                said(fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?)
+            }
+            Step::Pids => said(cgroup()?.pids().map_err(|e| chain(&e))?.len().to_string()),
+            Step::Wait => {
+                let (rest, err) = drain(&mut self.created.streams);
+                self.out.push_str(&rest);
+                let code = wait(&self.created.pidfd);
+                self.code = Some(code);
+                Answer {
+                    code,
+                    out: std::mem::take(&mut self.out),
+                    err,
+                    error: None,
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.code.is_none() {
+            let _ = rustix::process::pidfd_send_signal(
+                &self.created.pidfd,
+                rustix::process::Signal::KILL,
+            );
+            wait(&self.created.pidfd);
+        }
+    }
+}
+
+fn wait(pidfd: &OwnedFd) -> i32 {
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .unwrap()
+        .unwrap();
+    status
+        .exit_status()
+        .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
+}
+
+/// Everything that is printed until both streams end. Tests print little: one after the other.
+fn drain(streams: &mut Streams) -> (String, String) {
+    let mut read = |stream: Option<OwnedFd>| {
+        let mut bytes = Vec::new();
+        if let Some(stream) = stream {
+            // A terminal ends with EIO.
+            let _ = fs::File::from(stream).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let out = read(streams.stdout.take().or(streams.console.take()));
+    (out, read(streams.stderr.take()))
+}

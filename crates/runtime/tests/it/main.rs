@@ -1,0 +1,4 @@
+//! Containers run for real: busybox in namespaces and cgroups of its own.
+
+mod kit;
+mod process;
