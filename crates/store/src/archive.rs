@@ -1,8 +1,32 @@
 //! Whole images in and out of tars: `docker save` and OCI-layout archives, and bare root trees.
+//!
+//! An archive is read once, from the front, whatever its order: documents are kept (they are
+//! small), everything else is taken in as a layer at once, and only at the end is it known which
+//! belongs to which image. What no image came to need is given up again.
+//!
+//! What is written is both kinds in one, as Docker does it since version 25:
+//! ```text
+//! blobs/sha256/<hex>   layers, configs, manifests
+//! index.json           OCI: the manifests, with their names as annotations
+//! manifest.json        docker: configs, layers, tags
+//! oci-layout
+//! ```
 
-use std::io;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+use vocab::config::ContainerConfig;
+use vocab::manifest::{Descriptor, Index, Manifest, media_type};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
+
+use crate::hash::Hasher;
+use crate::images::{Document, Image, NewImage};
+use crate::layers::{Layer, LayerIngest, ReceiveError};
+use crate::limits;
+use crate::store::{COPY_BYTES, Store};
 
 /// How far a load has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,15 +81,7 @@ pub enum LoadError {
         /// Its path in the archive.
         layer: String,
         /// Cause.
-        source: crate::ReceiveError,
-    },
-    /// A blob.
-    #[error("load {path}")]
-    Blob {
-        /// Its path in the archive.
-        path: String,
-        /// Cause.
-        source: crate::IngestError,
+        source: ReceiveError,
     },
     /// An image.
     #[error("load image")]
@@ -81,7 +97,6 @@ impl Failure for LoadError {
             Self::Read(_) | Self::Malformed(_) | Self::Missing(_) => Kind::InvalidArgument,
             Self::Platform(_) => Kind::NotFound,
             Self::Layer { source, .. } => source.kind(),
-            Self::Blob { source, .. } => source.kind(),
             Self::Put(source) => source.kind(),
             Self::Metadata(_) => Kind::Internal,
         }
@@ -104,7 +119,7 @@ pub enum ImportError {
     },
     /// The tree.
     #[error("import the root tar")]
-    Layer(#[source] crate::ReceiveError),
+    Layer(#[source] ReceiveError),
     /// The image.
     #[error("import the root tar")]
     Put(#[source] crate::PutError),
@@ -145,5 +160,761 @@ impl Failure for SaveError {
             Self::Find(error) => error.kind(),
             Self::Blob { .. } | Self::Write(_) => Kind::Internal,
         }
+    }
+}
+
+/// Annotation that holds a full image name (containerd's and Docker's).
+const IMAGE_NAME: &str = "io.containerd.image.name";
+/// Annotation that holds a tag, or by some tools a full name (image-spec annotations.md).
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// How deep an index may point at indexes.
+const INDEX_DEPTH: usize = 3;
+
+/// A member of `manifest.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    layers: Vec<String>,
+}
+
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// What an archive turned out to hold.
+#[derive(Default)]
+struct Contents {
+    documents: HashMap<String, Vec<u8>>,
+    document_bytes: u64,
+    layers: HashMap<String, Layer>,
+    /// What looked like a layer and was none; told only if an image wants it.
+    refused: HashMap<String, ReceiveError>,
+    /// Links, by the path that they stand at.
+    links: HashMap<String, String>,
+}
+
+impl Contents {
+    /// Follows the links that old archives have between equal layers.
+    fn resolve<'a>(&'a self, path: &'a str) -> &'a str {
+        let mut path = path;
+        for _ in 0..8 {
+            match self.links.get(path) {
+                Some(target) => path = target,
+                None => break,
+            }
+        }
+        path
+    }
+
+    fn document(&self, path: &str) -> Result<&[u8], LoadError> {
+        match self.documents.get(self.resolve(path)) {
+            Some(bytes) => Ok(bytes),
+            None => Err(LoadError::Missing(path.to_owned())),
+        }
+    }
+
+    /// A document by its address, which is checked here.
+    fn blob(&self, digest: &Digest) -> Result<&[u8], LoadError> {
+        let path = blob_path(digest);
+        let bytes = self.document(&path)?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(bytes);
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(LoadError::Malformed(format!("{path} has digest {actual}")));
+        }
+        Ok(bytes)
+    }
+
+    fn layer(&mut self, path: &str) -> Result<Layer, LoadError> {
+        let resolved = self.resolve(path).to_owned();
+        if let Some(layer) = self.layers.get(&resolved) {
+            return Ok(layer.clone());
+        }
+        match self.refused.remove(&resolved) {
+            Some(source) => Err(LoadError::Layer {
+                layer: path.to_owned(),
+                source,
+            }),
+            None => Err(LoadError::Missing(path.to_owned())),
+        }
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+impl Store {
+    /// Loads a `docker save` or OCI-layout archive, plain or compressed, from any reader.
+    pub fn load(
+        &self,
+        archive: &mut dyn Read,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Loaded>, LoadError> {
+        let mut plain = decompress(archive).map_err(LoadError::Read)?;
+        let mut contents = self.read_archive(&mut plain, progress)?;
+        // What follows the end of the tar is padding; a pipe's writer wants it read.
+        io::copy(&mut plain, &mut io::sink()).map_err(LoadError::Read)?;
+        let images = match contents.documents.contains_key("manifest.json") {
+            true => docker_images(&mut contents)?,
+            false => oci_images(&mut contents)?,
+        };
+        let mut loaded = Vec::with_capacity(images.len());
+        for image in images {
+            let names = image.names.clone();
+            let id = self.put_image(image).map_err(LoadError::Put)?;
+            loaded.push(Loaded { id, names });
+        }
+        // Layers that no image wanted.
+        let layers: Vec<Digest> = contents
+            .layers
+            .values()
+            .map(|layer| layer.diff_id().clone())
+            .collect();
+        drop(contents);
+        self.collect_layers(&layers).map_err(LoadError::Metadata)?;
+        Ok(loaded)
+    }
+
+    fn read_archive(
+        &self,
+        plain: &mut dyn Read,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Contents, LoadError> {
+        let mut contents = Contents::default();
+        let mut tar = tar::Archive::new(plain);
+        let mut buffer = vec![0; COPY_BYTES];
+        for (count, entry) in tar.entries().map_err(LoadError::Read)?.enumerate() {
+            if count >= limits::ARCHIVE_ENTRIES {
+                let limit = limits::ARCHIVE_ENTRIES;
+                return Err(LoadError::Malformed(format!(
+                    "it has more than {limit} entries"
+                )));
+            }
+            let mut entry = entry.map_err(LoadError::Read)?;
+            let path = tidy(&entry.path_bytes());
+            let kind = entry.header().entry_type();
+            if kind.is_symlink() || kind.is_hard_link() {
+                let target = entry.link_name_bytes().map(|name| name.into_owned());
+                let target = target.unwrap_or_default();
+                let base = if kind.is_symlink() {
+                    Path::new(&path).parent()
+                } else {
+                    None
+                };
+                contents
+                    .links
+                    .insert(path.clone(), join(base, &tidy(&target), &target));
+                continue;
+            }
+            if !kind.is_file() {
+                continue;
+            }
+            let size = entry.size();
+            let head = read_full(&mut entry, &mut buffer).map_err(LoadError::Read)?;
+            if is_document(&buffer[..head]) {
+                contents.document_bytes = contents.document_bytes.saturating_add(size);
+                if size > limits::CONFIG_BYTES
+                    || contents.document_bytes > limits::ARCHIVE_DOCUMENT_BYTES
+                {
+                    return Err(LoadError::Malformed(format!(
+                        "{path} is too large ({size} bytes)"
+                    )));
+                }
+                let mut bytes = buffer[..head].to_vec();
+                entry.read_to_end(&mut bytes).map_err(LoadError::Read)?;
+                contents.documents.insert(path, bytes);
+                continue;
+            }
+            self.read_layer(
+                &mut contents,
+                path,
+                size,
+                &mut entry,
+                &mut buffer,
+                head,
+                progress,
+            )?;
+        }
+        Ok(contents)
+    }
+
+    /// Takes in what looks like a layer. That it is none is remembered rather than told, since an
+    /// OCI layout may carry blobs of other kinds; that the archive ends early is told.
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop")]
+    fn read_layer(
+        &self,
+        contents: &mut Contents,
+        path: String,
+        size: u64,
+        entry: &mut dyn Read,
+        buffer: &mut [u8],
+        head: usize,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), LoadError> {
+        let promised = promised(&path);
+        if let Some(digest) = &promised
+            && let Some(layer) = self
+                .find_layer_of_blob(digest)
+                .map_err(LoadError::Metadata)?
+        {
+            io::copy(entry, &mut io::sink()).map_err(LoadError::Read)?;
+            contents.layers.insert(path, layer);
+            return Ok(());
+        }
+        let label = match &promised {
+            Some(digest) => digest.short().to_owned(),
+            None => path
+                .split(['/', '.'])
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(12)
+                .collect(),
+        };
+        let mut ingest: Result<LayerIngest, ReceiveError> =
+            self.receive_layer(promised.as_ref(), Some(size), None);
+        let mut current = 0;
+        let mut count = head;
+        while count > 0 {
+            if let Ok(taking) = &mut ingest
+                && let Err(error) = taking.receive(&buffer[..count])
+            {
+                ingest = Err(error);
+            }
+            current += count as u64;
+            let layer = label.clone();
+            progress(Progress {
+                layer,
+                current_bytes: current,
+                total_bytes: size,
+            });
+            count = entry.read(buffer).map_err(LoadError::Read)?;
+        }
+        if current < size {
+            return Err(LoadError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match ingest.and_then(LayerIngest::commit) {
+            Ok(layer) => {
+                contents.layers.insert(path, layer);
+            }
+            // The disk's failures are ours, whoever wants the layer.
+            Err(source) if source.kind() == Kind::Internal => {
+                return Err(LoadError::Layer {
+                    layer: path,
+                    source,
+                });
+            }
+            Err(source) => {
+                contents.refused.insert(path, source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an image of one layer from a root tar, plain or compressed.
+    pub fn import(
+        &self,
+        tar: &mut dyn Read,
+        import: &Import,
+        name: Option<&Reference>,
+    ) -> Result<Digest, ImportError> {
+        // Judged first: a wrong instruction should not cost the upload.
+        let mut config = ContainerConfig::default();
+        for change in &import.changes {
+            crate::changes::apply(&mut config, change).map_err(|reason| ImportError::Change {
+                change: change.clone(),
+                reason,
+            })?;
+        }
+        let mut ingest = self
+            .receive_layer(None, None, None)
+            .map_err(ImportError::Layer)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match tar.read(&mut buffer).map_err(ImportError::Read)? {
+                0 => break,
+                count => ingest
+                    .receive(&buffer[..count])
+                    .map_err(ImportError::Layer)?,
+            }
+        }
+        let layer = ingest.commit().map_err(ImportError::Layer)?;
+        let config = imported(import, &config, layer.diff_id());
+        self.put_image(NewImage {
+            config,
+            layers: vec![layer],
+            names: name
+                .cloned()
+                .map(Reference::or_latest)
+                .into_iter()
+                .collect(),
+            ..NewImage::default()
+        })
+        .map_err(ImportError::Put)
+    }
+
+    /// The manifest of an image: the one it came with, or for an image that came without, one that
+    /// berth makes, always the same for the same image.
+    pub fn manifest(&self, image: &Image) -> io::Result<Document> {
+        if let Some(manifest) = &image.manifest
+            && let Some(file) = self.find_blob(&manifest.digest)?
+        {
+            let mut bytes = Vec::new();
+            file.take(limits::MANIFEST_BYTES).read_to_end(&mut bytes)?;
+            return Ok(Document {
+                media_type: manifest.media_type.clone(),
+                bytes,
+            });
+        }
+        let blob = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
+        let config = blob(
+            media_type::OCI_CONFIG,
+            &image.id,
+            image.raw_config.len() as u64,
+        );
+        let layers: Vec<_> = image
+            .layers
+            .iter()
+            .map(|layer| blob(&layer.media_type, &layer.digest, layer.size_bytes))
+            .collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+            "config": config, "layers": layers,
+        });
+        let bytes = serde_json::to_vec(&manifest)?;
+        Ok(Document {
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            bytes,
+        })
+    }
+
+    /// Writes the named images as one archive that is both a `docker save` one and an OCI layout.
+    ///
+    /// An image named by its id goes without a name, one named by a bare repository with all its
+    /// tags there.
+    pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<(), SaveError> {
+        let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
+        for typed in typed {
+            let image = self.find_image(typed)?;
+            let names = names_to_save(&image, typed);
+            match chosen.iter_mut().find(|(known, _)| known.id == image.id) {
+                Some((_, known)) => {
+                    known.extend(names);
+                    known.sort();
+                    known.dedup();
+                }
+                None => chosen.push((image, names)),
+            }
+        }
+        let mut tar = tar::Builder::new(out);
+        let mut written = HashSet::new();
+        let (mut docker, mut manifests) = (Vec::new(), Vec::new());
+        for (image, names) in &chosen {
+            let unread = |digest: &Digest| {
+                let digest = digest.clone();
+                move |source| SaveError::Blob { digest, source }
+            };
+            for layer in &image.layers {
+                if written.insert(layer.digest.clone()) {
+                    let file = self
+                        .find_blob(&layer.digest)
+                        .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                        .map_err(unread(&layer.digest))?;
+                    append(&mut tar, &blob_path(&layer.digest), layer.size_bytes, file)?;
+                }
+            }
+            let manifest = self.manifest(image).map_err(unread(&image.id))?;
+            let digest = Hasher::sha256(&manifest.bytes);
+            for (digest, bytes) in [(&image.id, &image.raw_config), (&digest, &manifest.bytes)] {
+                if written.insert(digest.clone()) {
+                    append(
+                        &mut tar,
+                        &blob_path(digest),
+                        bytes.len() as u64,
+                        bytes.as_slice(),
+                    )?;
+                }
+            }
+            manifests.extend(index_entries(image, &manifest, &digest, names));
+            docker.push(DockerImage {
+                config: blob_path(&image.id),
+                repo_tags: names.iter().map(Reference::familiar).collect(),
+                layers: image
+                    .layers
+                    .iter()
+                    .map(|layer| blob_path(&layer.digest))
+                    .collect(),
+            });
+        }
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests,
+        });
+        let layout = serde_json::json!({ "imageLayoutVersion": "1.0.0" });
+        let docker =
+            serde_json::to_value(docker).map_err(|error| SaveError::Write(error.into()))?;
+        for (path, document) in [
+            ("index.json", index),
+            ("manifest.json", docker),
+            ("oci-layout", layout),
+        ] {
+            let bytes = document.to_string();
+            append(&mut tar, path, bytes.len() as u64, bytes.as_bytes())?;
+        }
+        tar.into_inner()
+            .and_then(|out| out.flush())
+            .map_err(SaveError::Write)
+    }
+}
+
+fn append(
+    tar: &mut tar::Builder<&mut dyn Write>,
+    path: &str,
+    size: u64,
+    data: impl Read,
+) -> Result<(), SaveError> {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(size);
+    tar.append_data(&mut header, path, data.take(size))
+        .map_err(SaveError::Write)
+}
+
+/// Which names an image is saved under.
+fn names_to_save(image: &Image, typed: &str) -> Vec<Reference> {
+    let Ok(reference) = typed.parse::<Reference>() else {
+        return Vec::new();
+    };
+    if reference.tag().is_none() && reference.digest().is_none() {
+        let repository = reference.repository();
+        return image
+            .names
+            .iter()
+            .filter(|name| name.repository() == repository)
+            .cloned()
+            .collect();
+    }
+    image
+        .names
+        .iter()
+        .filter(|name| **name == reference)
+        .cloned()
+        .collect()
+}
+
+fn index_entries(
+    image: &Image,
+    manifest: &Document,
+    digest: &Digest,
+    names: &[Reference],
+) -> Vec<Descriptor> {
+    let entry = |annotations| Descriptor {
+        media_type: manifest.media_type.clone(),
+        digest: digest.clone(),
+        size: manifest.bytes.len() as u64,
+        urls: Vec::new(),
+        annotations,
+        platform: Some(image.config.platform()),
+        artifact_type: None,
+    };
+    if names.is_empty() {
+        return vec![entry(BTreeMap::new())];
+    }
+    names
+        .iter()
+        .map(|name| {
+            let mut annotations = BTreeMap::new();
+            annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
+            annotations.insert(
+                REF_NAME.to_owned(),
+                name.tag().unwrap_or_default().to_owned(),
+            );
+            entry(annotations)
+        })
+        .collect()
+}
+
+/// The images of a `docker save` archive.
+fn docker_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
+    let list: Vec<DockerImage> = serde_json::from_slice(contents.document("manifest.json")?)
+        .map_err(|error| LoadError::Malformed(format!("manifest.json: {error}")))?;
+    if list.len() > limits::ARCHIVE_IMAGES {
+        let limit = limits::ARCHIVE_IMAGES;
+        return Err(LoadError::Malformed(format!(
+            "manifest.json lists more than {limit} images"
+        )));
+    }
+    let manifests = manifests_by_config(contents);
+    let mut images = Vec::with_capacity(list.len());
+    for item in list {
+        let config = contents.document(&tidy(item.config.as_bytes()))?.to_vec();
+        let mut layers = Vec::with_capacity(item.layers.len());
+        for path in &item.layers {
+            layers.push(contents.layer(&tidy(path.as_bytes()))?);
+        }
+        let mut names = Vec::with_capacity(item.repo_tags.len());
+        for tag in &item.repo_tags {
+            let name: Reference = tag
+                .parse()
+                .map_err(|error| LoadError::Malformed(format!("RepoTags `{tag}`: {error}")))?;
+            names.push(name.or_latest());
+        }
+        // The OCI half of the archive, if there is one, knows the manifest.
+        let manifest = manifests
+            .get(&Hasher::sha256(&config))
+            .and_then(|(document, parsed)| {
+                let fits = parsed.layers.len() == layers.len()
+                    && parsed
+                        .layers
+                        .iter()
+                        .zip(&layers)
+                        .all(|(a, b)| a.digest == b.blob().digest);
+                fits.then(|| document.clone())
+            });
+        images.push(NewImage {
+            config,
+            manifest,
+            index: None,
+            layers,
+            names,
+        });
+    }
+    Ok(images)
+}
+
+/// Every image manifest among the documents, by its configuration.
+fn manifests_by_config(contents: &Contents) -> HashMap<Digest, (Document, Manifest)> {
+    let mut found = HashMap::new();
+    for (path, bytes) in &contents.documents {
+        let Some(digest) = promised(path) else {
+            continue;
+        };
+        if Hasher::sha256(bytes) != digest {
+            continue;
+        }
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else {
+            continue;
+        };
+        let media_type = match manifest.media_type.is_empty() {
+            true => media_type::OCI_MANIFEST.to_owned(),
+            false => manifest.media_type.clone(),
+        };
+        let document = Document {
+            media_type,
+            bytes: bytes.clone(),
+        };
+        found.insert(manifest.config.digest.clone(), (document, manifest));
+    }
+    found
+}
+
+/// The images of an OCI layout.
+fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
+    if !contents.documents.contains_key("index.json") {
+        return Err(LoadError::Malformed(
+            "it has neither a manifest.json nor an index.json; a root tar is imported, not loaded"
+                .to_owned(),
+        ));
+    }
+    let index: Index = serde_json::from_slice(contents.document("index.json")?)
+        .map_err(|error| LoadError::Malformed(format!("index.json: {error}")))?;
+    if index.manifests.len() > limits::ARCHIVE_IMAGES {
+        let limit = limits::ARCHIVE_IMAGES;
+        return Err(LoadError::Malformed(format!(
+            "index.json lists more than {limit} images"
+        )));
+    }
+    let mut images: Vec<NewImage> = Vec::new();
+    for entry in &index.manifests {
+        let names = annotated_names(entry);
+        if let Some(image) = oci_image(contents, entry, names, INDEX_DEPTH)? {
+            images.push(image);
+        }
+    }
+    if images.is_empty() {
+        return Err(LoadError::Platform(Platform::host()));
+    }
+    Ok(images)
+}
+
+fn oci_image(
+    contents: &mut Contents,
+    entry: &Descriptor,
+    names: Vec<Reference>,
+    depth: usize,
+) -> Result<Option<NewImage>, LoadError> {
+    let bytes = contents.blob(&entry.digest)?.to_vec();
+    let malformed =
+        |error: serde_json::Error| LoadError::Malformed(format!("{}: {error}", entry.digest));
+    match entry.media_type.as_str() {
+        media_type::OCI_INDEX | media_type::DOCKER_LIST => {
+            if depth == 0 {
+                return Err(LoadError::Malformed(format!(
+                    "{} is nested too deep",
+                    entry.digest
+                )));
+            }
+            let index: Index = serde_json::from_slice(&bytes).map_err(malformed)?;
+            let best = index
+                .find_best(&Platform::host())
+                .or(match index.manifests.as_slice() {
+                    [only] if only.platform.is_none() => Some(only),
+                    _ => None,
+                });
+            let Some(best) = best else { return Ok(None) };
+            let image = oci_image(contents, best, names, depth - 1)?;
+            let media_type = entry.media_type.clone();
+            Ok(image.map(|image| NewImage {
+                index: Some(Document { media_type, bytes }),
+                ..image
+            }))
+        }
+        media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
+            let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+            let config = match contents.blob(&manifest.config.digest) {
+                Ok(config) => config.to_vec(),
+                // Attestations and other artifacts have no image configuration.
+                Err(_) if manifest.config.media_type == "application/vnd.oci.empty.v1+json" => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            let mut layers = Vec::with_capacity(manifest.layers.len());
+            for layer in &manifest.layers {
+                let found = contents.layer(&blob_path(&layer.digest))?;
+                layers.push(found.with_media_type(&layer.media_type));
+            }
+            let media_type = entry.media_type.clone();
+            let manifest = Some(Document { media_type, bytes });
+            Ok(Some(NewImage {
+                config,
+                manifest,
+                index: None,
+                layers,
+                names,
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn annotated_names(entry: &Descriptor) -> Vec<Reference> {
+    let full = entry.annotations.get(IMAGE_NAME).or_else(|| {
+        // A bare tag names no repository, so it cannot be used.
+        entry
+            .annotations
+            .get(REF_NAME)
+            .filter(|name| name.contains(['/', ':']))
+    });
+    full.and_then(|name| name.parse::<Reference>().ok())
+        .map(Reference::or_latest)
+        .into_iter()
+        .collect()
+}
+
+/// The configuration of an imported root tree, as Docker lays it out.
+fn imported(import: &Import, config: &ContainerConfig, diff_id: &Digest) -> Vec<u8> {
+    let created = vocab::time::rfc3339_nano(SystemTime::now());
+    let comment = match import.message.is_empty() {
+        true => "Imported from -",
+        false => &import.message,
+    };
+    let mut document = serde_json::json!({
+        "architecture": import.platform.architecture,
+        "comment": comment,
+        "config": config,
+        "created": created,
+        "history": [{ "created": created, "comment": comment }],
+        "os": import.platform.os,
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+    });
+    if !import.platform.variant.is_empty() {
+        document["variant"] = import.platform.variant.clone().into();
+    }
+    document.to_string().into_bytes()
+}
+
+/// Opens a stream that may be compressed.
+fn decompress(archive: &mut dyn Read) -> io::Result<Box<dyn Read + '_>> {
+    let mut head = [0; 6];
+    let count = read_full(archive, &mut head)?;
+    let whole = io::Cursor::new(head[..count].to_vec()).chain(archive);
+    match head[..count] {
+        [0x1f, 0x8b, ..] => Ok(Box::new(flate2::read::MultiGzDecoder::new(whole))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(zstd::stream::read::Decoder::new(whole)?)),
+        [b'B', b'Z', b'h', ..] => Err(unsupported("bzip2")),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unsupported("xz")),
+        _ => Ok(Box::new(whole)),
+    }
+}
+
+fn unsupported(form: &str) -> io::Error {
+    let text = format!("{form} is not read here; decompress it first");
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+fn read_full(from: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether a file of an archive is a document rather than a layer, by its first bytes.
+fn is_document(head: &[u8]) -> bool {
+    let is_tar = head.get(257..262).is_some_and(|magic| magic == b"ustar");
+    let is_compressed = matches!(head, [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]);
+    if is_tar || is_compressed {
+        return false;
+    }
+    let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
+    // Shorter than a block it can be no tar; old archives have a VERSION file.
+    head.len() < 512 || matches!(first, Some(b'{' | b'['))
+}
+
+/// The digest that a path in an archive promises.
+fn promised(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// A path of an archive without `.` and `..`; it only ever names something in memory.
+fn tidy(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Where a link points, seen from the root of the archive.
+fn join(base: Option<&Path>, plain: &str, raw: &[u8]) -> String {
+    match base.map(Path::to_string_lossy) {
+        Some(base) if !raw.starts_with(b"/") => {
+            tidy(format!("{base}/{}", String::from_utf8_lossy(raw)).as_bytes())
+        }
+        _ => plain.to_owned(),
     }
 }

@@ -1,12 +1,14 @@
 //! Content by digest: a blob is a file named by the hash of its bytes.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use vocab::{Digest, Failure, Kind};
+use vocab::{Algorithm, Digest, Failure, Kind};
 
-/// A blob on its way in. [`commit`](Self::commit) makes it visible; dropping it abandons it.
-#[derive(Debug)]
-pub struct Ingest {}
+use crate::files::Staged;
+use crate::hash::Hasher;
 
 /// Why bytes did not become a blob.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +50,190 @@ impl Failure for IngestError {
     }
 }
 
+/// The directories of the content store.
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    blobs: PathBuf,
+    ingest: PathBuf,
+}
+
+impl Blobs {
+    /// Makes the directories at `root` and deletes what was unfinished.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let blobs = root.join("blobs");
+        let ingest = root.join("ingest");
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            fs::create_dir_all(blobs.join(algorithm.name()))?;
+        }
+        fs::create_dir_all(&ingest)?;
+        for entry in fs::read_dir(&ingest)? {
+            crate::files::remove(&entry?.path())?;
+        }
+        Ok(Self { blobs, ingest })
+    }
+
+    pub(crate) fn ingest_directory(&self) -> &Path {
+        &self.ingest
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    pub(crate) fn find(&self, digest: &Digest) -> io::Result<Option<File>> {
+        match File::open(self.path(digest)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every blob that is there.
+    pub(crate) fn list(&self) -> io::Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for entry in fs::read_dir(self.blobs.join(algorithm.name()))? {
+                let name = entry?.file_name();
+                let text = format!("{}:{}", algorithm.name(), name.to_string_lossy());
+                if let Ok(digest) = text.parse() {
+                    found.push(digest);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes a blob; answers the bytes that came free.
+    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<u64> {
+        let path = self.path(digest);
+        let bytes = match fs::metadata(&path) {
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        fs::remove_file(&path)?;
+        Ok(bytes)
+    }
+
+    /// Moves a durable, verified file to its place. One that is there already has the same bytes.
+    pub(crate) fn adopt(&self, staged: Staged, digest: &Digest) -> io::Result<()> {
+        staged.keep(&self.path(digest))
+    }
+
+    /// Stores bytes at hand.
+    pub(crate) fn put(self: &Arc<Self>, bytes: &[u8]) -> Result<Digest, IngestError> {
+        let digest = Hasher::sha256(bytes);
+        if matches!(self.find(&digest), Ok(Some(_))) {
+            return Ok(digest);
+        }
+        let mut ingest = Ingest::begin(Arc::clone(self), &digest, Some(bytes.len() as u64))?;
+        ingest.receive(bytes)?;
+        ingest.commit()
+    }
+}
+
+/// A blob on its way in. [`commit`](Self::commit) makes it visible; dropping it abandons it.
+#[derive(Debug)]
+pub struct Ingest {
+    blobs: Arc<Blobs>,
+    staged: Staged,
+    file: File,
+    hasher: Hasher,
+    expected: Digest,
+    size: Option<u64>,
+    received: u64,
+}
+
 impl Ingest {
+    pub(crate) fn begin(
+        blobs: Arc<Blobs>,
+        expected: &Digest,
+        size: Option<u64>,
+    ) -> Result<Self, IngestError> {
+        let (staged, file) = Staged::file(&blobs.ingest).map_err(|source| IngestError::Write {
+            digest: expected.clone(),
+            source,
+        })?;
+        Ok(Self {
+            blobs,
+            staged,
+            file,
+            hasher: Hasher::new(expected.algorithm()),
+            expected: expected.clone(),
+            size,
+            received: 0,
+        })
+    }
+
+    /// Bytes taken so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// Takes the next bytes.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
+        self.received += bytes.len() as u64;
+        if let Some(expected) = self.size
+            && self.received > expected
+        {
+            return Err(IngestError::Size {
+                digest: self.expected.clone(),
+                expected,
+                actual: self.received,
+            });
+        }
+        self.hasher.update(bytes);
+        self.file
+            .write_all(bytes)
+            .map_err(|source| IngestError::Write {
+                digest: self.expected.clone(),
+                source,
+            })
+    }
+
     /// Verifies length and digest, and makes the blob visible and durable.
     pub fn commit(self) -> Result<Digest, IngestError> {
-        todo!()
+        let Self {
+            blobs,
+            staged,
+            file,
+            hasher,
+            expected,
+            size,
+            received,
+        } = self;
+        if let Some(size) = size
+            && received != size
+        {
+            return Err(IngestError::Size {
+                digest: expected,
+                expected: size,
+                actual: received,
+            });
+        }
+        let actual = hasher.finish();
+        if actual != expected {
+            return Err(IngestError::Digest { expected, actual });
+        }
+        match file
+            .sync_all()
+            .and_then(|()| blobs.adopt(staged, &expected))
+        {
+            Ok(()) => Ok(expected),
+            Err(source) => Err(IngestError::Write {
+                digest: expected,
+                source,
+            }),
+        }
     }
 }
 
 impl Write for Ingest {
-    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        todo!()
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.receive(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,11 +1,17 @@
 //! Images and their names, by Docker's rules: what a typed text means, what removal leaves.
 
+use std::io::{self, Read};
 use std::time::SystemTime;
 
 use vocab::image::ImageConfig;
+use vocab::manifest::Descriptor;
 use vocab::{ContainerId, Digest, Failure, Kind, Reference};
 
-use crate::{Layer, LayerBlob, MetadataError};
+use crate::hash::Hasher;
+use crate::layers::{Layer, LayerBlob};
+use crate::limits;
+use crate::metadata::{DocumentRow, ImageRow, MetadataError, NewRow};
+use crate::store::Store;
 
 /// An image that is in the store.
 #[derive(Clone, Debug)]
@@ -26,8 +32,8 @@ pub struct Image {
     pub created: Option<SystemTime>,
     /// When a name was last put on it.
     pub tagged: Option<SystemTime>,
-    /// The manifest it was pulled or loaded with, if any.
-    pub manifest: Option<Document>,
+    /// The manifest it was pulled or loaded with, if any; a blob.
+    pub manifest: Option<Descriptor>,
     /// The layers as distributed, lowest first; as many as `config.rootfs.diff_ids`.
     pub layers: Vec<LayerBlob>,
 }
@@ -86,6 +92,14 @@ pub enum FindError {
     /// It is no name at all.
     #[error("{0}")]
     Invalid(#[source] vocab::reference::ParseReferenceError),
+    /// It is there, but its configuration cannot be read.
+    #[error("read the configuration of image {id}")]
+    Config {
+        /// Which image.
+        id: Digest,
+        /// What the system or the reader said.
+        source: io::Error,
+    },
     /// The tables.
     #[error("look up image `{typed}`")]
     Metadata {
@@ -101,7 +115,7 @@ impl Failure for FindError {
         match self {
             Self::NotFound(_) => Kind::NotFound,
             Self::Ambiguous(_) | Self::Invalid(_) => Kind::InvalidArgument,
-            Self::Metadata { .. } => Kind::Internal,
+            Self::Config { .. } | Self::Metadata { .. } => Kind::Internal,
         }
     }
 }
@@ -242,4 +256,444 @@ impl Failure for RemoveError {
             Self::Metadata { .. } => Kind::Internal,
         }
     }
+}
+
+impl Store {
+    /// Puts an image in, with its names; answers its id.
+    pub fn put_image(&self, image: NewImage) -> Result<Digest, PutError> {
+        let NewImage {
+            config,
+            manifest,
+            index,
+            layers,
+            names,
+        } = image;
+        let id = Hasher::sha256(&config);
+        check(&id, &config, &layers)?;
+        for document in [&manifest, &index].into_iter().flatten() {
+            bound(
+                "manifest",
+                &id,
+                document.bytes.len() as u64,
+                limits::MANIFEST_BYTES,
+            )?;
+        }
+        let put = |bytes: &[u8]| {
+            let ingested = self.blobs().put(bytes);
+            ingested.map_err(|source| PutError::Ingest {
+                image: id.clone(),
+                source,
+            })
+        };
+        let document = |document: Option<&Document>| {
+            let Some(Document { media_type, bytes }) = document else {
+                return Ok(None);
+            };
+            let row = DocumentRow {
+                digest: put(bytes)?,
+                media_type: media_type.clone(),
+                size_bytes: bytes.len() as u64,
+            };
+            Ok(Some(row))
+        };
+        // Held throughout, so that no removal takes a document between its file and its record.
+        let mut tables = self.tables();
+        put(&config)?;
+        let manifest = document(manifest.as_ref())?;
+        let index = document(index.as_ref())?;
+        let pairs: Vec<(Digest, LayerBlob)> = layers
+            .iter()
+            .map(|layer| (layer.diff_id().clone(), layer.blob().clone()))
+            .collect();
+        let row = NewRow {
+            id: &id,
+            layers: &pairs,
+            manifest,
+            index,
+            names: &names,
+        };
+        match tables.put_image(&row) {
+            Ok(()) => Ok(id),
+            Err(source) => Err(PutError::Metadata { image: id, source }),
+        }
+    }
+
+    /// All images, newest first. One whose configuration was lost is left out, with a warning.
+    pub fn images(&self) -> Result<Vec<Image>, MetadataError> {
+        let tables = self.tables();
+        let mut rows = Vec::new();
+        for id in tables.image_ids()? {
+            rows.extend(tables.find_image(&id)?);
+        }
+        drop(tables);
+        let mut images: Vec<Image> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let id = row.id.clone();
+                let image = self.complete(row);
+                if let Err(error) = &image {
+                    tracing::warn!(image = %id, %error, "cannot be read");
+                }
+                image.ok()
+            })
+            .collect();
+        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(images)
+    }
+
+    /// The image of this id.
+    pub fn find_image_by_id(&self, id: &Digest) -> Result<Option<Image>, FindError> {
+        let row = self
+            .tables()
+            .find_image(id)
+            .map_err(|source| FindError::Metadata {
+                typed: id.to_string(),
+                source,
+            })?;
+        row.map(|row| self.complete(row)).transpose()
+    }
+
+    /// The image that a user means: a name, `name@digest`, an id, or the beginning of one.
+    pub fn find_image(&self, typed: &str) -> Result<Image, FindError> {
+        let (id, _) = self.resolve(typed)?;
+        self.find_image_by_id(&id)?
+            .ok_or_else(|| FindError::NotFound(typed.to_owned()))
+    }
+
+    /// Lets `name` mean this image, whatever it meant before.
+    pub fn tag(&self, id: &Digest, name: &Reference) -> Result<(), TagError> {
+        if name.digest().is_some() {
+            return Err(TagError::Digested);
+        }
+        let name = name.clone().or_latest();
+        let failed = |source| TagError::Metadata {
+            name: name.familiar(),
+            source,
+        };
+        let mut tables = self.tables();
+        if !tables.has_image(id).map_err(failed)? {
+            return Err(TagError::NotFound(id.clone()));
+        }
+        tables.tag(id, &name).map_err(failed)
+    }
+
+    /// Removes a name or an image by Docker's rules; `users` tells which containers use an image.
+    ///
+    /// A name goes alone while other names are left, and takes the image along when it was the
+    /// last. An id takes all its names along if they are of one repository; else it has to be
+    /// forced. A running container always keeps its image, a stopped one unless forced.
+    pub fn remove_image(
+        &self,
+        typed: &str,
+        force: bool,
+        _no_prune: bool,
+        users: &dyn Fn(&Digest) -> Vec<User>,
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let (id, by) = self.resolve(typed)?;
+        let metadata = |source| RemoveError::Metadata {
+            image: id.short().to_owned(),
+            source,
+        };
+        let names = self.tables().names_of(&id).map_err(metadata)?;
+        let users = users(&id);
+        let mut records = Vec::new();
+        let mut left = names.clone();
+        let mut quiet = false;
+        match by {
+            By::Name(name) => {
+                if !force
+                    && is_single(&names)
+                    && let Some(user) = users.first()
+                {
+                    return Err(RemoveError::NameInUse {
+                        name: typed.to_owned(),
+                        container: user.container.short(),
+                        image: id.short().to_owned(),
+                    });
+                }
+                // With its last tag a repository also loses the digests it was known by.
+                let same = |other: &Reference| other.repository() == name.repository();
+                let tag_left = names
+                    .iter()
+                    .any(|other| *other != name && same(other) && other.tag().is_some());
+                let gone = |other: &Reference| {
+                    *other == name
+                        || (name.digest().is_none()
+                            && !tag_left
+                            && same(other)
+                            && other.digest().is_some())
+                };
+                let mut untagged = vec![name.clone()];
+                untagged.extend(
+                    names
+                        .iter()
+                        .filter(|other| **other != name && gone(other))
+                        .cloned(),
+                );
+                left.retain(|other| !untagged.contains(other));
+                self.untag(&untagged, &mut records).map_err(metadata)?;
+                if !left.is_empty() {
+                    return Ok(records);
+                }
+                quiet = true;
+            }
+            By::Id => {
+                if is_single(&names) {
+                    if let Some(conflict) = conflict(&id, force, &[], &users) {
+                        return Err(conflict);
+                    }
+                    self.untag(&names, &mut records).map_err(metadata)?;
+                    left.clear();
+                }
+            }
+        }
+        if let Some(conflict) = conflict(&id, force, &left, &users) {
+            // The name is gone as asked; that a container keeps the image is no failure.
+            return if quiet { Ok(records) } else { Err(conflict) };
+        }
+        self.untag(&left, &mut records).map_err(metadata)?;
+        let (layers, documents) = self.tables().remove_image(&id).map_err(metadata)?;
+        records.push(Removed::Deleted(id.clone()));
+        let (gone, _) = self.collect_layers(&layers).map_err(metadata)?;
+        let tables = self.tables();
+        for document in documents {
+            self.collect_blob(&tables, &document).map_err(metadata)?;
+        }
+        // Docker names a layer by the chain of layers up to it, topmost first.
+        let chains = chain_ids(&layers);
+        let gone = layers
+            .iter()
+            .zip(chains)
+            .rev()
+            .filter(|(layer, _)| gone.contains(layer));
+        records.extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
+        Ok(records)
+    }
+
+    fn untag(&self, names: &[Reference], records: &mut Vec<Removed>) -> Result<(), MetadataError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.tables().untag(names)?;
+        records.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));
+        Ok(())
+    }
+
+    /// What a typed text means, and how it said so.
+    fn resolve(&self, typed: &str) -> Result<(Digest, By), FindError> {
+        let metadata = |source| FindError::Metadata {
+            typed: typed.to_owned(),
+            source,
+        };
+        let tables = self.tables();
+        let digits = typed.strip_prefix("sha256:").unwrap_or(typed);
+        let is_hex = !digits.is_empty()
+            && digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let reference = if is_hex && digits.len() == 64 {
+            // A whole id is never a name.
+            None
+        } else {
+            match typed.parse::<Reference>() {
+                Ok(reference) => Some(normal(reference)),
+                Err(_) if is_hex => None,
+                Err(error) => return Err(FindError::Invalid(error)),
+            }
+        };
+        if let Some(reference) = &reference
+            && let Some(id) = tables.find_name(reference).map_err(metadata)?
+        {
+            return Ok((id, By::Name(reference.clone())));
+        }
+        if is_hex {
+            let prefix = format!("sha256:{digits}");
+            match tables
+                .image_ids_with_prefix(&prefix)
+                .map_err(metadata)?
+                .as_slice()
+            {
+                [id] => return Ok((id.clone(), By::Id)),
+                [] => {}
+                _ => return Err(FindError::Ambiguous(typed.to_owned())),
+            }
+        }
+        Err(FindError::NotFound(match reference {
+            Some(reference) => reference.familiar(),
+            None => format!("sha256:{digits}"),
+        }))
+    }
+
+    fn complete(&self, row: ImageRow) -> Result<Image, FindError> {
+        let ImageRow {
+            id,
+            tagged,
+            size_bytes,
+            layers,
+            names,
+            manifest,
+        } = row;
+        let unreadable = |source| FindError::Config {
+            id: id.clone(),
+            source,
+        };
+        let mut raw_config = Vec::new();
+        self.find_blob(&id)
+            .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .and_then(|file| file.take(limits::CONFIG_BYTES).read_to_end(&mut raw_config))
+            .map_err(unreadable)?;
+        let config: ImageConfig = vocab::config::read(&raw_config)
+            .map_err(|error| unreadable(io::Error::other(error)))?;
+        let (digests, names) = names.into_iter().partition(|name| name.digest().is_some());
+        Ok(Image {
+            created: config
+                .created
+                .as_deref()
+                .and_then(vocab::time::parse_rfc3339),
+            id,
+            config,
+            raw_config,
+            names,
+            digests,
+            size_bytes,
+            tagged,
+            manifest: manifest.map(|row| Descriptor {
+                media_type: row.media_type,
+                digest: row.digest,
+                size: row.size_bytes,
+                urls: Vec::new(),
+                annotations: std::collections::BTreeMap::new(),
+                platform: None,
+                artifact_type: None,
+            }),
+            layers,
+        })
+    }
+}
+
+/// How a text named an image.
+enum By {
+    Name(Reference),
+    Id,
+}
+
+/// A digest says it all; without one, no tag means `latest`.
+fn normal(reference: Reference) -> Reference {
+    match reference.digest().cloned() {
+        Some(digest) => reference.with_digest(digest),
+        None => reference.or_latest(),
+    }
+}
+
+/// Whether the names are at most one tag, and digests of that one repository only.
+fn is_single(names: &[Reference]) -> bool {
+    let mut tags = names.iter().filter(|name| name.digest().is_none());
+    let first = tags.next();
+    let repository = first.or(names.first()).map(Reference::repository);
+    tags.next().is_none()
+        && names
+            .iter()
+            .all(|name| Some(name.repository()) == repository)
+}
+
+/// What keeps an image.
+fn conflict(id: &Digest, force: bool, names: &[Reference], users: &[User]) -> Option<RemoveError> {
+    let conflict = |force: &'static str, reason: String| {
+        Some(RemoveError::InUse {
+            image: id.short().to_owned(),
+            force,
+            reason,
+        })
+    };
+    if let Some(user) = users.iter().find(|user| user.running) {
+        let reason = format!(
+            "image is being used by running container {}",
+            user.container.short()
+        );
+        return conflict("cannot be forced", reason);
+    }
+    if force {
+        return None;
+    }
+    if !names.is_empty() {
+        return conflict(
+            "must be forced",
+            "image is referenced in multiple repositories".to_owned(),
+        );
+    }
+    let user = users.first()?;
+    let reason = format!(
+        "image is being used by stopped container {}",
+        user.container.short()
+    );
+    conflict("must be forced", reason)
+}
+
+/// The chain id of each layer, lowest first (image-spec config.md, "Layer ChainID").
+fn chain_ids(layers: &[Digest]) -> Vec<Digest> {
+    let mut chains: Vec<Digest> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        chains.push(match chains.last() {
+            Some(below) => Hasher::sha256(format!("{below} {layer}").as_bytes()),
+            None => layer.clone(),
+        });
+    }
+    chains
+}
+
+fn bound(what: &'static str, image: &Digest, actual: u64, limit: u64) -> Result<(), PutError> {
+    if actual <= limit {
+        return Ok(());
+    }
+    Err(PutError::TooLarge {
+        what,
+        image: image.clone(),
+        actual: format!("{actual} bytes"),
+        limit,
+    })
+}
+
+fn check(id: &Digest, config: &[u8], layers: &[Layer]) -> Result<(), PutError> {
+    bound(
+        "configuration",
+        id,
+        config.len() as u64,
+        limits::CONFIG_BYTES,
+    )?;
+    let parsed: ImageConfig = vocab::config::read(config).map_err(|source| PutError::Config {
+        digest: id.clone(),
+        source,
+    })?;
+    let wanted = &parsed.rootfs.diff_ids;
+    if wanted.len() > limits::LAYERS {
+        return Err(PutError::TooLarge {
+            what: "configuration",
+            image: id.clone(),
+            actual: format!("{} layers", wanted.len()),
+            limit: limits::LAYERS as u64,
+        });
+    }
+    let reason = if wanted.len() != layers.len() {
+        format!(
+            "it names {} layers, and there are {}",
+            wanted.len(),
+            layers.len()
+        )
+    } else if let Some((position, (wanted, layer))) = wanted
+        .iter()
+        .zip(layers)
+        .enumerate()
+        .find(|(_, (wanted, layer))| *wanted != layer.diff_id())
+    {
+        format!(
+            "layer {position} is {}, and {wanted} is named",
+            layer.diff_id()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(PutError::Layers {
+        image: id.clone(),
+        reason,
+    })
 }

@@ -1,16 +1,37 @@
 //! One pass over a layer's bytes: hashed as they came, decompressed, hashed again, unpacked.
+//!
+//! ```text
+//! bytes ─▶ hash, count ─▶ blob file
+//!       └▶ gzip | zstd | plain ─▶ hash, bound ─▶ Unpack (the driver)
+//! ```
 
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use vocab::{Digest, Failure, Kind};
+use flate2::write::MultiGzDecoder;
+use vocab::manifest::media_type;
+use vocab::{Algorithm, Digest, Failure, Kind};
+use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
+
+use crate::MetadataError;
+use crate::files::Staged;
+use crate::hash::Hasher;
+use crate::limits::{BOMB_FLOOR_BYTES, BOMB_RATIO};
+use crate::snapshots::Unpack;
+use crate::store::{Inner, Store};
+use crate::tree::UnpackError;
 
 /// A layer that is in the store, whole. While a value of this type lives, the collector leaves the
 /// layer alone, so an image being put together cannot lose one.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    pub(crate) diff_id: Digest,
-    pub(crate) size_bytes: u64,
-    pub(crate) blob: LayerBlob,
+    diff_id: Digest,
+    size_bytes: u64,
+    blob: LayerBlob,
+    _pin: Arc<Pin>,
 }
 
 /// A layer as it is distributed.
@@ -48,10 +69,53 @@ impl Layer {
     }
 }
 
-/// A layer on its way in: compressed or plain bytes are written to it, in order.
-/// [`commit`](Self::commit) makes it visible; dropping it abandons it.
+/// Which layers are held, and how often.
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Mutex<HashMap<Digest, usize>>);
+
+impl Pins {
+    pub(crate) fn is_held(&self, diff_id: &Digest) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(diff_id)
+    }
+}
+
 #[derive(Debug)]
-pub struct LayerIngest {}
+struct Pin {
+    inner: Arc<Inner>,
+    diff_id: Digest,
+}
+
+impl Pin {
+    /// The caller holds the tables, so that the collector does not come between.
+    fn new(inner: &Arc<Inner>, diff_id: &Digest) -> Arc<Self> {
+        let mut pins = inner.pins.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *pins.entry(diff_id.clone()).or_default() += 1;
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            diff_id: diff_id.clone(),
+        })
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self
+            .inner
+            .pins
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = pins.get_mut(&self.diff_id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.diff_id);
+            }
+        }
+    }
+}
 
 /// Why bytes did not become a layer.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +125,18 @@ pub enum ReceiveError {
     Write {
         /// Which layer, as far as known.
         layer: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file in the layer.
+    #[error("unpack layer {layer}: {what} `{path}`")]
+    Unpack {
+        /// Which layer.
+        layer: String,
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: String,
         /// What the system said.
         source: io::Error,
     },
@@ -122,35 +198,485 @@ pub enum ReceiveError {
         /// Which layer.
         layer: String,
         /// Cause.
-        source: crate::MetadataError,
+        source: MetadataError,
     },
 }
 
 impl Failure for ReceiveError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Write { .. } | Self::Metadata { .. } => Kind::Internal,
+            Self::Write { .. } | Self::Unpack { .. } | Self::Metadata { .. } => Kind::Internal,
             _ => Kind::InvalidArgument,
         }
+    }
+}
+
+/// A layer on its way in: compressed or plain bytes are given to it, in order.
+/// [`commit`](Self::commit) makes it visible; dropping it abandons it.
+#[derive(Debug)]
+pub struct LayerIngest {
+    inner: Arc<Inner>,
+    expected: Expected,
+    staged: Staged,
+    file: File,
+    hasher: Hasher,
+    received: u64,
+    decoder: Decoder,
+    failed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Expected {
+    blob: Option<Digest>,
+    size: Option<u64>,
+    diff_id: Option<Digest>,
+}
+
+impl Expected {
+    /// How errors call the layer.
+    fn name(&self) -> String {
+        match (&self.blob, &self.diff_id) {
+            (Some(digest), _) | (None, Some(digest)) => digest.to_string(),
+            (None, None) => "from the stream".to_owned(),
+        }
+    }
+}
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// Bytes needed to tell the form.
+const MAGIC_BYTES: usize = 4;
+
+impl Form {
+    fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or a skippable one before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    fn media_type(self) -> String {
+        match self {
+            Self::Plain => media_type::OCI_LAYER.to_owned(),
+            Self::Gzip => format!("{}+gzip", media_type::OCI_LAYER),
+            Self::Zstd => format!("{}+zstd", media_type::OCI_LAYER),
+        }
+    }
+}
+
+enum Decoder {
+    /// Fewer bytes came than it takes to tell.
+    Undecided(Vec<u8>),
+    Plain(Box<Sink>),
+    Gzip(Box<MultiGzDecoder<Sink>>),
+    Zstd(Box<Zstd>),
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Undecided(_) => "Undecided",
+            Self::Plain(_) => "Plain",
+            Self::Gzip(_) => "Gzip",
+            Self::Zstd(_) => "Zstd",
+        })
+    }
+}
+
+struct Zstd {
+    raw: ZstdDecoder<'static>,
+    sink: Sink,
+    buffer: Vec<u8>,
+    /// Whether the last frame is complete.
+    whole: bool,
+}
+
+/// The end of the pipeline.
+struct Sink {
+    unpack: Box<dyn Unpack>,
+    /// `None` where the bytes are the same that were hashed as they came.
+    hasher: Option<Hasher>,
+    passed: u64,
+    /// How many bytes may pass, as things stand.
+    allowed: u64,
+    failure: Option<SinkFailure>,
+}
+
+enum SinkFailure {
+    Bomb(u64),
+    Unpack(UnpackError),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.passed += bytes.len() as u64;
+        let failure = if self.passed > self.allowed {
+            SinkFailure::Bomb(self.allowed)
+        } else {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(bytes);
+            }
+            match self.unpack.push(bytes) {
+                Ok(()) => return Ok(bytes.len()),
+                Err(error) => SinkFailure::Unpack(error),
+            }
+        };
+        self.failure = Some(failure);
+        Err(io::Error::other("the layer was refused"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Zstd {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut input = InBuffer::around(bytes);
+        loop {
+            let mut output = OutBuffer::around(&mut self.buffer);
+            let before = input.pos();
+            let hint = self.raw.run(&mut input, &mut output)?;
+            let made = output.pos();
+            let full = made == self.buffer.len();
+            if input.pos() > before || made > 0 {
+                self.whole = hint == 0;
+            }
+            self.sink.write_all(&self.buffer[..made])?;
+            if input.pos() == bytes.len() && !full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Store {
+    /// The layer of this diff id, held against the collector, if it is there.
+    pub fn find_layer(&self, diff_id: &Digest) -> Result<Option<Layer>, MetadataError> {
+        let tables = self.tables();
+        let Some((size_bytes, forms)) = tables.find_layer(diff_id)? else {
+            return Ok(None);
+        };
+        let Some(blob) = forms.into_iter().next() else {
+            return Ok(None);
+        };
+        Ok(Some(Layer {
+            diff_id: diff_id.clone(),
+            size_bytes,
+            blob,
+            _pin: Pin::new(self.inner(), diff_id),
+        }))
+    }
+
+    /// The layer that came as this blob, held against the collector, if it is there.
+    pub fn find_layer_of_blob(&self, blob: &Digest) -> Result<Option<Layer>, MetadataError> {
+        let tables = self.tables();
+        let Some(diff_id) = tables.find_layer_of_blob(blob)? else {
+            return Ok(None);
+        };
+        let Some((size_bytes, forms)) = tables.find_layer(&diff_id)? else {
+            return Ok(None);
+        };
+        let Some(blob) = forms.into_iter().find(|form| form.digest == *blob) else {
+            return Ok(None);
+        };
+        let _pin = Pin::new(self.inner(), &diff_id);
+        Ok(Some(Layer {
+            diff_id,
+            size_bytes,
+            blob,
+            _pin,
+        }))
+    }
+
+    /// Begins a layer: its bytes as they come (gzip, zstd or plain, told by their magic), verified
+    /// against what is given.
+    pub fn receive_layer(
+        &self,
+        blob: Option<&Digest>,
+        size: Option<u64>,
+        diff_id: Option<&Digest>,
+    ) -> Result<LayerIngest, ReceiveError> {
+        let expected = Expected {
+            blob: blob.cloned(),
+            size,
+            diff_id: diff_id.cloned(),
+        };
+        let (staged, file) = Staged::file(self.blobs().ingest_directory()).map_err(|source| {
+            ReceiveError::Write {
+                layer: expected.name(),
+                source,
+            }
+        })?;
+        Ok(LayerIngest {
+            inner: Arc::clone(self.inner()),
+            hasher: Hasher::new(blob.map_or(Algorithm::Sha256, Digest::algorithm)),
+            expected,
+            staged,
+            file,
+            received: 0,
+            decoder: Decoder::Undecided(Vec::new()),
+            failed: false,
+        })
     }
 }
 
 impl LayerIngest {
     /// Bytes taken so far.
     pub fn received_bytes(&self) -> u64 {
-        todo!()
+        self.received
     }
 
-    /// Verifies everything and makes the layer visible and durable. The error of a failed write is
-    /// told here again with its full reason.
-    pub fn commit(self) -> Result<Layer, ReceiveError> {
-        todo!()
+    /// Takes the next bytes.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        let taken = self.take(bytes);
+        self.failed |= taken.is_err();
+        taken
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        self.received += bytes.len() as u64;
+        if let Some(expected) = self.expected.size
+            && self.received > expected
+        {
+            let layer = self.expected.name();
+            return Err(ReceiveError::Size {
+                layer,
+                expected,
+                actual: self.received,
+            });
+        }
+        self.hasher.update(bytes);
+        self.file
+            .write_all(bytes)
+            .map_err(|source| ReceiveError::Write {
+                layer: self.expected.name(),
+                source,
+            })?;
+        if let Decoder::Undecided(head) = &mut self.decoder {
+            if head.len() + bytes.len() < MAGIC_BYTES {
+                head.extend_from_slice(bytes);
+                return Ok(());
+            }
+            let earlier = std::mem::take(head);
+            let mut magic = earlier.clone();
+            magic.extend_from_slice(&bytes[..bytes.len().min(MAGIC_BYTES)]);
+            self.decide(&magic)?;
+            self.decode(&earlier)?;
+        }
+        self.decode(bytes)
+    }
+
+    fn decide(&mut self, head: &[u8]) -> Result<(), ReceiveError> {
+        let form = Form::of(head);
+        let write = |source| ReceiveError::Write {
+            layer: self.expected.name(),
+            source,
+        };
+        let wanted = self
+            .expected
+            .diff_id
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let received_as = self
+            .expected
+            .blob
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let same = form == Form::Plain && wanted == received_as;
+        let sink = Sink {
+            unpack: self.inner.layers.begin(same).map_err(write)?,
+            hasher: (!same).then(|| Hasher::new(wanted)),
+            passed: 0,
+            allowed: 0,
+            failure: None,
+        };
+        self.decoder = match form {
+            Form::Plain => Decoder::Plain(Box::new(sink)),
+            Form::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(sink))),
+            Form::Zstd => Decoder::Zstd(Box::new(Zstd {
+                raw: ZstdDecoder::new().map_err(write)?,
+                sink,
+                buffer: vec![0; 128 << 10],
+                whole: true,
+            })),
+        };
+        Ok(())
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+        let allowed = BOMB_FLOOR_BYTES.max(self.received.saturating_mul(BOMB_RATIO));
+        let (outcome, sink) = match &mut self.decoder {
+            Decoder::Undecided(_) => return Ok(()),
+            Decoder::Plain(sink) => {
+                sink.allowed = u64::MAX;
+                (sink.write_all(bytes), &mut **sink)
+            }
+            Decoder::Gzip(decoder) => {
+                decoder.get_mut().allowed = allowed;
+                (decoder.write_all(bytes), decoder.get_mut())
+            }
+            Decoder::Zstd(decoder) => {
+                decoder.sink.allowed = allowed;
+                (decoder.write_all(bytes), &mut decoder.sink)
+            }
+        };
+        outcome.map_err(|source| refusal(&self.expected, source, sink.failure.take()))
+    }
+
+    /// Verifies everything and makes the layer visible and durable.
+    pub fn commit(mut self) -> Result<Layer, ReceiveError> {
+        let layer = self.expected.name();
+        if self.failed {
+            // A caller that went on after a refusal is told so again, though in fewer words.
+            let reason = "it was refused before".to_owned();
+            return Err(ReceiveError::Malformed { layer, reason });
+        }
+        if let Some(expected) = self.expected.size
+            && self.received != expected
+        {
+            return Err(ReceiveError::Size {
+                layer,
+                expected,
+                actual: self.received,
+            });
+        }
+        if let Decoder::Undecided(head) = &mut self.decoder {
+            let head = std::mem::take(head);
+            self.decide(&head)?;
+            self.decode(&head)?;
+        }
+        let Self {
+            inner,
+            expected,
+            staged,
+            file,
+            hasher,
+            received,
+            decoder,
+            ..
+        } = self;
+        // What came is judged before what it unpacks to: a damaged download is the likelier story.
+        let digest = hasher.finish();
+        if let Some(promised) = &expected.blob
+            && *promised != digest
+        {
+            return Err(ReceiveError::Digest {
+                expected: promised.clone(),
+                actual: digest,
+            });
+        }
+        let (form, sink) = finish(decoder, &expected)?;
+        let diff_id = match sink.hasher {
+            Some(hasher) => hasher.finish(),
+            None => digest.clone(),
+        };
+        if let Some(promised) = &expected.diff_id
+            && *promised != diff_id
+        {
+            return Err(ReceiveError::DiffId {
+                layer,
+                expected: promised.clone(),
+                actual: diff_id,
+            });
+        }
+        let unpacked = sink
+            .unpack
+            .finish()
+            .map_err(|error| unsound(&expected, error))?;
+        let write = |source| ReceiveError::Write {
+            layer: layer.clone(),
+            source,
+        };
+        file.sync_all().map_err(write)?;
+        let blob = LayerBlob {
+            digest,
+            size_bytes: received,
+            media_type: form.media_type(),
+        };
+        let size_bytes = unpacked.size_bytes;
+        // From here on the collector must not come between.
+        let mut tables = inner.tables();
+        inner.blobs.adopt(staged, &blob.digest).map_err(write)?;
+        if !inner.layers.has(&diff_id) {
+            inner.layers.keep(unpacked, &diff_id).map_err(write)?;
+        }
+        tables
+            .put_layer(&diff_id, size_bytes, &blob)
+            .map_err(|source| ReceiveError::Metadata {
+                layer: layer.clone(),
+                source,
+            })?;
+        let _pin = Pin::new(&inner, &diff_id);
+        Ok(Layer {
+            diff_id,
+            size_bytes,
+            blob,
+            _pin,
+        })
+    }
+}
+
+/// Ends decompression: a stream that stops in the middle is found here.
+fn finish(decoder: Decoder, expected: &Expected) -> Result<(Form, Sink), ReceiveError> {
+    let early = |source| ReceiveError::Decompress {
+        layer: expected.name(),
+        source,
+    };
+    match decoder {
+        Decoder::Undecided(_) => unreachable!("decided before"),
+        Decoder::Plain(sink) => Ok((Form::Plain, *sink)),
+        Decoder::Gzip(mut decoder) => {
+            if let Err(source) = decoder.try_finish() {
+                let failure = decoder.get_mut().failure.take();
+                return Err(refusal(expected, source, failure));
+            }
+            Ok((Form::Gzip, decoder.finish().map_err(early)?))
+        }
+        Decoder::Zstd(decoder) if decoder.whole => Ok((Form::Zstd, decoder.sink)),
+        Decoder::Zstd(_) => Err(early(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+fn refusal(expected: &Expected, source: io::Error, failure: Option<SinkFailure>) -> ReceiveError {
+    match failure {
+        Some(SinkFailure::Bomb(limit)) => ReceiveError::Bomb {
+            layer: expected.name(),
+            limit,
+        },
+        Some(SinkFailure::Unpack(error)) => unsound(expected, error),
+        None => ReceiveError::Decompress {
+            layer: expected.name(),
+            source,
+        },
+    }
+}
+
+fn unsound(expected: &Expected, error: UnpackError) -> ReceiveError {
+    let layer = expected.name();
+    match error {
+        UnpackError::Malformed(reason) => ReceiveError::Malformed { layer, reason },
+        UnpackError::Io { what, path, source } => ReceiveError::Unpack {
+            layer,
+            what,
+            path,
+            source,
+        },
     }
 }
 
 impl Write for LayerIngest {
-    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        todo!()
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.receive(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -36,16 +36,22 @@
 //! | `layers` | one pass over a layer's bytes; [`LayerIngest`] |
 //! | `images` | lookup, names, removal by Docker's rules |
 //! | `archive` | load, import and save of whole images |
-//! | `snapshots` | the [`Snapshots`](snapshots::Snapshots) trait, its drivers, writable layers |
+//! | [`changes`] | Dockerfile instructions of import and commit |
+//! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
 //! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
 
 mod archive;
 mod blobs;
+pub mod changes;
+mod files;
+mod hash;
 mod images;
 mod layers;
 pub mod limits;
-pub mod snapshots;
+mod metadata;
+mod snapshots;
 mod store;
+mod tree;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError};
 pub use blobs::{Ingest, IngestError};
@@ -53,5 +59,6 @@ pub use images::{
     Document, FindError, Image, NewImage, PutError, RemoveError, Removed, TagError, User,
 };
 pub use layers::{Layer, LayerBlob, LayerIngest, ReceiveError};
-pub use snapshots::{Driver, Mounts, SnapshotError};
-pub use store::{MetadataError, OpenError, Options, Store, Usage};
+pub use metadata::MetadataError;
+pub use snapshots::{Driver, Mounts, ParseDriverError, SnapshotError};
+pub use store::{OpenError, Options, Store, Usage, UsageError};

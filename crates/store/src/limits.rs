@@ -8,6 +8,8 @@ pub const CONFIG_BYTES: u64 = 8 << 20;
 pub const LAYERS: usize = 500;
 /// Images in one archive.
 pub const ARCHIVE_IMAGES: usize = 1000;
+/// Bytes of all documents in one archive.
+pub const ARCHIVE_DOCUMENT_BYTES: u64 = 64 << 20;
 /// Entries of an archive that are neither configuration nor layer.
 pub const ARCHIVE_ENTRIES: usize = 100_000;
 /// Entries of one layer.

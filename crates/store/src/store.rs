@@ -1,16 +1,23 @@
 //! The store itself: opened once for each data root, shared by all threads.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use vocab::{ContainerId, Digest, Failure, Kind, Reference};
+use vocab::{Digest, Failure, Kind};
 
-use crate::{
-    Driver, FindError, Image, Import, ImportError, Ingest, IngestError, Layer, LayerIngest,
-    LoadError, Loaded, Mounts, NewImage, Progress, PutError, ReceiveError, RemoveError, Removed,
-    SaveError, SnapshotError, TagError, User,
-};
+use crate::blobs::{Blobs, Ingest, IngestError};
+use crate::files;
+use crate::layers::{Pins, ReceiveError};
+use crate::metadata::{self, MetadataError, Tables, TablesError};
+use crate::snapshots::{self, Driver, Layers};
+
+/// Bytes moved at once from file to file.
+pub(crate) const COPY_BYTES: usize = 256 << 10;
 
 /// Choices at open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +28,27 @@ pub struct Options {
 
 /// Blobs, images, layers and snapshots under one data root.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    root: PathBuf,
+    driver: Driver,
+    pub(crate) blobs: Arc<Blobs>,
+    pub(crate) layers: Box<dyn Layers>,
+    /// Also what keeps the collector and commits apart.
+    tables: Mutex<Tables>,
+    pub(crate) pins: Pins,
+    /// Locked while this lives.
+    _lock: File,
+}
+
+impl Inner {
+    pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
+        // A panic in the middle of a transaction rolled it back.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What the store occupies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +61,27 @@ pub struct Usage {
     pub snapshots_bytes: u64,
 }
 
-/// The tables could not be read or written.
+/// Why the store could not be measured.
 #[derive(Debug, thiserror::Error)]
-#[error("image metadata")]
-pub struct MetadataError(#[from] rusqlite::Error);
+pub enum UsageError {
+    /// A directory of it.
+    #[error("measure `{path}`")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The tables.
+    #[error("measure the store")]
+    Metadata(#[source] MetadataError),
+}
+
+impl Failure for UsageError {
+    fn kind(&self) -> Kind {
+        Kind::Internal
+    }
+}
 
 /// Why the store did not open.
 #[derive(Debug, thiserror::Error)]
@@ -94,141 +138,276 @@ impl Failure for OpenError {
     }
 }
 
-#[expect(unused_variables, reason = "the interface comes first")]
+/// How long a layer that no image needs is kept for a pull to be taken up again.
+const ORPHAN_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Store {
     /// Opens the store at `root` (made if absent), with layer mounts under `run`, and deletes what
     /// an earlier process left unfinished.
     pub fn open(root: &Path, run: &Path, options: &Options) -> Result<Self, OpenError> {
-        todo!()
+        let file = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::File { what, path, source }
+        };
+        std::fs::create_dir_all(root).map_err(file("make directory", root))?;
+        // Whoever runs containers as another user still has to pass through.
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711))
+            .map_err(file("set the mode of", root))?;
+        let lock_path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(file("open", &lock_path))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| OpenError::Locked(root.to_owned()))?;
+        for (name, mode) in [
+            ("blobs", 0o700),
+            ("ingest", 0o700),
+            ("layers", 0o711),
+            ("snapshots", 0o711),
+            ("empty", 0o755),
+        ] {
+            let path = root.join(name);
+            files::make_directory(&path, mode).map_err(file("make directory", &path))?;
+        }
+        let blobs = Blobs::open(root).map_err(file("open", root))?;
+        let path = root.join("metadata.db");
+        let tables = Tables::open(&path).map_err(|error| match error {
+            TablesError::Version(found) => OpenError::Version {
+                path: path.clone(),
+                found,
+                known: metadata::FORMAT,
+            },
+            TablesError::Other(source) => OpenError::Metadata {
+                path: path.clone(),
+                source,
+            },
+        })?;
+        let (driver, layers) = snapshots::open(root, run, options.driver)?;
+        let store = Self(Arc::new(Inner {
+            root: root.to_owned(),
+            driver,
+            blobs: Arc::new(blobs),
+            layers,
+            tables: Mutex::new(tables),
+            pins: Pins::default(),
+            _lock: lock,
+        }));
+        store.check(&path)?;
+        Ok(store)
+    }
+
+    /// Makes tables and directories agree again after whatever ended the last process.
+    fn check(&self, path: &Path) -> Result<(), OpenError> {
+        let metadata = |source| OpenError::Metadata {
+            path: path.to_owned(),
+            source,
+        };
+        let file = |what, path: PathBuf| move |source| OpenError::File { what, path, source };
+        let tables = self.tables();
+        let recorded = tables.layers().map_err(metadata)?;
+        let mut known: HashSet<&str> = HashSet::new();
+        for (diff_id, _) in &recorded {
+            known.insert(diff_id.hex());
+        }
+        let layers = self.root().join("layers");
+        for hex in self.0.layers.list().map_err(file("list", layers.clone()))? {
+            if !known.contains(hex.as_str()) {
+                drop(
+                    self.0
+                        .layers
+                        .remove(&hex)
+                        .map_err(file("remove", layers.join(&hex)))?,
+                );
+            }
+        }
+        for (diff_id, _) in &recorded {
+            let forms = tables.find_layer(diff_id).map_err(metadata)?;
+            let has_blob = forms.is_some_and(|(_, forms)| {
+                forms
+                    .iter()
+                    .any(|form| self.blobs().path(&form.digest).exists())
+            });
+            if !has_blob && !self.0.layers.has(diff_id) {
+                tracing::warn!(layer = %diff_id, "is gone; images that need it have to be pulled again");
+                tables.remove_layer(diff_id).map_err(metadata)?;
+            }
+        }
+        let blobs = self.root().join("blobs");
+        for blob in self.blobs().list().map_err(file("list", blobs.clone()))? {
+            if !tables.is_blob_needed(&blob).map_err(metadata)? {
+                self.blobs()
+                    .remove(&blob)
+                    .map_err(file("remove", blobs.join(blob.hex())))?;
+            }
+        }
+        let owners: HashSet<String> = tables.snapshots().map_err(metadata)?.into_iter().collect();
+        let snapshots = self.root().join("snapshots");
+        for name in snapshots::names(&snapshots).map_err(file("list", snapshots.clone()))? {
+            if !owners.contains(&name) {
+                let path = snapshots.join(&name);
+                files::remove(&path).map_err(file("remove", path.clone()))?;
+            }
+        }
+        drop(tables);
+        let old = SystemTime::now()
+            .checked_sub(ORPHAN_KEEP)
+            .unwrap_or(SystemTime::UNIX_EPOCH);
+        let old: Vec<Digest> = recorded
+            .into_iter()
+            .filter_map(|(diff_id, made)| (made < old).then_some(diff_id))
+            .collect();
+        self.collect_layers(&old).map_err(metadata)?;
+        Ok(())
     }
 
     /// How layers become directories here.
     pub fn driver(&self) -> Driver {
-        todo!()
+        self.0.driver
     }
 
     /// The blob of this digest, open for reading, if it is there.
     pub fn find_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
-        todo!()
+        self.blobs().find(digest)
     }
 
-    /// Begins a blob. When it is there already, the bytes are verified and the old blob stays.
+    /// Begins a blob. When it is there already, the bytes are verified all the same. A blob that no
+    /// image comes to need is deleted when the store is opened next.
     pub fn ingest(&self, expected: &Digest, size: Option<u64>) -> Result<Ingest, IngestError> {
-        todo!()
+        Ingest::begin(Arc::clone(self.blobs()), expected, size)
     }
 
-    /// The layer of this diff id, held against the collector, if it is there.
-    pub fn find_layer(&self, diff_id: &Digest) -> Result<Option<Layer>, MetadataError> {
-        todo!()
-    }
-
-    /// Begins a layer: its bytes as they come (gzip, zstd or plain, told by their magic), verified
-    /// against what is given.
-    pub fn receive_layer(
-        &self,
-        blob: Option<&Digest>,
-        size: Option<u64>,
-        diff_id: Option<&Digest>,
-    ) -> Result<LayerIngest, ReceiveError> {
-        todo!()
-    }
-
-    /// Puts an image in, with its names; answers its id.
-    pub fn put_image(&self, image: NewImage) -> Result<Digest, PutError> {
-        todo!()
-    }
-
-    /// All images, newest first.
-    pub fn images(&self) -> Result<Vec<Image>, MetadataError> {
-        todo!()
-    }
-
-    /// The image of this id.
-    pub fn find_image_by_id(&self, id: &Digest) -> Result<Option<Image>, MetadataError> {
-        todo!()
-    }
-
-    /// The image that a user means: a name, `name@digest`, an id, or the beginning of one.
-    pub fn find_image(&self, typed: &str) -> Result<Image, FindError> {
-        todo!()
-    }
-
-    /// Lets `name` mean this image, whatever it meant before.
-    pub fn tag(&self, id: &Digest, name: &Reference) -> Result<(), TagError> {
-        todo!()
-    }
-
-    /// Removes a name or an image by Docker's rules; `users` tells which containers use an image.
-    pub fn remove_image(
-        &self,
-        typed: &str,
-        force: bool,
-        no_prune: bool,
-        users: &dyn Fn(&Digest) -> Vec<User>,
-    ) -> Result<Vec<Removed>, RemoveError> {
-        todo!()
-    }
-
-    /// Loads a `docker save` or OCI-layout archive, plain or compressed, from any reader.
-    pub fn load(
-        &self,
-        archive: &mut dyn Read,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<Loaded>, LoadError> {
-        todo!()
-    }
-
-    /// Makes an image of one layer from a root tar, plain or compressed.
-    pub fn import(
-        &self,
-        tar: &mut dyn Read,
-        import: &Import,
-        name: Option<&Reference>,
-    ) -> Result<Digest, ImportError> {
-        todo!()
-    }
-
-    /// Writes the named images as one archive that is both a `docker save` one and an OCI layout.
-    pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<(), SaveError> {
-        todo!()
-    }
-
-    /// Gives `owner` a writable layer on top of an image.
-    pub fn create_snapshot(
-        &self,
-        owner: &ContainerId,
-        image: &Digest,
-    ) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// What the root of `owner` is mounted from; mounts layers that are not mounted yet.
-    pub fn mount_snapshot(&self, owner: &ContainerId) -> Result<Mounts, SnapshotError> {
-        todo!()
-    }
-
-    /// Says that the root of `owner` is no longer mounted. Doing it twice does no harm.
-    pub fn release_snapshot(&self, owner: &ContainerId) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// Deletes the writable layer of `owner`, if there is one.
-    pub fn remove_snapshot(&self, owner: &ContainerId) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// Bytes that `owner` has written.
-    pub fn snapshot_bytes(&self, owner: &ContainerId) -> Result<u64, SnapshotError> {
-        todo!()
-    }
-
-    /// Deletes layers and blobs that nothing needs; answers the bytes that came free.
+    /// Deletes all layers that nothing needs; answers the bytes that came free.
     pub fn collect(&self) -> Result<u64, MetadataError> {
-        todo!()
+        let all: Vec<Digest> = self
+            .tables()
+            .layers()?
+            .into_iter()
+            .map(|(diff_id, _)| diff_id)
+            .collect();
+        Ok(self.collect_layers(&all)?.1)
     }
 
     /// What the store occupies.
-    pub fn usage(&self) -> Result<Usage, MetadataError> {
-        todo!()
+    pub fn usage(&self) -> Result<Usage, UsageError> {
+        let layers_bytes = self.tables().layers_bytes().map_err(UsageError::Metadata)?;
+        let measure = |path: PathBuf| {
+            files::tree_bytes(&path).map_err(|source| UsageError::File { path, source })
+        };
+        let blobs_bytes = measure(self.root().join("blobs"))?;
+        let snapshots_bytes = measure(self.root().join("snapshots"))?;
+        Ok(Usage {
+            layers_bytes,
+            blobs_bytes,
+            snapshots_bytes,
+        })
+    }
+
+    /// Deletes those of `candidates` that no image, snapshot or [`Layer`](crate::Layer) needs, with
+    /// their blobs; answers which went and the bytes that came free.
+    pub(crate) fn collect_layers(
+        &self,
+        candidates: &[Digest],
+    ) -> Result<(Vec<Digest>, u64), MetadataError> {
+        let mut gone = Vec::new();
+        let mut freed = 0;
+        let mut doomed = Vec::new();
+        let tables = self.tables();
+        for diff_id in candidates {
+            if self.0.pins.is_held(diff_id) || tables.is_layer_needed(diff_id)? {
+                continue;
+            }
+            let Some((size_bytes, forms)) = tables.find_layer(diff_id)? else {
+                continue;
+            };
+            tables.remove_layer(diff_id)?;
+            freed += size_bytes;
+            // From here on only space is at stake; what stays behind goes at the next open.
+            match self.0.layers.remove(diff_id.hex()) {
+                Ok(staged) => doomed.extend(staged),
+                Err(error) => tracing::warn!(layer = %diff_id, %error, "not removed yet"),
+            }
+            for form in forms {
+                freed += self.collect_blob(&tables, &form.digest)?;
+            }
+            gone.push(diff_id.clone());
+        }
+        drop(tables);
+        drop(doomed);
+        Ok((gone, freed))
+    }
+
+    /// Deletes a blob that no row needs.
+    pub(crate) fn collect_blob(
+        &self,
+        tables: &Tables,
+        blob: &Digest,
+    ) -> Result<u64, MetadataError> {
+        if tables.is_blob_needed(blob)? {
+            return Ok(0);
+        }
+        Ok(self.blobs().remove(blob).unwrap_or_else(|error| {
+            tracing::warn!(%blob, %error, "not removed yet");
+            0
+        }))
+    }
+
+    /// Makes a layer again in this driver's form, after a change of driver or a loss.
+    pub(crate) fn rebuild_layer(&self, diff_id: &Digest) -> Result<(), ReceiveError> {
+        let layer = || diff_id.to_string();
+        let forms = self
+            .tables()
+            .find_layer(diff_id)
+            .map_err(|source| ReceiveError::Metadata {
+                layer: layer(),
+                source,
+            })?
+            .map(|(_, forms)| forms)
+            .unwrap_or_default();
+        let read = |source| ReceiveError::Write {
+            layer: layer(),
+            source,
+        };
+        for form in forms {
+            let Some(mut blob) = self.find_blob(&form.digest).map_err(read)? else {
+                continue;
+            };
+            let mut ingest =
+                self.receive_layer(Some(&form.digest), Some(form.size_bytes), Some(diff_id))?;
+            let mut buffer = vec![0; COPY_BYTES];
+            loop {
+                match blob.read(&mut buffer).map_err(read)? {
+                    0 => break,
+                    count => ingest.receive(&buffer[..count])?,
+                }
+            }
+            return ingest.commit().map(drop);
+        }
+        Err(read(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no blob of it is left",
+        )))
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.tables()
+    }
+
+    pub(crate) fn blobs(&self) -> &Arc<Blobs> {
+        &self.0.blobs
+    }
+
+    pub(crate) fn layers(&self) -> &dyn Layers {
+        &*self.0.layers
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.0.root
     }
 }

@@ -1,11 +1,81 @@
 //! Layers as directories, and the writable layer of each container.
+//!
+//! [`Layers`] is what a driver owes; the one suite that all drivers pass is `suite`. A driver knows
+//! nothing of images, names or tables: it is shown a tar, answers something staged, and is told
+//! when to keep it. Writable layers are the same for all drivers: two directories for overlayfs.
 
 use std::fmt;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use vocab::{ContainerId, Digest, Failure, Kind};
+
+use crate::files::{self, Staged};
+use crate::store::{OpenError, Store};
+use crate::tree::UnpackError;
+
+pub(crate) mod overlay;
+
+/// How one driver keeps layers and makes directories of them.
+pub(crate) trait Layers: fmt::Debug + Send + Sync {
+    /// Begins a layer. `kept` says that its plain tar will be a blob, so no second copy is needed.
+    fn begin(&self, kept: bool) -> io::Result<Box<dyn Unpack>>;
+    /// Makes a finished layer visible.
+    fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()>;
+    /// The layers that are there, by the digits of their diff id.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Whether a layer is there.
+    fn has(&self, diff_id: &Digest) -> bool;
+    /// The directory of a layer, mounted if that is what it takes. Doing it twice does no harm.
+    fn mount(&self, diff_id: &Digest) -> io::Result<PathBuf>;
+    /// Takes a layer away at once, its mount included; dropping the answer frees its bytes, which
+    /// may take a while. One that is not there is fine.
+    fn remove(&self, hex: &str) -> io::Result<Vec<Staged>>;
+}
+
+/// A layer being taken in: its plain tar, in any portions. Dropping it abandons it.
+pub(crate) trait Unpack: Send {
+    /// Takes the next bytes.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), UnpackError>;
+    /// The tar has ended; what came of it is durable when this returns.
+    fn finish(self: Box<Self>) -> Result<Unpacked, UnpackError>;
+}
+
+/// What a driver made of a tar.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) staged: Staged,
+    /// Bytes of the files in it.
+    pub(crate) size_bytes: u64,
+}
+
+/// Opens the driver that was asked for, or the best that works here.
+pub(crate) fn open(
+    root: &Path,
+    _run: &Path,
+    wanted: Option<Driver>,
+) -> Result<(Driver, Box<dyn Layers>), OpenError> {
+    let driver = wanted.unwrap_or(Driver::Overlay);
+    let failed = |source| OpenError::Driver { driver, source };
+    match driver {
+        Driver::Overlay => Ok((
+            driver,
+            Box::new(overlay::Overlay::open(root).map_err(failed)?),
+        )),
+        Driver::Erofs => Err(failed(io::ErrorKind::Unsupported.into())),
+    }
+}
+
+/// The names in a directory that could be digests.
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        found.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(found)
+}
 
 /// How layers become directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +150,14 @@ pub enum SnapshotError {
         /// What the system said.
         source: io::Error,
     },
+    /// A layer is not there in this driver's form and cannot be made from its blob.
+    #[error("make layer {layer} again from its blob")]
+    Rebuild {
+        /// Which layer.
+        layer: Digest,
+        /// Cause.
+        source: crate::ReceiveError,
+    },
     /// A file or directory of the snapshot.
     #[error("{what} `{path}`")]
     File {
@@ -105,7 +183,155 @@ impl Failure for SnapshotError {
         match self {
             Self::NoImage(_) | Self::NotFound(_) => Kind::NotFound,
             Self::Exists(_) => Kind::Conflict,
-            Self::Mount { .. } | Self::File { .. } | Self::Metadata { .. } => Kind::Internal,
+            Self::Mount { .. }
+            | Self::Rebuild { .. }
+            | Self::File { .. }
+            | Self::Metadata { .. } => Kind::Internal,
         }
+    }
+}
+
+impl Store {
+    /// Gives `owner` a writable layer on top of an image.
+    pub fn create_snapshot(
+        &self,
+        owner: &ContainerId,
+        image: &Digest,
+    ) -> Result<(), SnapshotError> {
+        let metadata = |source| SnapshotError::Metadata {
+            owner: *owner,
+            source,
+        };
+        // Recorded first: a directory without a record is debris, a record without a directory
+        // is a snapshot in which nothing was written yet.
+        let mut tables = self.tables();
+        if tables.has_snapshot(owner).map_err(metadata)? {
+            return Err(SnapshotError::Exists(*owner));
+        }
+        if !tables.has_image(image).map_err(metadata)? {
+            return Err(SnapshotError::NoImage(image.clone()));
+        }
+        tables.create_snapshot(owner, image).map_err(metadata)?;
+        drop(tables);
+        let made = self.make_snapshot_directories(owner).map(drop);
+        if made.is_err() {
+            // The first failure is the one to tell.
+            let _ = self.remove_snapshot(owner);
+        }
+        made
+    }
+
+    /// What the root of `owner` is mounted from; mounts layers that are not mounted yet.
+    pub fn mount_snapshot(&self, owner: &ContainerId) -> Result<Mounts, SnapshotError> {
+        let layers = self
+            .tables()
+            .snapshot_layers(owner)
+            .map_err(|source| SnapshotError::Metadata {
+                owner: *owner,
+                source,
+            })?
+            .ok_or(SnapshotError::NotFound(*owner))?;
+        let (upper, work) = self.make_snapshot_directories(owner)?;
+        let mut lower = Vec::with_capacity(layers.len().max(1));
+        for layer in layers.into_iter().rev() {
+            if !self.layers().has(&layer) {
+                self.rebuild_layer(&layer)
+                    .map_err(|source| SnapshotError::Rebuild {
+                        layer: layer.clone(),
+                        source,
+                    })?;
+            }
+            match self.layers().mount(&layer) {
+                Ok(path) => lower.push(path),
+                Err(source) => return Err(SnapshotError::Mount { layer, source }),
+            }
+        }
+        if lower.is_empty() {
+            lower.push(self.root().join("empty"));
+        }
+        Ok(Mounts { lower, upper, work })
+    }
+
+    /// Says that the root of `owner` is no longer mounted. Doing it twice does no harm.
+    pub fn release_snapshot(&self, owner: &ContainerId) -> Result<(), SnapshotError> {
+        // Layer mounts are shared and cheap; they stay until the layer goes. What overlayfs left
+        // in its scratch space does not.
+        let work = self.snapshot_directory(owner).join("work/work");
+        files::remove(&work).map_err(|source| SnapshotError::File {
+            what: "clear",
+            path: work,
+            source,
+        })
+    }
+
+    /// Deletes the writable layer of `owner`, if there is one.
+    pub fn remove_snapshot(&self, owner: &ContainerId) -> Result<(), SnapshotError> {
+        let path = self.snapshot_directory(owner);
+        let doomed = match Staged::doomed(self.blobs().ingest_directory(), &path) {
+            Ok(doomed) => Some(doomed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(SnapshotError::File {
+                    what: "remove",
+                    path,
+                    source,
+                });
+            }
+        };
+        let forgotten =
+            self.tables()
+                .remove_snapshot(owner)
+                .map_err(|source| SnapshotError::Metadata {
+                    owner: *owner,
+                    source,
+                });
+        drop(doomed);
+        let orphans = forgotten?;
+        self.collect_layers(&orphans)
+            .map_err(|source| SnapshotError::Metadata {
+                owner: *owner,
+                source,
+            })?;
+        Ok(())
+    }
+
+    /// Bytes that `owner` has written.
+    pub fn snapshot_bytes(&self, owner: &ContainerId) -> Result<u64, SnapshotError> {
+        let path = self.snapshot_directory(owner).join("upper");
+        match files::tree_bytes(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SnapshotError::NotFound(*owner))
+            }
+            other => other.map_err(|source| SnapshotError::File {
+                what: "measure",
+                path,
+                source,
+            }),
+        }
+    }
+
+    fn snapshot_directory(&self, owner: &ContainerId) -> PathBuf {
+        self.root().join("snapshots").join(owner.to_string())
+    }
+
+    fn make_snapshot_directories(
+        &self,
+        owner: &ContainerId,
+    ) -> Result<(PathBuf, PathBuf), SnapshotError> {
+        let directory = self.snapshot_directory(owner);
+        let make = |path: PathBuf, mode| match files::make_directory(&path, mode) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(SnapshotError::File {
+                what: "make directory",
+                path,
+                source,
+            }),
+        };
+        let directory = make(directory, 0o710)?;
+        // The upper directory's own owner and mode are those of the container's root.
+        Ok((
+            make(directory.join("upper"), 0o755)?,
+            make(directory.join("work"), 0o711)?,
+        ))
     }
 }

@@ -1,0 +1,138 @@
+//! Files and directories that appear whole or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file or directory under `ingest/` that is deleted when dropped, unless it was kept.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Staged {
+    /// A new file, open for reading and writing.
+    pub(crate) fn file(ingest: &Path) -> io::Result<(Self, File)> {
+        let path = ingest.join(random_name());
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok((Self { path, kept: false }, file))
+    }
+
+    /// A new directory.
+    pub(crate) fn directory(ingest: &Path) -> io::Result<Self> {
+        let path = ingest.join(random_name());
+        fs::create_dir(&path)?;
+        Ok(Self { path, kept: false })
+    }
+
+    /// Something that is moved here to be deleted, so that it vanishes from its place at once.
+    pub(crate) fn doomed(ingest: &Path, victim: &Path) -> io::Result<Self> {
+        let path = ingest.join(random_name());
+        fs::rename(victim, &path)?;
+        Ok(Self { path, kept: false })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it to where it belongs; the caller has made its content durable.
+    pub(crate) fn keep(mut self, destination: &Path) -> io::Result<()> {
+        fs::rename(&self.path, destination)?;
+        self.kept = true;
+        sync_directory(destination.parent().unwrap_or(Path::new("/")))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = remove(&self.path)
+        {
+            // The next open tries again.
+            tracing::warn!(path = %self.path.display(), %error, "left behind");
+        }
+    }
+}
+
+/// Deletes a file or a whole directory; what is not there is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes one directory of exactly this mode; one that is there already stays as it is.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, PermissionsExt::from_mode(mode)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn random_name() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel's random source is always there");
+    hex::encode(bytes)
+}
+
+/// Bytes of the files beneath a directory that containers may be changing; what vanishes meanwhile
+/// is not counted, symbolic links are never followed.
+pub(crate) fn tree_bytes(root: &Path) -> io::Result<u64> {
+    use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut linked = std::collections::HashSet::new();
+    let mut total = 0;
+    let mut open = vec![Dir::new(openat(
+        rustix::fs::CWD,
+        root,
+        flags,
+        Mode::empty(),
+    )?)?];
+    while let Some(directory) = open.last_mut() {
+        let Some(entry) = directory.read() else {
+            open.pop();
+            continue;
+        };
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let at = directory.fd()?;
+        let Ok(found) = statat(at, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => {
+                if let Ok(below) = openat(at, entry.file_name(), flags, Mode::empty()) {
+                    let below = Dir::new(below)?;
+                    open.push(below);
+                }
+            }
+            FileType::RegularFile if found.st_nlink == 1 || linked.insert(found.st_ino) => {
+                total += u64::try_from(found.st_size).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    Ok(total)
+}

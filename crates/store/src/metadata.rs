@@ -1,0 +1,525 @@
+//! The tables: which bytes make an image, what it is called, which layers a snapshot stands on.
+//!
+//! ```text
+//! images(id, tagged)                         id: digest of the configuration
+//! image_layers(image, position, diff_id, blob, size, media_type)   lowest layer at position 0
+//! documents(image, digest, media_type, size, kind)   kind: 'manifest' or 'index'
+//! names(name, image)                         name: repository:tag or repository@digest, in full
+//! layers(diff_id, size, made)                a layer that is there; size: bytes of its files
+//! layer_blobs(diff_id, blob, size, media_type)       the forms in which it came
+//! snapshots(owner, image, made)
+//! snapshot_layers(owner, position, diff_id)  outlives the image's row
+//! ```
+//!
+//! Times are nanoseconds since 1970. Nothing here touches files; the callers move files first and
+//! record them second, so that a record never promises what is not there.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use vocab::{ContainerId, Digest, Reference};
+
+use crate::layers::LayerBlob;
+
+/// The tables could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("image metadata")]
+pub struct MetadataError(#[from] rusqlite::Error);
+
+/// The format that this code writes (`PRAGMA user_version`).
+pub(crate) const FORMAT: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE images(id TEXT PRIMARY KEY, tagged INTEGER) STRICT, WITHOUT ROWID;
+    CREATE TABLE image_layers(
+        image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        diff_id TEXT NOT NULL,
+        blob TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        PRIMARY KEY(image, position)) STRICT, WITHOUT ROWID;
+    CREATE INDEX image_layers_by_diff ON image_layers(diff_id);
+    CREATE TABLE documents(
+        image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+        digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        PRIMARY KEY(image, digest)) STRICT, WITHOUT ROWID;
+    CREATE INDEX documents_by_digest ON documents(digest);
+    CREATE TABLE names(
+        name TEXT PRIMARY KEY,
+        image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE) STRICT, WITHOUT ROWID;
+    CREATE INDEX names_by_image ON names(image);
+    CREATE TABLE layers(diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL, made INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE layer_blobs(
+        diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE,
+        blob TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        PRIMARY KEY(diff_id, blob)) STRICT, WITHOUT ROWID;
+    CREATE INDEX layer_blobs_by_blob ON layer_blobs(blob);
+    CREATE TABLE snapshots(owner TEXT PRIMARY KEY, image TEXT NOT NULL, made INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE snapshot_layers(
+        owner TEXT NOT NULL REFERENCES snapshots(owner) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        diff_id TEXT NOT NULL,
+        PRIMARY KEY(owner, position)) STRICT, WITHOUT ROWID;
+    CREATE INDEX snapshot_layers_by_diff ON snapshot_layers(diff_id);
+";
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Tables(Connection);
+
+/// What the tables know of an image.
+#[derive(Debug)]
+pub(crate) struct ImageRow {
+    pub(crate) id: Digest,
+    pub(crate) tagged: Option<SystemTime>,
+    pub(crate) size_bytes: u64,
+    pub(crate) layers: Vec<LayerBlob>,
+    pub(crate) names: Vec<Reference>,
+    pub(crate) manifest: Option<DocumentRow>,
+}
+
+/// A manifest or index.
+#[derive(Clone, Debug)]
+pub(crate) struct DocumentRow {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) size_bytes: u64,
+}
+
+/// An image being put in.
+pub(crate) struct NewRow<'a> {
+    pub(crate) id: &'a Digest,
+    pub(crate) layers: &'a [(Digest, LayerBlob)],
+    pub(crate) manifest: Option<DocumentRow>,
+    pub(crate) index: Option<DocumentRow>,
+    pub(crate) names: &'a [Reference],
+}
+
+/// Why the tables did not open.
+pub(crate) enum TablesError {
+    Version(i64),
+    Other(MetadataError),
+}
+
+impl<E: Into<MetadataError>> From<E> for TablesError {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+type Result<T> = std::result::Result<T, MetadataError>;
+
+impl Tables {
+    pub(crate) fn open(path: &Path) -> std::result::Result<Self, TablesError> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // An image or a tag that was acknowledged survives a power cut.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match found {
+            FORMAT => {}
+            0 => {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", FORMAT)?;
+                transaction.commit()?;
+            }
+            later => return Err(TablesError::Version(later)),
+        }
+        Ok(Self(connection))
+    }
+
+    // Layers.
+
+    /// Size and distributed forms of a layer; the form named `blob` first.
+    pub(crate) fn find_layer(&self, diff_id: &Digest) -> Result<Option<(u64, Vec<LayerBlob>)>> {
+        let size: Option<i64> = self
+            .0
+            .prepare_cached("SELECT size FROM layers WHERE diff_id = ?1")?
+            .query_row([diff_id.to_string()], |row| row.get(0))
+            .optional()?;
+        let Some(size) = size else { return Ok(None) };
+        let mut forms = self.0.prepare_cached(
+            "SELECT blob, size, media_type FROM layer_blobs WHERE diff_id = ?1 ORDER BY size, blob",
+        )?;
+        let forms = forms
+            .query_map([diff_id.to_string()], |row| {
+                Ok(LayerBlob {
+                    digest: digest(row, 0)?,
+                    size_bytes: bytes(row, 1)?,
+                    media_type: row.get(2)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Some((size.cast_unsigned(), forms)))
+    }
+
+    /// The layer that a blob unpacks to.
+    pub(crate) fn find_layer_of_blob(&self, blob: &Digest) -> Result<Option<Digest>> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT diff_id FROM layer_blobs WHERE blob = ?1")?
+            .query_row([blob.to_string()], |row| digest(row, 0))
+            .optional()?)
+    }
+
+    pub(crate) fn put_layer(
+        &mut self,
+        diff_id: &Digest,
+        size_bytes: u64,
+        blob: &LayerBlob,
+    ) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO layers VALUES (?1, ?2, ?3)")?
+            .execute(params![
+                diff_id.to_string(),
+                size_bytes.cast_signed(),
+                now()
+            ])?;
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO layer_blobs VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                diff_id.to_string(),
+                blob.digest.to_string(),
+                blob.size_bytes.cast_signed(),
+                blob.media_type
+            ])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Every layer, and when it came.
+    pub(crate) fn layers(&self) -> Result<Vec<(Digest, SystemTime)>> {
+        let mut statement = self.0.prepare_cached("SELECT diff_id, made FROM layers")?;
+        let layers = statement.query_map([], |row| Ok((digest(row, 0)?, moment(row.get(1)?))))?;
+        Ok(layers.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Bytes of the files in all layers.
+    pub(crate) fn layers_bytes(&self) -> Result<u64> {
+        let sum = "SELECT coalesce(sum(size), 0) FROM layers";
+        Ok(self.0.query_row(sum, [], |row| bytes(row, 0))?)
+    }
+
+    /// Whether an image or a snapshot stands on a layer.
+    pub(crate) fn is_layer_needed(&self, diff_id: &Digest) -> Result<bool> {
+        Ok(self
+            .0
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM image_layers WHERE diff_id = ?1)
+                     OR EXISTS(SELECT 1 FROM snapshot_layers WHERE diff_id = ?1)",
+            )?
+            .query_row([diff_id.to_string()], |row| row.get(0))?)
+    }
+
+    pub(crate) fn remove_layer(&self, diff_id: &Digest) -> Result<()> {
+        self.0
+            .prepare_cached("DELETE FROM layers WHERE diff_id = ?1")?
+            .execute([diff_id.to_string()])?;
+        Ok(())
+    }
+
+    /// Whether a row needs a blob.
+    pub(crate) fn is_blob_needed(&self, blob: &Digest) -> Result<bool> {
+        Ok(self
+            .0
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM layer_blobs WHERE blob = ?1)
+                     OR EXISTS(SELECT 1 FROM documents WHERE digest = ?1)
+                     OR EXISTS(SELECT 1 FROM images WHERE id = ?1)",
+            )?
+            .query_row([blob.to_string()], |row| row.get(0))?)
+    }
+
+    // Images.
+
+    pub(crate) fn has_image(&self, id: &Digest) -> Result<bool> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM images WHERE id = ?1)")?
+            .query_row([id.to_string()], |row| row.get(0))?)
+    }
+
+    pub(crate) fn put_image(&mut self, new: &NewRow<'_>) -> Result<()> {
+        let image = new.id.to_string();
+        let transaction = self.0.transaction()?;
+        let tagged = (!new.names.is_empty()).then(now);
+        transaction.execute(
+            "INSERT INTO images VALUES (?1, ?2)
+             ON CONFLICT(id) DO UPDATE SET tagged = coalesce(excluded.tagged, tagged)",
+            params![image, tagged],
+        )?;
+        let known: i64 = transaction.query_row(
+            "SELECT count(*) FROM image_layers WHERE image = ?1",
+            [&image],
+            |row| row.get(0),
+        )?;
+        // The forms of the layers belong to the manifest: a new one brings its own.
+        if known == 0 || new.manifest.is_some() {
+            transaction.execute("DELETE FROM image_layers WHERE image = ?1", [&image])?;
+            for (position, (diff_id, blob)) in (0_i64..).zip(new.layers) {
+                transaction.execute(
+                    "INSERT INTO image_layers VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        image,
+                        position,
+                        diff_id.to_string(),
+                        blob.digest.to_string(),
+                        blob.size_bytes.cast_signed(),
+                        blob.media_type
+                    ],
+                )?;
+            }
+        }
+        for (kind, document) in [("manifest", &new.manifest), ("index", &new.index)] {
+            let Some(document) = document else { continue };
+            // The last manifest is the one that fits the forms above.
+            transaction.execute(
+                "DELETE FROM documents WHERE image = ?1 AND kind = ?2 AND ?2 = 'manifest'",
+                params![image, kind],
+            )?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    image,
+                    document.digest.to_string(),
+                    document.media_type,
+                    document.size_bytes.cast_signed(),
+                    kind
+                ],
+            )?;
+        }
+        for name in new.names {
+            transaction.execute(
+                "INSERT OR REPLACE INTO names VALUES (?1, ?2)",
+                params![key(name), image],
+            )?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached("SELECT id FROM images")?;
+        Ok(statement
+            .query_map([], |row| digest(row, 0))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The images whose id begins so, at most two of them.
+    pub(crate) fn image_ids_with_prefix(&self, prefix: &str) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id FROM images WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2",
+        )?;
+        Ok(statement
+            .query_map([prefix], |row| digest(row, 0))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(crate) fn find_name(&self, name: &Reference) -> Result<Option<Digest>> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT image FROM names WHERE name = ?1")?
+            .query_row([key(name)], |row| digest(row, 0))
+            .optional()?)
+    }
+
+    pub(crate) fn names_of(&self, id: &Digest) -> Result<Vec<Reference>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
+        let names = statement
+            .query_map([id.to_string()], |row| row.get::<_, String>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    pub(crate) fn find_image(&self, id: &Digest) -> Result<Option<ImageRow>> {
+        let text = id.to_string();
+        let tagged: Option<Option<i64>> = self
+            .0
+            .prepare_cached("SELECT tagged FROM images WHERE id = ?1")?
+            .query_row([&text], |row| row.get(0))
+            .optional()?;
+        let Some(tagged) = tagged else {
+            return Ok(None);
+        };
+        let mut statement = self.0.prepare_cached(
+            "SELECT blob, size, media_type FROM image_layers WHERE image = ?1 ORDER BY position",
+        )?;
+        let layers = statement
+            .query_map([&text], |row| {
+                Ok(LayerBlob {
+                    digest: digest(row, 0)?,
+                    size_bytes: bytes(row, 1)?,
+                    media_type: row.get(2)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let size: i64 = self
+            .0
+            .prepare_cached(
+                "SELECT coalesce(sum(layers.size), 0) FROM image_layers
+                 JOIN layers USING (diff_id) WHERE image = ?1",
+            )?
+            .query_row([&text], |row| row.get(0))?;
+        let manifest = self
+            .0
+            .prepare_cached(
+                "SELECT digest, media_type, size FROM documents
+                 WHERE image = ?1 AND kind = 'manifest'",
+            )?
+            .query_row([&text], |row| {
+                Ok(DocumentRow {
+                    digest: digest(row, 0)?,
+                    media_type: row.get(1)?,
+                    size_bytes: bytes(row, 2)?,
+                })
+            })
+            .optional()?;
+        Ok(Some(ImageRow {
+            id: id.clone(),
+            tagged: tagged.map(moment),
+            size_bytes: size.cast_unsigned(),
+            layers,
+            names: self.names_of(id)?,
+            manifest,
+        }))
+    }
+
+    pub(crate) fn tag(&mut self, id: &Digest, name: &Reference) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO names VALUES (?1, ?2)",
+            params![key(name), id.to_string()],
+        )?;
+        transaction.execute(
+            "UPDATE images SET tagged = ?2 WHERE id = ?1",
+            params![id.to_string(), now()],
+        )?;
+        Ok(transaction.commit()?)
+    }
+
+    pub(crate) fn untag(&mut self, names: &[Reference]) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        for name in names {
+            transaction.execute("DELETE FROM names WHERE name = ?1", [key(name)])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Removes an image with its names; answers its layers, lowest first, and its documents.
+    pub(crate) fn remove_image(&mut self, id: &Digest) -> Result<(Vec<Digest>, Vec<Digest>)> {
+        let transaction = self.0.transaction()?;
+        let list = |sql: &str| -> Result<Vec<Digest>> {
+            let mut statement = transaction.prepare_cached(sql)?;
+            let found = statement.query_map([id.to_string()], |row| digest(row, 0))?;
+            Ok(found.collect::<rusqlite::Result<_>>()?)
+        };
+        let layers = list("SELECT diff_id FROM image_layers WHERE image = ?1 ORDER BY position")?;
+        let mut documents = list("SELECT digest FROM documents WHERE image = ?1")?;
+        documents.push(id.clone());
+        transaction.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
+        transaction.commit()?;
+        Ok((layers, documents))
+    }
+
+    // Snapshots.
+
+    pub(crate) fn has_snapshot(&self, owner: &ContainerId) -> Result<bool> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM snapshots WHERE owner = ?1)")?
+            .query_row([owner.to_string()], |row| row.get(0))?)
+    }
+
+    pub(crate) fn create_snapshot(&mut self, owner: &ContainerId, image: &Digest) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        transaction
+            .prepare_cached("INSERT INTO snapshots VALUES (?1, ?2, ?3)")?
+            .execute(params![owner.to_string(), image.to_string(), now()])?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO snapshot_layers
+                 SELECT ?1, position, diff_id FROM image_layers WHERE image = ?2",
+            )?
+            .execute(params![owner.to_string(), image.to_string()])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// The layers beneath a snapshot, lowest first.
+    pub(crate) fn snapshot_layers(&self, owner: &ContainerId) -> Result<Option<Vec<Digest>>> {
+        if !self.has_snapshot(owner)? {
+            return Ok(None);
+        }
+        let mut statement = self.0.prepare_cached(
+            "SELECT diff_id FROM snapshot_layers WHERE owner = ?1 ORDER BY position",
+        )?;
+        let layers = statement
+            .query_map([owner.to_string()], |row| digest(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Some(layers))
+    }
+
+    /// Forgets a snapshot; answers the layers it stood on.
+    pub(crate) fn remove_snapshot(&mut self, owner: &ContainerId) -> Result<Vec<Digest>> {
+        let layers = self.snapshot_layers(owner)?.unwrap_or_default();
+        self.0
+            .prepare_cached("DELETE FROM snapshots WHERE owner = ?1")?
+            .execute([owner.to_string()])?;
+        Ok(layers)
+    }
+
+    pub(crate) fn snapshots(&self) -> Result<Vec<String>> {
+        let mut statement = self.0.prepare_cached("SELECT owner FROM snapshots")?;
+        Ok(statement
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+/// How a name is spelled in the tables: a digest says it all, so a tag beside it is left out.
+fn key(name: &Reference) -> String {
+    match name.digest() {
+        Some(digest) => name.with_digest(digest.clone()).to_string(),
+        None => name.to_string(),
+    }
+}
+
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    // The text came from a `Digest`, so this fails only on a damaged file.
+    row.get::<_, String>(column)?
+        .parse()
+        .map_err(|error: vocab::digest::ParseDigestError| {
+            rusqlite::Error::FromSqlConversionFailure(
+                column,
+                rusqlite::types::Type::Text,
+                Box::new(error),
+            )
+        })
+}
+
+fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn moment(nanoseconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanoseconds.cast_unsigned())
+}

@@ -1,0 +1,559 @@
+//! Driver `overlay`: a layer is an unpacked directory.
+//!
+//! Unpacking is relative to descriptors throughout. The parent of every entry is opened beneath
+//! the layer's root with `openat2`, which refuses symbolic links, mount points and `..`; the last
+//! component is only ever named to calls that do not follow links. Nobody else can reach the
+//! directory while it is being filled: it lies in `ingest/`, whose parents are closed to others.
+//!
+//! A name that comes twice keeps its last meaning, except that a directory stays. Owner comes
+//! before mode, since changing it drops set-id bits; directory times come last, since filling a
+//! directory changes them. Directories that no entry names are 0755, root's, of 1970: the same as
+//! in an EROFS index.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+use vocab::Digest;
+
+use super::{Layers, Unpack, Unpacked};
+use crate::files::Staged;
+use crate::tree::{
+    Content, Entry, Extent, Moment, Node, Splitter, UnpackError, Visit, shown, split,
+};
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// The unpacked layers under one directory.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    layers: PathBuf,
+    ingest: PathBuf,
+}
+
+impl Overlay {
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let layers = root.join("layers/overlay");
+        fs::create_dir_all(&layers)?;
+        Ok(Self {
+            layers,
+            ingest: root.join("ingest"),
+        })
+    }
+}
+
+impl Layers for Overlay {
+    fn begin(&self, _kept: bool) -> io::Result<Box<dyn Unpack>> {
+        let staged = Staged::directory(&self.ingest)?;
+        fs::set_permissions(
+            staged.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
+        let root = rustix::fs::open(
+            staged.path(),
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Box::new(Unpacking {
+            splitter: Splitter::new(),
+            tree: Tree {
+                root,
+                parent: None,
+                file: None,
+                directories: vec![(Vec::new(), Moment::default())],
+                size_bytes: 0,
+            },
+            staged,
+        }))
+    }
+
+    fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()> {
+        unpacked.staged.keep(&self.layers.join(diff_id.hex()))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        super::names(&self.layers)
+    }
+
+    fn has(&self, diff_id: &Digest) -> bool {
+        self.layers.join(diff_id.hex()).is_dir()
+    }
+
+    fn mount(&self, diff_id: &Digest) -> io::Result<PathBuf> {
+        let path = self.layers.join(diff_id.hex());
+        fs::metadata(&path)?;
+        Ok(path)
+    }
+
+    fn remove(&self, hex: &str) -> io::Result<Vec<Staged>> {
+        match Staged::doomed(&self.ingest, &self.layers.join(hex)) {
+            Ok(doomed) => Ok(vec![doomed]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Unpacking {
+    splitter: Splitter,
+    tree: Tree,
+    staged: Staged,
+}
+
+impl Unpack for Unpacking {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        self.splitter.push(bytes, &mut self.tree)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Unpacked, UnpackError> {
+        let Self {
+            splitter,
+            mut tree,
+            staged,
+        } = *self;
+        splitter.finish()?;
+        tree.set_directory_times()?;
+        rustix::fs::syncfs(&tree.root).map_err(UnpackError::io("make durable", b"/"))?;
+        Ok(Unpacked {
+            staged,
+            size_bytes: tree.size_bytes,
+        })
+    }
+}
+
+/// The directory being filled.
+struct Tree {
+    root: OwnedFd,
+    /// The directory that the last entry was in.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    file: Option<Filling>,
+    /// In the order in which they came.
+    directories: Vec<(Vec<u8>, Moment)>,
+    size_bytes: u64,
+}
+
+/// The file whose data is coming.
+struct Filling {
+    entry: Entry,
+    file: File,
+    extents: Vec<Extent>,
+    /// Which extent, and how far in it.
+    at: (usize, u64),
+}
+
+impl Visit for Tree {
+    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+        if entry.path.is_empty() {
+            return self.change_root(&entry);
+        }
+        let path = entry.path.clone();
+        let (parent_path, name) = split(&path);
+        if entry.node == Node::Opaque {
+            self.open_parent(&path)?;
+            return self.make_opaque(parent_path, name);
+        }
+        self.open_parent(parent_path)?;
+        let parent = &self.parent.as_ref().expect("opened just now").1;
+        let existing = kind_of(parent, name, &path)?;
+        match (&entry.node, existing) {
+            (Node::Directory, Some(Existing::Directory)) => return self.settle(&entry, name),
+            // What this layer brings itself is not hidden by its own whiteout; only what lower
+            // layers have beneath it is.
+            (Node::Whiteout, Some(Existing::Directory)) => {
+                return self.make_opaque(parent_path, name);
+            }
+            (Node::Whiteout, Some(_)) => return Ok(()),
+            (Node::Directory, Some(Existing::Whiteout)) => {
+                self.clear(name, &path, Existing::Whiteout)?;
+                self.create(entry, name)?;
+                return self.make_opaque(parent_path, name);
+            }
+            // A link to itself would delete what it links to.
+            (Node::HardLink(target), Some(_)) if *target == path => return Ok(()),
+            (_, Some(existing)) => self.clear(name, &path, existing)?,
+            (_, None) => {}
+        }
+        self.create(entry, name)
+    }
+
+    fn data(&mut self, mut bytes: &[u8]) -> Result<(), UnpackError> {
+        let filling = self.file.as_mut().expect("data follows a file");
+        while !bytes.is_empty() {
+            let (index, within) = filling.at;
+            let Some(extent) = filling.extents.get(index) else {
+                return Err(UnpackError::Malformed(format!(
+                    "`{}` has more data than its sparse map",
+                    shown(&filling.entry.path)
+                )));
+            };
+            let left = extent.length - within;
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            filling
+                .file
+                .write_all_at(&bytes[..take], extent.offset + within)
+                .map_err(|source| UnpackError::Io {
+                    what: "write",
+                    path: shown(&filling.entry.path),
+                    source,
+                })?;
+            bytes = &bytes[take..];
+            filling.at = if take as u64 == left {
+                (index + 1, 0)
+            } else {
+                (index, within + take as u64)
+            };
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), UnpackError> {
+        let Some(Filling { entry, file, .. }) = self.file.take() else {
+            return Ok(());
+        };
+        let (_, name) = split(&entry.path);
+        if let Node::File(Content {
+            size,
+            sparse: Some(_),
+            ..
+        }) = &entry.node
+        {
+            file.set_len(*size).map_err(|source| UnpackError::Io {
+                what: "extend",
+                path: shown(&entry.path),
+                source,
+            })?;
+        }
+        drop(file);
+        self.settle(&entry, name)
+    }
+}
+
+/// What is at a name already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Directory,
+    Whiteout,
+    Other,
+}
+
+fn kind_of(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Option<Existing>, UnpackError> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => Existing::Directory,
+            FileType::CharacterDevice if found.st_rdev == 0 => Existing::Whiteout,
+            _ => Existing::Other,
+        })),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(UnpackError::io("look at", path)(error)),
+    }
+}
+
+impl Tree {
+    fn create(&mut self, entry: Entry, name: &[u8]) -> Result<(), UnpackError> {
+        let path = entry.path.clone();
+        let parent = &self.parent.as_ref().expect("the caller opened it").1;
+        let made = |what| UnpackError::io(what, &path);
+        match &entry.node {
+            Node::Directory => {
+                rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))
+                    .map_err(made("make directory"))?;
+            }
+            Node::File(content) => {
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+                    .map_err(made("make file"))?;
+                let whole = || {
+                    vec![Extent {
+                        offset: 0,
+                        length: content.size,
+                    }]
+                };
+                let extents = content.sparse.clone().unwrap_or_else(whole);
+                self.size_bytes += content.size;
+                self.file = Some(Filling {
+                    entry,
+                    file: File::from(file),
+                    extents,
+                    at: (0, 0),
+                });
+                // The rest waits for the data.
+                return Ok(());
+            }
+            Node::Symlink(target) => {
+                rustix::fs::symlinkat(target.as_slice(), parent, name)
+                    .map_err(made("make symbolic link"))?;
+            }
+            Node::HardLink(target) => return self.link(&path, name, target),
+            Node::Character { major, minor } => {
+                let device = rustix::fs::makedev(*major, *minor);
+                rustix::fs::mknodat(
+                    parent,
+                    name,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    device,
+                )
+                .map_err(made("make device"))?;
+            }
+            Node::Block { major, minor } => {
+                let device = rustix::fs::makedev(*major, *minor);
+                rustix::fs::mknodat(parent, name, FileType::BlockDevice, Mode::empty(), device)
+                    .map_err(made("make device"))?;
+            }
+            Node::Fifo => {
+                rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::empty(), 0)
+                    .map_err(made("make fifo"))?;
+            }
+            Node::Whiteout => {
+                return rustix::fs::mknodat(
+                    parent,
+                    name,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    0,
+                )
+                .map_err(made("make whiteout"));
+            }
+            Node::Opaque => unreachable!("opaque entries make nothing"),
+        }
+        self.settle(&entry, name)
+    }
+
+    fn link(&mut self, path: &[u8], name: &[u8], target: &[u8]) -> Result<(), UnpackError> {
+        let missing = || {
+            UnpackError::Malformed(format!(
+                "`{}` is a hard link to `{}`, which is no file of this layer",
+                shown(path),
+                shown(target)
+            ))
+        };
+        let (target_parent, target_name) = split(target);
+        if target_name.is_empty() {
+            return Err(missing());
+        }
+        let there = match self.beneath(target_parent) {
+            Ok(there) => there,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(missing()),
+            Err(error) => return Err(UnpackError::io("open", target_parent)(error)),
+        };
+        match kind_of(&there, target_name, target)? {
+            Some(Existing::Other) => {}
+            _ => return Err(missing()),
+        }
+        let parent = &self.parent.as_ref().expect("the caller opened it").1;
+        rustix::fs::linkat(&there, target_name, parent, name, AtFlags::empty())
+            .map_err(UnpackError::io("make hard link", path))
+    }
+
+    /// Owner, mode, attributes and times of what was just made.
+    fn settle(&mut self, entry: &Entry, name: &[u8]) -> Result<(), UnpackError> {
+        let parent = &self.parent.as_ref().expect("the caller opened it").1;
+        let failed = |what| UnpackError::io(what, &entry.path);
+        rustix::fs::chownat(
+            parent,
+            name,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed("set the owner of"))?;
+        if !matches!(entry.node, Node::Symlink(_)) {
+            let mode = Mode::from_raw_mode(entry.mode);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .map_err(failed("set the mode of"))?;
+        }
+        if !entry.xattrs.is_empty() {
+            let path = magic(parent, name);
+            for (key, value) in &entry.xattrs {
+                set_xattr(&path, key, value).map_err(failed("set an extended attribute of"))?;
+            }
+        }
+        if entry.node == Node::Directory {
+            self.directories.push((entry.path.clone(), entry.mtime));
+            return Ok(());
+        }
+        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("set the times of"))
+    }
+
+    fn change_root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        let failed = |what| UnpackError::io(what, b"/");
+        if entry.node == Node::Opaque {
+            return set_xattr(&magic(&self.root, b"."), OPAQUE.as_bytes(), b"y")
+                .map_err(failed("make opaque"));
+        }
+        rustix::fs::fchown(
+            &self.root,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )
+        .map_err(failed("set the owner of"))?;
+        rustix::fs::fchmod(&self.root, Mode::from_raw_mode(entry.mode))
+            .map_err(failed("set the mode of"))?;
+        for (key, value) in &entry.xattrs {
+            set_xattr(&magic(&self.root, b"."), key, value)
+                .map_err(failed("set an extended attribute of"))?;
+        }
+        self.directories.push((Vec::new(), entry.mtime));
+        Ok(())
+    }
+
+    fn make_opaque(&mut self, parent_path: &[u8], name: &[u8]) -> Result<(), UnpackError> {
+        self.open_parent(parent_path)?;
+        let parent = &self.parent.as_ref().expect("opened just now").1;
+        set_xattr(&magic(parent, name), OPAQUE.as_bytes(), b"y")
+            .map_err(UnpackError::io("make opaque", name))
+    }
+
+    /// Takes away what an entry replaces.
+    fn clear(&mut self, name: &[u8], path: &[u8], existing: Existing) -> Result<(), UnpackError> {
+        let parent = &self.parent.as_ref().expect("the caller opened it").1;
+        if existing == Existing::Directory {
+            fs::remove_dir_all(magic(parent, name)).map_err(|source| UnpackError::Io {
+                what: "replace directory",
+                path: shown(path),
+                source,
+            })?;
+            let mut below = path.to_vec();
+            below.push(b'/');
+            self.directories
+                .retain(|(known, _)| known != path && !known.starts_with(&below));
+            return Ok(());
+        }
+        rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            .map_err(UnpackError::io("replace", path))
+    }
+
+    /// Opens a directory beneath the root; no component may be anything else.
+    fn beneath(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        rustix::fs::openat2(
+            &self.root,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH
+                | ResolveFlags::NO_SYMLINKS
+                | ResolveFlags::NO_MAGICLINKS
+                | ResolveFlags::NO_XDEV,
+        )
+    }
+
+    /// Makes `self.parent` the directory `path`, which is made if nothing named it.
+    fn open_parent(&mut self, path: &[u8]) -> Result<(), UnpackError> {
+        if let Some((open, _)) = &self.parent
+            && open == path
+        {
+            return Ok(());
+        }
+        let opened = match self.beneath(path) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make_parents(path)?,
+            Err(error) => return Err(UnpackError::io("open", path)(error)),
+        };
+        self.parent = Some((path.to_vec(), opened));
+        Ok(())
+    }
+
+    fn make_parents(&mut self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
+        let ends = path
+            .iter()
+            .enumerate()
+            .filter_map(|(at, byte)| (*byte == b'/').then_some(at))
+            .chain([path.len()]);
+        let mut opened = self.beneath(b"").map_err(UnpackError::io("open", b"/"))?;
+        for end in ends {
+            let here = &path[..end];
+            let (_, name) = split(here);
+            let existing = kind_of(&opened, name, here)?;
+            match existing {
+                Some(Existing::Directory) => {}
+                Some(Existing::Other) => {
+                    return Err(UnpackError::Malformed(format!(
+                        "`{}` leads through `{}`, which is no directory",
+                        shown(path),
+                        shown(here)
+                    )));
+                }
+                None | Some(Existing::Whiteout) => {
+                    if existing.is_some() {
+                        rustix::fs::unlinkat(&opened, name, AtFlags::empty())
+                            .map_err(UnpackError::io("replace", here))?;
+                    }
+                    rustix::fs::mkdirat(&opened, name, Mode::from_raw_mode(0o755))
+                        .and_then(|()| {
+                            rustix::fs::chmodat(
+                                &opened,
+                                name,
+                                Mode::from_raw_mode(0o755),
+                                AtFlags::empty(),
+                            )
+                        })
+                        .map_err(UnpackError::io("make directory", here))?;
+                    if existing.is_some() {
+                        set_xattr(&magic(&opened, name), OPAQUE.as_bytes(), b"y")
+                            .map_err(UnpackError::io("make opaque", here))?;
+                    }
+                    self.directories.push((here.to_vec(), Moment::default()));
+                }
+            }
+            opened = self.beneath(here).map_err(UnpackError::io("open", here))?;
+        }
+        Ok(opened)
+    }
+
+    /// The last word on each directory, deepest names first, so that none is changed afterwards.
+    fn set_directory_times(&mut self) -> Result<(), UnpackError> {
+        let mut last = std::collections::BTreeMap::new();
+        for (path, mtime) in std::mem::take(&mut self.directories) {
+            last.insert(path, mtime);
+        }
+        for (path, mtime) in last.into_iter().rev() {
+            let opened = self
+                .beneath(&path)
+                .map_err(UnpackError::io("open", &path))?;
+            rustix::fs::utimensat(&opened, c".", &times(mtime), AtFlags::empty())
+                .map_err(UnpackError::io("set the times of", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn times(moment: Moment) -> Timestamps {
+    let at = Timespec {
+        tv_sec: moment.seconds,
+        tv_nsec: i64::from(moment.nanoseconds),
+    };
+    Timestamps {
+        last_access: at,
+        last_modification: at,
+    }
+}
+
+/// A path for the calls that take no descriptor. Nobody else changes the directory meanwhile.
+fn magic(parent: &OwnedFd, name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new("/proc/self/fd")
+        .join(parent.as_raw_fd().to_string())
+        .join(std::ffi::OsStr::from_bytes(name))
+}
+
+fn set_xattr(path: &Path, key: &[u8], value: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::lsetxattr(path, key, value, XattrFlags::empty()) {
+        // The kernel keeps `user.` from symbolic links and devices, and a file system may know
+        // fewer name spaces than the one the image was made on.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::PERM) if key.starts_with(b"user.") => Ok(()),
+        other => other,
+    }
+}

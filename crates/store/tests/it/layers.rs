@@ -1,0 +1,496 @@
+//! What every driver owes: one suite, run for each.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use store::{Driver, Options, Store};
+use tar::EntryType;
+use vocab::ContainerId;
+
+use crate::scratch::{Scratch, Tar, chain, digest, gzip};
+
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        mod overlay {
+            $(#[test] fn $name() { super::$name(store::Driver::Overlay); })*
+        }
+    };
+}
+
+suite! {
+    privileged_a_layer_shows_what_its_tar_says,
+    privileged_long_names_and_large_numbers_are_kept,
+    privileged_sparse_files_have_holes,
+    privileged_hard_links_are_one_file,
+    privileged_what_comes_later_replaces_what_came_before,
+    privileged_whiteouts_become_those_of_overlayfs,
+    privileged_directories_that_nothing_names_are_made,
+    privileged_all_forms_of_a_layer_are_one_layer,
+    privileged_overlayfs_stacks_the_layers,
+    privileged_mounting_twice_gives_the_same_directories,
+    privileged_a_layer_survives_reopening,
+    privileged_a_lost_layer_is_made_again_from_its_blob,
+    privileged_a_directory_may_have_many_entries,
+    privileged_an_empty_layer_is_an_empty_directory,
+}
+
+fn shown(driver: Driver, tar: Vec<u8>, look: impl FnOnce(&Path)) {
+    let scratch = Scratch::new(driver);
+    let image = scratch.image(&[tar], "");
+    look(&scratch.mounted(&image)[0]);
+}
+
+fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 256];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+fn privileged_a_layer_shows_what_its_tar_says(driver: Driver) {
+    let device = |major, minor| {
+        move |header: &mut tar::Header| {
+            header.set_device_major(major).unwrap();
+            header.set_device_minor(minor).unwrap();
+        }
+    };
+    let pax: [(&str, &[u8]); 3] = [
+        ("mtime", b"1234567890.123456789"),
+        ("SCHILY.xattr.user.note", b"hello\n\0x"),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+    ];
+    let tar = Tar::new()
+        .directory("./", 0o750)
+        .directory("etc/", 0o2755)
+        .entry(
+            "etc/plain",
+            EntryType::Regular,
+            b"some text",
+            &pax,
+            |header| {
+                header.set_mode(0o4711);
+                header.set_uid(12);
+                header.set_gid(34);
+            },
+        )
+        .file("etc/empty", b"")
+        .symlink("etc/link", "../plain")
+        .entry("null", EntryType::Char, b"", &[], device(1, 3))
+        .entry("disk", EntryType::Block, b"", &[], device(259, 70_000))
+        .entry("pipe", EntryType::Fifo, b"", &[], |header| {
+            header.set_mode(0o600)
+        })
+        .bytes();
+    shown(driver, tar, |root| {
+        assert_eq!(fs::metadata(root).unwrap().mode(), 0o40750);
+        let etc = fs::metadata(root.join("etc")).unwrap();
+        assert_eq!((etc.mode(), etc.mtime()), (0o42755, 1_700_000_000));
+        let path = root.join("etc/plain");
+        let plain = fs::metadata(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"some text");
+        assert_eq!((plain.mode(), plain.uid(), plain.gid()), (0o104711, 12, 34));
+        assert_eq!(
+            (plain.mtime(), plain.mtime_nsec()),
+            (1_234_567_890, 123_456_789)
+        );
+        assert_eq!(xattr(&path, "user.note").unwrap(), b"hello\n\0x");
+        assert_eq!(
+            xattr(&path, "trusted.overlay.redirect"),
+            None,
+            "a stranger's redirect"
+        );
+        assert_eq!(fs::read(root.join("etc/empty")).unwrap(), b"");
+        assert_eq!(
+            fs::read_link(root.join("etc/link")).unwrap(),
+            Path::new("../plain")
+        );
+        let null = fs::metadata(root.join("null")).unwrap();
+        assert!(null.file_type().is_char_device());
+        assert_eq!(null.rdev(), rustix::fs::makedev(1, 3));
+        let disk = fs::metadata(root.join("disk")).unwrap();
+        assert!(disk.file_type().is_block_device());
+        assert_eq!(disk.rdev(), rustix::fs::makedev(259, 70_000));
+        assert!(
+            fs::metadata(root.join("pipe"))
+                .unwrap()
+                .file_type()
+                .is_fifo()
+        );
+    });
+}
+
+fn privileged_long_names_and_large_numbers_are_kept(driver: Driver) {
+    let deep = format!("{}/{}", "d".repeat(200), "e".repeat(255));
+    let gnu = format!("{}/g", "long".repeat(60));
+    let pax: [(&str, &[u8]); 3] = [
+        ("path", deep.as_bytes()),
+        ("uid", b"4000000000"),
+        ("gid", b"70000"),
+    ];
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, &gnu, &b"gnu"[..]).unwrap();
+    let mut first = builder.into_inner().unwrap();
+    first.truncate(first.len() - 1024);
+    let second = Tar::new()
+        .entry("short", EntryType::Regular, b"pax", &pax, |_| {})
+        .bytes();
+    shown(driver, [first, second].concat(), |root| {
+        assert_eq!(fs::read(root.join(&gnu)).unwrap(), b"gnu");
+        assert_eq!(fs::read(root.join(&deep)).unwrap(), b"pax");
+        let found = fs::metadata(root.join(&deep)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (4_000_000_000, 70_000));
+    });
+}
+
+/// 1 MiB with `head` at the front and `tail` at its end.
+fn privileged_sparse_files_have_holes(driver: Driver) {
+    let size = 1 << 20;
+    let gnu = |header: &mut tar::Header| {
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.set_real_size(size);
+        gnu.sparse[0].set_offset(0);
+        gnu.sparse[0].set_length(512);
+        gnu.sparse[1].set_offset(size - 4);
+        gnu.sparse[1].set_length(4);
+    };
+    let head = [7_u8; 512];
+    let data = [&head[..], b"tail"].concat();
+    let map = b"2\n0\n512\n1048572\n4\n";
+    let pax: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"pax"),
+        ("GNU.sparse.realsize", b"1048576"),
+    ];
+    let mut stored = map.to_vec();
+    stored.resize(512, 0);
+    stored.extend_from_slice(&data);
+    let tar = Tar::new()
+        .entry("gnu", EntryType::GNUSparse, &data, &[], gnu)
+        .entry(
+            "GNUSparseFile.0/pax",
+            EntryType::Regular,
+            &stored,
+            &pax,
+            |_| {},
+        )
+        .file("after", b"in step")
+        .bytes();
+    shown(driver, tar, |root| {
+        for name in ["gnu", "pax"] {
+            let found = fs::read(root.join(name)).unwrap();
+            assert_eq!(found.len(), 1 << 20, "{name}");
+            assert_eq!(found[..512], head, "{name}");
+            assert!(
+                found[512..(1 << 20) - 4].iter().all(|byte| *byte == 0),
+                "{name}"
+            );
+            assert_eq!(&found[(1 << 20) - 4..], b"tail", "{name}");
+        }
+        assert_eq!(fs::read(root.join("after")).unwrap(), b"in step");
+    });
+}
+
+fn privileged_hard_links_are_one_file(driver: Driver) {
+    let tar = Tar::new()
+        .file("a", b"shared")
+        .link("d/b", "a")
+        .link("c", "./d/b")
+        .symlink("s", "nowhere")
+        .link("t", "s")
+        .bytes();
+    shown(driver, tar, |root| {
+        let inode = |name: &str| fs::symlink_metadata(root.join(name)).unwrap().ino();
+        assert_eq!(inode("a"), inode("d/b"));
+        assert_eq!(inode("a"), inode("c"));
+        assert_eq!(fs::metadata(root.join("a")).unwrap().nlink(), 3);
+        assert_eq!(inode("s"), inode("t"));
+        assert_eq!(fs::read(root.join("c")).unwrap(), b"shared");
+    });
+}
+
+fn privileged_what_comes_later_replaces_what_came_before(driver: Driver) {
+    let tar = Tar::new()
+        .file("file", b"first")
+        .file("file", b"second")
+        .file("directory/kept", b"kept")
+        .directory("directory", 0o711)
+        .file("gone/inside", b"x")
+        .file("gone", b"now a file")
+        .file("link", b"x")
+        .symlink("link", "elsewhere")
+        .file("was", b"x")
+        .directory("was", 0o755)
+        .file("was/inside", b"y")
+        .bytes();
+    shown(driver, tar, |root| {
+        assert_eq!(fs::read(root.join("file")).unwrap(), b"second");
+        assert_eq!(fs::read(root.join("directory/kept")).unwrap(), b"kept");
+        assert_eq!(
+            fs::metadata(root.join("directory")).unwrap().mode(),
+            0o40711
+        );
+        assert_eq!(fs::read(root.join("gone")).unwrap(), b"now a file");
+        assert_eq!(
+            fs::read_link(root.join("link")).unwrap(),
+            Path::new("elsewhere")
+        );
+        assert_eq!(fs::read(root.join("was/inside")).unwrap(), b"y");
+    });
+}
+
+fn privileged_whiteouts_become_those_of_overlayfs(driver: Driver) {
+    let tar = Tar::new()
+        .directory("etc", 0o755)
+        .file("etc/.wh.passwd", b"")
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/new", b"n")
+        // What this layer brings itself is there, in whichever order it says so.
+        .file(".wh.both", b"")
+        .file("both/new", b"n")
+        .file("other/new", b"n")
+        .file(".wh.other", b"")
+        .file(".wh.plain", b"")
+        .file("plain", b"p")
+        .file(".wh..wh.plnk/1", b"")
+        .file(".wh..wh.aufs", b"")
+        .bytes();
+    shown(driver, tar, |root| {
+        let whiteout = fs::symlink_metadata(root.join("etc/passwd")).unwrap();
+        assert!(whiteout.file_type().is_char_device());
+        assert_eq!(whiteout.rdev(), 0);
+        for name in ["opaque", "both", "other"] {
+            let opaque = xattr(&root.join(name), "trusted.overlay.opaque");
+            assert_eq!(opaque.as_deref(), Some(&b"y"[..]), "{name}");
+            assert_eq!(
+                fs::read(root.join(name).join("new")).unwrap(),
+                b"n",
+                "{name}"
+            );
+        }
+        assert_eq!(xattr(&root.join("etc"), "trusted.overlay.opaque"), None);
+        assert_eq!(fs::read(root.join("plain")).unwrap(), b"p");
+        let mut names: Vec<_> = fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["both", "etc", "opaque", "other", "plain"]);
+    });
+}
+
+fn privileged_directories_that_nothing_names_are_made(driver: Driver) {
+    shown(driver, Tar::new().file("a/b/c", b"x").bytes(), |root| {
+        for name in ["a", "a/b"] {
+            let found = fs::metadata(root.join(name)).unwrap();
+            assert_eq!(
+                (found.mode(), found.uid(), found.mtime()),
+                (0o40755, 0, 0),
+                "{name}"
+            );
+        }
+    });
+}
+
+fn privileged_all_forms_of_a_layer_are_one_layer(driver: Driver) {
+    let scratch = Scratch::new(driver);
+    let tar = Tar::new().file("a", &[b'x'; 100_000]).bytes();
+    let (front, back) = tar.split_at(5000);
+    let zstd = |bytes: &[u8]| zstd::stream::encode_all(bytes, 3).unwrap();
+    let diff_id = digest(&tar);
+    for bytes in [
+        gzip(&tar),
+        tar.clone(),
+        zstd(&tar),
+        [gzip(front), gzip(back)].concat(),
+        [zstd(front), zstd(back)].concat(),
+        [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &zstd(&tar)].concat(),
+    ] {
+        let blob = digest(&bytes);
+        let size = bytes.len() as u64;
+        let mut ingest = scratch
+            .receive_layer(Some(&blob), Some(size), Some(&diff_id))
+            .unwrap();
+        // One byte at a time at first: the form is told by the first four.
+        let (slow, fast) = bytes.split_at(10);
+        for byte in slow {
+            ingest.receive(&[*byte]).unwrap();
+        }
+        ingest.receive(fast).unwrap();
+        let layer = ingest.commit().unwrap();
+        assert_eq!(*layer.diff_id(), diff_id);
+        assert_eq!(layer.blob().digest, blob);
+        assert_eq!(layer.size_bytes(), 100_000);
+        assert!(scratch.find_layer_of_blob(&blob).unwrap().is_some());
+    }
+    assert!(scratch.find_layer(&diff_id).unwrap().is_some());
+    assert!(scratch.names("ingest").is_empty());
+}
+
+fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+    let scratch = Scratch::new(driver);
+    let lower = Tar::new()
+        .file("kept", b"1")
+        .file("hidden", b"1")
+        .file("changed", b"1")
+        .file("opaque/old", b"1")
+        .file("swept/old", b"1")
+        .bytes();
+    let upper = Tar::new()
+        .file(".wh.hidden", b"")
+        .file("changed", b"2")
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/new", b"2")
+        .file(".wh.swept", b"")
+        .bytes();
+    let image = scratch.image(&[lower, upper], "");
+    let owner = ContainerId::random();
+    scratch.create_snapshot(&owner, &image).unwrap();
+    let mounts = scratch.mount_snapshot(&owner).unwrap();
+    let point = scratch.path().join("merged");
+    fs::create_dir(&point).unwrap();
+    let lower: Vec<_> = mounts
+        .lower
+        .iter()
+        .map(|path| path.to_str().unwrap())
+        .collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        mounts.upper.display(),
+        mounts.work.display()
+    );
+    let options = std::ffi::CString::new(options).unwrap();
+    mount(
+        "overlay",
+        &point,
+        "overlay",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+    .unwrap();
+    let seen = |name: &str| fs::read_to_string(point.join(name)).ok();
+    let found = (
+        seen("kept"),
+        seen("hidden"),
+        seen("changed"),
+        seen("opaque/old"),
+        seen("opaque/new"),
+        fs::exists(point.join("swept")).unwrap(),
+    );
+    let written = fs::write(point.join("kept"), b"by the container");
+    unmount(&point, UnmountFlags::DETACH).unwrap();
+    written.unwrap();
+    let one = || Some("1".to_owned());
+    let two = || Some("2".to_owned());
+    assert_eq!(found, (one(), None, two(), None, two(), false));
+    assert_eq!(
+        fs::read(mounts.upper.join("kept")).unwrap(),
+        b"by the container"
+    );
+    assert_eq!(scratch.snapshot_bytes(&owner).unwrap(), 16);
+    scratch.release_snapshot(&owner).unwrap();
+    scratch.remove_snapshot(&owner).unwrap();
+    scratch.remove_snapshot(&owner).unwrap();
+    assert!(scratch.names("snapshots").is_empty());
+}
+
+fn privileged_mounting_twice_gives_the_same_directories(driver: Driver) {
+    let mut scratch = Scratch::new(driver);
+    let image = scratch.image(&[Tar::new().file("a", b"x").bytes()], "");
+    let first = scratch.mounted(&image);
+    assert_eq!(scratch.mounted(&image), first);
+    scratch.reopen();
+    assert_eq!(scratch.mounted(&image), first);
+    let count = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(first[0].to_str().unwrap()))
+        .count();
+    assert!(count <= 1, "mounted {count} times");
+}
+
+fn privileged_a_layer_survives_reopening(driver: Driver) {
+    let mut scratch = Scratch::new(driver);
+    let tar = Tar::new().file("a", b"kept").bytes();
+    let diff_id = digest(&tar);
+    let image = scratch.image(&[tar], "x");
+    scratch.reopen();
+    assert!(scratch.find_layer(&diff_id).unwrap().is_some());
+    assert_eq!(
+        fs::read(scratch.mounted(&image)[0].join("a")).unwrap(),
+        b"kept"
+    );
+}
+
+fn privileged_a_lost_layer_is_made_again_from_its_blob(driver: Driver) {
+    let mut scratch = Scratch::new(driver);
+    let tar = Tar::new().file("a", b"kept").bytes();
+    let layers = scratch.root().join("layers").join(driver.name());
+    let bytes = gzip(&tar);
+    let mut ingest = scratch.receive_layer(None, None, None).unwrap();
+    ingest.receive(&bytes).unwrap();
+    let layer = ingest.commit().unwrap();
+    let image = scratch.image(&[tar], "x");
+    drop(layer);
+    scratch.store = None;
+    fs::remove_dir_all(&layers).unwrap();
+    scratch.reopen();
+    assert_eq!(
+        fs::read(scratch.mounted(&image)[0].join("a")).unwrap(),
+        b"kept"
+    );
+}
+
+fn privileged_a_directory_may_have_many_entries(driver: Driver) {
+    let mut tar = Tar::new();
+    for number in 0..3000 {
+        tar = tar.file(
+            &format!("d/{}{number}", "n".repeat(40)),
+            number.to_string().as_bytes(),
+        );
+    }
+    shown(driver, tar.bytes(), |root| {
+        assert_eq!(fs::read_dir(root.join("d")).unwrap().count(), 3000);
+        for number in [0, 1, 1499, 2998, 2999] {
+            let name = format!("d/{}{number}", "n".repeat(40));
+            assert_eq!(
+                fs::read_to_string(root.join(name)).unwrap(),
+                number.to_string()
+            );
+        }
+    });
+}
+
+fn privileged_an_empty_layer_is_an_empty_directory(driver: Driver) {
+    for tar in [Tar::new().bytes(), Vec::new()] {
+        shown(driver, tar, |root| {
+            assert_eq!(fs::read_dir(root).unwrap().count(), 0)
+        });
+    }
+    let scratch = Scratch::new(driver);
+    let image = scratch.image(&[], "scratch");
+    assert_eq!(
+        fs::read_dir(&scratch.mounted(&image)[0]).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn two_processes_never_have_one_store_open() {
+    let scratch = Scratch::new(Driver::Overlay);
+    let options = Options {
+        driver: Some(Driver::Overlay),
+    };
+    let error = Store::open(&scratch.root(), scratch.path(), &options).unwrap_err();
+    assert!(
+        chain(&error).ends_with("is in use by another berth daemon"),
+        "{error}"
+    );
+}

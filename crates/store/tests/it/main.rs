@@ -1,0 +1,8 @@
+//! The store as its users see it: real tars, real files, a real kernel.
+
+mod archives;
+mod hostile;
+mod images;
+mod interruption;
+mod layers;
+mod scratch;

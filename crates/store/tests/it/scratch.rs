@@ -1,0 +1,233 @@
+//! A store in a directory of its own, and tars to put in it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use store::{Driver, Layer, NewImage, Options, ReceiveError, Store};
+use vocab::{ContainerId, Digest, Reference};
+
+/// A store that vanishes with its directory.
+pub struct Scratch {
+    pub store: Option<Store>,
+    pub driver: Driver,
+    directory: tempfile::TempDir,
+}
+
+impl Scratch {
+    pub fn new(driver: Driver) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path(), driver);
+        Self {
+            store: Some(store),
+            driver,
+            directory,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    /// The same data root, opened again.
+    pub fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(open(self.directory.path(), self.driver));
+    }
+
+    /// A layer from a plain tar.
+    pub fn layer(&self, tar: &[u8]) -> Result<Layer, ReceiveError> {
+        let mut ingest = self.receive_layer(None, None, None)?;
+        for portion in tar.chunks(1000) {
+            ingest.receive(portion)?;
+        }
+        ingest.commit()
+    }
+
+    /// An image of these tars, lowest first.
+    pub fn image(&self, tars: &[Vec<u8>], name: &str) -> Digest {
+        let layers: Vec<Layer> = tars.iter().map(|tar| self.layer(tar).unwrap()).collect();
+        let names = if name.is_empty() {
+            vec![]
+        } else {
+            vec![reference(name)]
+        };
+        let config = config(&layers);
+        self.put_image(NewImage {
+            config,
+            layers,
+            names,
+            ..NewImage::default()
+        })
+        .unwrap()
+    }
+
+    /// The lower directories of a fresh container of an image, topmost first.
+    pub fn mounted(&self, image: &Digest) -> Vec<PathBuf> {
+        let owner = ContainerId::random();
+        self.create_snapshot(&owner, image).unwrap();
+        self.mount_snapshot(&owner).unwrap().lower
+    }
+
+    /// Names of what lies in one of the store's directories.
+    pub fn names(&self, below: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root().join(below)).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.store = None;
+        // Layer mounts outlive the process by design; a test takes them along.
+        for entry in std::fs::read_dir(self.path().join("run/layers"))
+            .into_iter()
+            .flatten()
+        {
+            let path = entry.unwrap().path();
+            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn open(directory: &Path, driver: Driver) -> Store {
+    let options = Options {
+        driver: Some(driver),
+    };
+    Store::open(&directory.join("store"), &directory.join("run"), &options).unwrap()
+}
+
+pub fn reference(name: &str) -> Reference {
+    name.parse::<Reference>().unwrap().or_latest()
+}
+
+/// A configuration that names these layers, with members that berth does not know.
+pub fn config(layers: &[Layer]) -> Vec<u8> {
+    let diff_ids: Vec<_> = layers.iter().map(Layer::diff_id).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05.678Z",
+        "config": { "Cmd": ["true"], "Healthcheck": { "Test": ["NONE"] }, "Unknown": 1 },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    serde_json::to_vec_pretty(&config).unwrap()
+}
+
+/// Writes tars, also such as no honest tool writes.
+#[derive(Default)]
+pub struct Tar(Vec<u8>);
+
+impl Tar {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One entry; `edit` has the last word on its header. `pax` records come before it.
+    pub fn entry(
+        mut self,
+        path: &str,
+        kind: tar::EntryType,
+        data: &[u8],
+        pax: &[(&str, &[u8])],
+        edit: impl FnOnce(&mut tar::Header),
+    ) -> Self {
+        if !pax.is_empty() {
+            let mut records = Vec::new();
+            for (key, value) in pax {
+                let rest = key.len() + value.len() + 3;
+                let mut length = rest + 1;
+                while length != rest + length.to_string().len() {
+                    length = rest + length.to_string().len();
+                }
+                write!(records, "{length} {key}=").unwrap();
+                records.extend_from_slice(value);
+                records.push(b'\n');
+            }
+            self.raw("pax", tar::EntryType::XHeader, &records, |_| {});
+        }
+        self.raw(path, kind, data, edit);
+        self
+    }
+
+    fn raw(
+        &mut self,
+        path: &str,
+        kind: tar::EntryType,
+        data: &[u8],
+        edit: impl FnOnce(&mut tar::Header),
+    ) {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        edit(&mut header);
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self.0.extend_from_slice(data);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+    }
+
+    pub fn file(self, path: &str, data: &[u8]) -> Self {
+        self.entry(path, tar::EntryType::Regular, data, &[], |_| {})
+    }
+
+    pub fn directory(self, path: &str, mode: u32) -> Self {
+        self.entry(path, tar::EntryType::Directory, b"", &[], |header| {
+            header.set_mode(mode)
+        })
+    }
+
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(path, tar::EntryType::Symlink, b"", &[], |header| {
+            header.set_link_name_literal(target).unwrap();
+        })
+    }
+
+    pub fn link(self, path: &str, target: &str) -> Self {
+        self.entry(path, tar::EntryType::Link, b"", &[], |header| {
+            header.set_link_name_literal(target).unwrap();
+        })
+    }
+
+    pub fn bytes(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+
+    /// Without the two blocks that end a tar.
+    pub fn unfinished(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub fn digest(bytes: &[u8]) -> Digest {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    format!("sha256:{}", hex::encode(hash)).parse().unwrap()
+}
+
+/// The whole chain of causes.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    vocab::failure::chain(error)
+}
