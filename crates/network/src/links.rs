@@ -15,7 +15,8 @@ pub(crate) const NAME_BYTES: usize = 15;
 
 /// `VETH_INFO_PEER` of `linux/veth.h`.
 const VETH_INFO_PEER: u16 = 1;
-/// `IFLA_BRPORT_ISOLATED` of `linux/if_link.h`.
+/// Of `linux/if_link.h`.
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 /// Of the kernel's 255 bytes, whatever the characters.
 const ALIAS_CHARS: usize = 60;
@@ -49,6 +50,15 @@ pub(crate) struct Pair<'a> {
     pub(crate) netns: BorrowedFd<'a>,
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
+}
+
+/// What a port of a bridge may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// It does not talk to other ports that are isolated.
+    pub(crate) isolated: bool,
+    /// Frames may leave by the port they came from.
+    pub(crate) hairpin: bool,
 }
 
 impl Links {
@@ -153,18 +163,27 @@ impl Links {
         self.0.run(&batch)
     }
 
-    /// Keeps a port of a bridge from talking to other ports that are kept so.
-    pub(crate) fn isolate_port(&self, name: &str) -> io::Result<()> {
+    /// Sets what a port of a bridge may do.
+    pub(crate) fn set_port(&self, name: &str, port: Port) -> io::Result<()> {
         let link = self.find(name)?.ok_or(io::ErrorKind::NotFound)?;
         let mut header = ifinfo(link.index, 0);
         header[0] = u8::try_from(libc::AF_BRIDGE).expect("7");
         let mut batch = Batch::new();
         batch.message(libc::RTM_SETLINK, 0, &header, |link| {
-            link.nest(libc::IFLA_PROTINFO, |port| {
-                port.bytes(IFLA_BRPORT_ISOLATED, &[1])
+            link.nest(libc::IFLA_PROTINFO, |info| {
+                info.bytes(IFLA_BRPORT_ISOLATED, &[u8::from(port.isolated)]);
+                info.bytes(IFLA_BRPORT_MODE, &[u8::from(port.hairpin)]);
             });
         });
         self.0.run(&batch)
+    }
+
+    /// Makes sure that a link carries packets now. The kernel starts a link's queue in the
+    /// background after the carrier came, and drops what is sent before; asking for the link's
+    /// state makes it do that work first (Linux 6.5 and later).
+    pub(crate) fn settle(&self, name: &str) -> io::Result<()> {
+        self.find(name)?;
+        Ok(())
     }
 
     /// Makes a link a port of a bridge.

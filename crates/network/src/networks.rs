@@ -25,7 +25,7 @@ use vocab::{ContainerId, NetworkId};
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
 use crate::ipam::{self, Addresses, Unavailable};
-use crate::links::{self, Link, Links, Pair};
+use crate::links::{self, Link, Links, Pair, Port};
 use crate::ports::{Held, Ports};
 use crate::rules::{self, Change};
 use crate::{Attach, Bridge, Endpoint, Mac, sandbox, sysctl};
@@ -336,10 +336,11 @@ impl Inner {
             made => made,
         };
         made.map_err(failed("make link"))?;
-        if !bridge.icc {
+        let port = port_settings(bridge);
+        if port != Port::default() {
             links
-                .isolate_port(&endpoint.host_interface)
-                .map_err(failed("isolate link"))?;
+                .set_port(&endpoint.host_interface, port)
+                .map_err(failed("set up link"))?;
         }
         let own = address(endpoint.address, endpoint.prefix);
         let gateway = endpoint.gateway.filter(|_| wanted.default_route);
@@ -348,9 +349,14 @@ impl Inner {
             let link = links
                 .find(&endpoint.interface)?
                 .ok_or(io::ErrorKind::NotFound)?;
-            links.configure(link.index, own, gateway)
+            links.configure(link.index, own, gateway)?;
+            links.settle(&endpoint.interface)
         })
-        .map_err(failed("configure link"))
+        .map_err(failed("configure link"))?;
+        links
+            .settle(&endpoint.host_interface)
+            .and_then(|()| links.settle(&bridge.device))
+            .map_err(failed("raise link"))
     }
 
     fn publish(&self, endpoint: &Endpoint) -> Result<(), AttachError> {
@@ -651,10 +657,7 @@ impl State {
             }
             _ => {}
         }
-        match network.bridge.icc {
-            true => Ok(()),
-            false => links.isolate_port(&port.name),
-        }
+        links.set_port(&port.name, port_settings(&network.bridge))
     }
 
     /// Everything the rules should hold.
@@ -694,6 +697,19 @@ fn is_port_name(name: &str) -> bool {
 }
 
 const PORT_PREFIX: &str = "veth";
+
+/// Isolated where containers must not talk to each other. Hairpin where `br_netfilter` shows bridged
+/// packets to the rules: a container's call to its own published port is then sent back by the
+/// bridge itself, without visiting the host.
+///
+/// The two do not go together: isolated containers reach each other's published ports only while
+/// `net.bridge.bridge-nf-call-iptables` is off.
+fn port_settings(bridge: &Bridge) -> Port {
+    Port {
+        isolated: !bridge.icc,
+        hairpin: sysctl::is_on("net/bridge/bridge-nf-call-iptables"),
+    }
+}
 
 fn check(bridge: &Bridge) -> Result<(), BridgeError> {
     let name = bridge.device.as_str();

@@ -25,3 +25,8 @@ pub(crate) fn write_if_there(name: &str, value: &str) -> io::Result<()> {
         done => done,
     }
 }
+
+/// Whether a setting is there and not zero.
+pub(crate) fn is_on(name: &str) -> bool {
+    fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0")
+}

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
+
 use crate::{Bridge, Endpoint, Protocol};
 
 /// One step of a transaction.
@@ -31,7 +33,7 @@ pub(crate) enum Set {
     /// Bridges whose containers may talk to each other (matters where `br_netfilter` shows
     /// bridged packets to us).
     Talking,
-    /// Every bridge: for what leaves by the bridge it came from.
+    /// Every subnet and its bridge: for what goes back to where it came from.
     Hairpin,
     /// Ports published on every address of the host.
     Published,
@@ -58,6 +60,8 @@ pub(crate) enum Element {
     Device(String),
     /// A device coming in and the same going out.
     Through(String),
+    /// A subnet and the device it lies behind.
+    Behind(Ipv4Net, String),
     /// A port and where it leads.
     Port(Published),
 }
@@ -160,7 +164,6 @@ fn published(endpoint: &Endpoint) -> impl Iterator<Item = Published> {
 
 fn memberships(bridge: &Bridge) -> impl Iterator<Item = (Set, Element)> {
     let device = || Element::Device(bridge.device.clone());
-    let through = || Element::Through(bridge.device.clone());
     [
         (true, Set::Bridges, device()),
         (bridge.internal, Set::Internal, device()),
@@ -169,8 +172,16 @@ fn memberships(bridge: &Bridge) -> impl Iterator<Item = (Set, Element)> {
             Set::Masqueraded,
             device(),
         ),
-        (bridge.icc, Set::Talking, through()),
-        (true, Set::Hairpin, through()),
+        (
+            bridge.icc,
+            Set::Talking,
+            Element::Through(bridge.device.clone()),
+        ),
+        (
+            true,
+            Set::Hairpin,
+            Element::Behind(bridge.subnet.trunc(), bridge.device.clone()),
+        ),
     ]
     .into_iter()
     .filter_map(|(member, set, element)| member.then_some((set, element)))

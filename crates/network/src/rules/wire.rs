@@ -162,13 +162,20 @@ impl Set {
         }
     }
 
-    fn key(self) -> Type {
-        concatenation(match self {
+    /// The parts of a key.
+    fn key(self) -> &'static [Type] {
+        match self {
             Self::Bridges | Self::Internal | Self::Masqueraded => &[IFNAME],
-            Self::Talking | Self::Hairpin => &[IFNAME, IFNAME],
+            Self::Talking => &[IFNAME, IFNAME],
+            Self::Hairpin => &[IPV4_ADDR, IFNAME],
             Self::Published => &[INET_PROTO, INET_SERVICE],
             Self::PublishedAt => &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
-        })
+        }
+    }
+
+    /// Whether a key is a range of addresses beside a name.
+    fn has_ranges(self) -> bool {
+        self == Self::Hairpin
     }
 
     fn value(self) -> Option<Type> {
@@ -178,22 +185,37 @@ impl Set {
 }
 
 fn write_set(message: &mut Attributes<'_>, set: Set, id: u32) {
-    let flags = match set.value() {
-        Some(_) => libc::NFT_SET_MAP.cast_unsigned(),
-        None => 0,
-    };
+    let mut flags = 0;
+    if set.value().is_some() {
+        flags |= libc::NFT_SET_MAP.cast_unsigned();
+    }
+    if set.has_ranges() {
+        flags |= libc::NFT_SET_INTERVAL.cast_unsigned() | NFT_SET_CONCAT;
+    }
+    let key = concatenation(set.key());
     message.text(NFTA_SET_NAME, set.name());
     message.u32_be(NFTA_SET_FLAGS, flags);
-    message.u32_be(NFTA_SET_KEY_TYPE, set.key().id);
-    message.u32_be(NFTA_SET_KEY_LEN, set.key().bytes);
+    message.u32_be(NFTA_SET_KEY_TYPE, key.id);
+    message.u32_be(NFTA_SET_KEY_LEN, key.bytes);
     if let Some(value) = set.value() {
         message.u32_be(NFTA_SET_DATA_TYPE, value.id);
         message.u32_be(NFTA_SET_DATA_LEN, value.bytes);
     }
     message.u32_be(NFTA_SET_ID, id);
+    if set.has_ranges() {
+        message.nest(NFTA_SET_DESC, |description| {
+            description.nest(NFTA_SET_DESC_CONCAT, |fields| {
+                for part in set.key() {
+                    fields.nest(NFTA_LIST_ELEM, |field| {
+                        field.u32_be(NFTA_SET_FIELD_LEN, part.bytes);
+                    });
+                }
+            });
+        });
+    }
     // For `nft list`: names are in the host's byte order, concatenations in none.
     let [number, length] = [UDATA_SET_KEYBYTEORDER, 4];
-    let order: u32 = if set.key().id == IFNAME.id {
+    let order: u32 = if key.id == IFNAME.id {
         UDATA_HOST_ENDIAN
     } else {
         0
@@ -206,12 +228,19 @@ fn write_set(message: &mut Attributes<'_>, set: Set, id: u32) {
 impl Element {
     fn write(&self, item: &mut Attributes<'_>) {
         let mut key = Vec::with_capacity(32);
+        let mut end = Vec::new();
         let mut value = Vec::new();
         match self {
             Self::Device(name) => key.extend_from_slice(&ifname(name)),
             Self::Through(name) => {
                 key.extend_from_slice(&ifname(name));
                 key.extend_from_slice(&ifname(name));
+            }
+            Self::Behind(subnet, name) => {
+                key.extend_from_slice(&subnet.network().octets());
+                key.extend_from_slice(&ifname(name));
+                end.extend_from_slice(&subnet.broadcast().octets());
+                end.extend_from_slice(&ifname(name));
             }
             Self::Port(port) => {
                 if let Some(address) = port.host_ip {
@@ -224,6 +253,11 @@ impl Element {
             }
         }
         item.nest(NFTA_SET_ELEM_KEY, |data| data.bytes(NFTA_DATA_VALUE, &key));
+        if !end.is_empty() {
+            item.nest(NFTA_SET_ELEM_KEY_END, |data| {
+                data.bytes(NFTA_DATA_VALUE, &end)
+            });
+        }
         if !value.is_empty() {
             item.nest(NFTA_SET_ELEM_DATA, |data| {
                 data.bytes(NFTA_DATA_VALUE, &value)
@@ -393,9 +427,26 @@ const CHAINS: [Chain; 7] = [
                     device(libc::NFT_META_OIFNAME, Set::Bridges, false),
                     vec![Expression::Masquerade],
                 ]),
-                // iifname . oifname @hairpin ct status dnat masquerade
+                // ip saddr . oifname @hairpin ct status dnat masquerade
                 concat(&[
-                    through(Set::Hairpin),
+                    is_ipv4(),
+                    vec![
+                        Expression::Payload {
+                            base: NETWORK,
+                            offset: 12,
+                            length: 4,
+                            to: REG_1,
+                        },
+                        Expression::Meta {
+                            key: libc::NFT_META_OIFNAME,
+                            to: REG32_01,
+                        },
+                        Expression::Member {
+                            set: Set::Hairpin,
+                            register: REG_1,
+                            inverted: false,
+                        },
+                    ],
                     is_rewritten(),
                     vec![Expression::Masquerade],
                 ]),
@@ -418,7 +469,7 @@ const CHAINS: [Chain; 7] = [
         rules: || {
             vec![
                 // iifname . oifname @talking accept
-                concat(&[through(Set::Talking), vec![Expression::Accept]]),
+                concat(&[is_talking(), vec![Expression::Accept]]),
                 // iifname @internal drop
                 concat(&[
                     device(libc::NFT_META_IIFNAME, Set::Internal, false),
@@ -511,8 +562,8 @@ fn device(key: libc::c_int, set: Set, inverted: bool) -> Vec<Expression> {
     ]
 }
 
-/// `iifname . oifname @set`
-fn through(set: Set) -> Vec<Expression> {
+/// `iifname . oifname @talking`
+fn is_talking() -> Vec<Expression> {
     vec![
         Expression::Meta {
             key: libc::NFT_META_IIFNAME,
@@ -523,7 +574,7 @@ fn through(set: Set) -> Vec<Expression> {
             to: REG_2,
         },
         Expression::Member {
-            set,
+            set: Set::Talking,
             register: REG_1,
             inverted: false,
         },
@@ -754,6 +805,10 @@ const NFTA_SET_KEY_TYPE: u16 = 4;
 const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_DESC: u16 = 9;
+const NFTA_SET_DESC_CONCAT: u16 = 2;
+const NFTA_SET_FIELD_LEN: u16 = 1;
+const NFT_SET_CONCAT: u32 = 1 << 7;
 const NFTA_SET_ID: u16 = 10;
 const NFTA_SET_USERDATA: u16 = 13;
 /// Of libnftnl: the byte order of a set's key, for listing it.
@@ -763,6 +818,7 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
@@ -917,6 +973,7 @@ mod tests {
     fn privileged_networks_and_ports_are_elements() {
         let outside = bridge("berth0");
         let inside = Bridge {
+            subnet: "172.18.0.0/24".parse().unwrap(),
             internal: true,
             icc: false,
             ..bridge("br-0123456789ab")
@@ -936,8 +993,8 @@ mod tests {
             add element inet berth-c0ffee internal { "br-0123456789ab" }
             add element inet berth-c0ffee masqueraded { "berth0" }
             add element inet berth-c0ffee talking { "berth0" . "berth0" }
-            add element inet berth-c0ffee hairpin { "berth0" . "berth0" }
-            add element inet berth-c0ffee hairpin { "br-0123456789ab" . "br-0123456789ab" }
+            add element inet berth-c0ffee hairpin { 172.17.0.0/16 . "berth0" }
+            add element inet berth-c0ffee hairpin { 172.18.0.0/24 . "br-0123456789ab" }
             add element inet berth-c0ffee published { tcp . 8080 : 172.17.0.2 . 80 }
             add element inet berth-c0ffee published_at { 127.0.0.1 . sctp . 3868 : 172.17.0.2 . 3868 }
             add element inet berth-c0ffee published_at { 10.0.0.1 . udp . 53 : 172.17.0.2 . 5353 }

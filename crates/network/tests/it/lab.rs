@@ -13,8 +13,10 @@ use network::{Attach, AttachError, Bridge, Config, Endpoint, Networks, Protocol,
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use vocab::{ContainerId, NetworkId};
 
-/// Longer than any answer here takes, shorter than a SYN's first retransmission.
-const PATIENCE: Duration = Duration::from_millis(800);
+/// Longer than any answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call that should fail is given.
+const DOUBT: Duration = Duration::from_millis(300);
 
 /// The host's address on the LAN, and that of the other host there.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -35,6 +37,14 @@ pub(crate) fn on_a_host(test: impl AsyncFnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Says whether bridged packets pass this host's IP rules (`br_netfilter`), where the kernel can.
+pub(crate) fn bridge_netfilter(on: bool) {
+    let setting = std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    if setting.exists() {
+        std::fs::write(setting, u8::from(on).to_string()).unwrap();
+    }
 }
 
 /// Runs `work` inside a namespace.
@@ -157,6 +167,9 @@ async fn lan(networks: &Networks) -> OwnedFd {
     });
     ip(&format!("address add {HOST}/24 dev lan0"));
     ip("link set lan0 up");
+    // Looking makes the links carry packets now.
+    ip("link show lan0");
+    inside(&lan, || ip("link show eth0"));
     lan
 }
 
@@ -212,8 +225,21 @@ impl Call {
 
 /// Calls a server from this thread's namespace.
 pub(crate) fn call(address: Ipv4Addr, port: u16) -> io::Result<Call> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    call_for(PATIENCE, address, port)
+}
+
+/// Whether nobody answers this thread.
+pub(crate) fn unreached(address: Ipv4Addr, port: u16) -> bool {
+    call_for(DOUBT, address, port).is_err()
+}
+
+pub(crate) fn unreached_from(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> bool {
+    inside(netns, || unreached(address, port))
+}
+
+fn call_for(patience: Duration, address: Ipv4Addr, port: u16) -> io::Result<Call> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), patience)?;
+    stream.set_read_timeout(Some(patience))?;
     let mut stream = BufReader::new(stream);
     let mut seen_as = String::new();
     stream.read_line(&mut seen_as)?;
@@ -237,7 +263,7 @@ pub(crate) fn serve_udp(netns: &OwnedFd, port: u16) {
     let socket = inside(netns, || {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
     });
-    socket.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     thread::spawn(move || {
         while let Ok((_, peer)) = socket.recv_from(&mut [0; 64]) {
             let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
