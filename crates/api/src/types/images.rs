@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vocab::config::ContainerConfig;
+use vocab::config::{ContainerConfig, Healthcheck, Set};
 use vocab::manifest::Descriptor;
 
 use super::{DriverData, is_zero};
@@ -69,9 +69,8 @@ pub struct ImageInspect {
     /// Who made it (always there before API 1.52).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// How containers of it run: the image's own document, whose members depend on the version
-    /// that is spoken.
-    pub config: Option<serde_json::Value>,
+    /// How containers of it run; its members depend on the version that is spoken.
+    pub config: Option<ImageRuns>,
     /// CPU architecture.
     pub architecture: String,
     /// Variant of it.
@@ -98,6 +97,91 @@ pub struct ImageInspect {
     /// What its names point at (API 1.48).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+}
+
+/// How containers of an image run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ImageRuns {
+    /// Only what an image can say (API 1.50). What is read is always this.
+    New(Box<ImageRunConfig>),
+    /// With members that only containers have, all empty (before API 1.50).
+    Old(Box<ContainerConfig>),
+}
+
+impl ImageRuns {
+    /// What an image can say, whichever form it came in.
+    pub fn into_config(self) -> ImageRunConfig {
+        match self {
+            Self::New(config) => *config,
+            Self::Old(config) => (*config).into(),
+        }
+    }
+}
+
+/// What an image says about how its containers run; what is empty is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageRunConfig {
+    /// `user[:group]`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// `port/protocol`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<Set>,
+    /// `KEY=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// What runs before `cmd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments of the entry point, or the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Paths that get an anonymous volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Set>,
+    /// Working directory.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// Labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Signal that asks the process to end.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Windows only.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub args_escaped: bool,
+    /// How health is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// Instructions for builds on top of this image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<String>>,
+    /// Shell of the shell form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+}
+
+impl From<ContainerConfig> for ImageRunConfig {
+    fn from(config: ContainerConfig) -> Self {
+        Self {
+            user: config.user,
+            exposed_ports: config.exposed_ports,
+            env: config.env,
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            volumes: config.volumes,
+            working_dir: config.working_dir,
+            labels: config.labels,
+            stop_signal: config.stop_signal,
+            args_escaped: config.args_escaped,
+            healthcheck: config.healthcheck,
+            on_build: config.on_build,
+            shell: config.shell,
+        }
+    }
 }
 
 /// The layers of an image.

@@ -1,0 +1,78 @@
+//! `docs/compat.md` says what the tables say: its sections "Engine API" and "Daemon options" are
+//! made of them. `SNAPSHOTS=overwrite cargo test -p daemon compat` renews the page.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::options::{Effect, OPTIONS};
+use crate::router::{Does, OPERATIONS};
+
+fn engine_api() -> String {
+    let count = |wanted: fn(&Does) -> bool| {
+        let all = OPERATIONS.iter();
+        all.filter(|operation| wanted(&operation.does)).count()
+    };
+    let mut rows = format!(
+        "{} operations: {} work, {} in part, {} not yet (those answer 501 with their name).\n\n\
+         | Method | Path | Meaning | State |\n|---|---|---|---|\n",
+        OPERATIONS.len(),
+        count(|does| matches!(does, Does::Works(_))),
+        count(|does| matches!(does, Does::Partly(..))),
+        count(|does| matches!(does, Does::NotYet)),
+    );
+    for operation in OPERATIONS {
+        let state = match operation.does {
+            Does::Works(_) => "works".to_owned(),
+            Does::Partly(_, lacks) => format!("partial; not yet: {lacks}"),
+            Does::NotYet => "not yet".to_owned(),
+        };
+        let (method, path, meaning) = (&operation.method, operation.path.0, operation.meaning);
+        writeln!(rows, "| {method} | `{path}` | {meaning} | {state} |").unwrap();
+    }
+    rows
+}
+
+fn daemon_options() -> String {
+    let mut rows = "An option that has no effect is refused with the sentence in its row.\n\n\
+                    | Flag | Key in daemon.json | Meaning | State |\n|---|---|---|---|\n"
+        .to_owned();
+    let code = |prefix: &str, name: &str| match name {
+        "" => "–".to_owned(),
+        name => format!("`{prefix}{name}`"),
+    };
+    for known in OPTIONS {
+        let state = match known.effect {
+            Effect::Works => "works".to_owned(),
+            Effect::Only(only, why) => format!("only `{only}`: {why}"),
+            Effect::Refused(why) => format!("not yet: {why}"),
+        };
+        let (flag, key) = (code("--", known.flag), code("", known.key));
+        writeln!(rows, "| {flag} | {key} | {} | {state} |", known.meaning).unwrap();
+    }
+    rows
+}
+
+#[test]
+fn the_page_of_compatibility_says_what_the_tables_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
+    let mut page = std::fs::read_to_string(&path).unwrap();
+    for (section, rows) in [
+        ("Engine API", engine_api()),
+        ("Daemon options", daemon_options()),
+    ] {
+        let begin =
+            format!("<!-- begin {section}: made of tables by crates/daemon/src/compat.rs -->\n");
+        let end = format!("<!-- end {section} -->\n");
+        let start = page.find(&begin).expect(&begin) + begin.len();
+        let length = page[start..].find(&end).expect(&end);
+        page.replace_range(start..start + length, &format!("\n{rows}\n"));
+    }
+    if std::env::var_os("SNAPSHOTS").is_some_and(|value| value == "overwrite") {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        there == page,
+        "docs/compat.md is behind: SNAPSHOTS=overwrite cargo test -p daemon compat"
+    );
+}

@@ -1,0 +1,512 @@
+//! What the daemon was told: dockerd's flags and the keys of `daemon.json`, read into the settings
+//! of every part.
+//!
+//! ```text
+//! command line ┐
+//!              ├─ values: one value for each option ─▶ Settings: typed, with defaults
+//! daemon.json  ┘
+//! ```
+
+pub(crate) mod options;
+mod values;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use vocab::config::Ulimit;
+
+pub use values::ConfigError;
+use values::{Value, Values};
+
+/// Where state is kept unless said otherwise.
+pub const DATA_ROOT: &str = "/var/lib/berth";
+/// Where sockets and the state of this boot are kept unless said otherwise.
+pub const EXEC_ROOT: &str = "/run/berth";
+/// Where the daemon listens unless said otherwise.
+pub const SOCKET: &str = "/run/berth.sock";
+/// What is read unless said otherwise.
+pub const CONFIG_FILE: &str = "/etc/berth/daemon.json";
+/// Who may use the socket besides root, if there is such a group.
+pub const GROUP: &str = "berth";
+/// Seconds that requests under way have at the end (dockerd's default).
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the daemon was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For the engine.
+    pub engine: engine::Config,
+    /// Where to listen.
+    pub hosts: Vec<Listen>,
+    /// Group of the unix socket; one that was named must exist.
+    pub group: Option<String>,
+    /// Where to write the process id.
+    pub pidfile: PathBuf,
+    /// The daemon's own log.
+    pub log: Log,
+    /// Time that requests under way have at the end.
+    pub shutdown_timeout: Duration,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// `address:port`.
+    Tcp(String),
+}
+
+/// The daemon's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// From which level on.
+    pub level: tracing::Level,
+    /// As JSON.
+    pub json: bool,
+    /// With colours, where a terminal is.
+    pub colours: bool,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of it, at the start"
+)]
+pub enum Wanted {
+    /// To run.
+    Run(Settings),
+    /// To say that the configuration is fine.
+    Validated,
+    /// To print the version.
+    Version,
+    /// To print this: help, which is no failure.
+    Print(String),
+}
+
+/// Reads the command line (without the program's name) and the file it names.
+pub fn read(args: &[OsString]) -> Result<Wanted, ConfigError> {
+    let flags = match values::from_command_line(args) {
+        Ok(flags) => flags,
+        Err(error) if error.use_stderr() => {
+            return Err(ConfigError::CommandLine(
+                error.to_string().trim().to_owned(),
+            ));
+        }
+        Err(help) => return Ok(Wanted::Print(help.to_string())),
+    };
+    if flags.get("version") == Some(&Value::Switch(true)) {
+        return Ok(Wanted::Version);
+    }
+    let validate = flags.get("validate") == Some(&Value::Switch(true));
+    let file = match flags.get("config-file") {
+        Some(Value::Text(path)) => values::from_file(Path::new(path), true)?,
+        _ => values::from_file(Path::new(CONFIG_FILE), false)?,
+    };
+    let settings = settings(&values::merge(flags, file)?)?;
+    Ok(if validate {
+        Wanted::Validated
+    } else {
+        Wanted::Run(settings)
+    })
+}
+
+/// Typed access to the values, with errors that name the option.
+struct Reader<'v>(&'v Values);
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn switch(&self, name: &str) -> Option<bool> {
+        match self.0.get(name) {
+            Some(Value::Switch(on)) => Some(*on),
+            _ => None,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        match self.0.get(name) {
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn list(&self, name: &str) -> &[String] {
+        match self.0.get(name) {
+            Some(Value::List(items)) => items,
+            _ => &[],
+        }
+    }
+
+    fn parsed<T: FromStr>(
+        &self,
+        name: &str,
+        wanted: &'static str,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        text.parse()
+            .map(Some)
+            .map_err(|_| wrong(name, text, wanted))
+    }
+
+    fn choice(
+        &self,
+        name: &str,
+        choices: &[&str],
+        wanted: &'static str,
+    ) -> Result<Option<String>, ConfigError> {
+        match self.text(name) {
+            Some(text) if !choices.contains(&text) => Err(wrong(name, text, wanted)),
+            text => Ok(text.map(str::to_owned)),
+        }
+    }
+
+    fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, ConfigError> {
+        let items = self.list(name).iter();
+        items
+            .map(|text| text.parse().map_err(|_| wrong(name, text, "an IP address")))
+            .collect()
+    }
+
+    fn path(&self, name: &str, default: impl Into<PathBuf>) -> Result<PathBuf, ConfigError> {
+        match self.text(name) {
+            None => Ok(default.into()),
+            Some(text) if text.starts_with('/') => Ok(PathBuf::from(text)),
+            Some(text) => Err(wrong(name, text, "an absolute path")),
+        }
+    }
+}
+
+fn wrong(option: &str, given: &str, wanted: &'static str) -> ConfigError {
+    ConfigError::Value {
+        option: option.to_owned(),
+        given: given.to_owned(),
+        wanted,
+    }
+}
+
+fn settings(values: &Values) -> Result<Settings, ConfigError> {
+    let said = Reader(values);
+    let data_root = said.path("data-root", DATA_ROOT)?;
+    let exec_root = said.path("exec-root", EXEC_ROOT)?;
+    let instance = instance(&data_root);
+    // The running program: it becomes the monitors.
+    let program = PathBuf::from("/proc/self/exe");
+    let pidfile = said.path("pidfile", exec_root.join("berth.pid"))?;
+    let mut engine = engine::Config::new(data_root, exec_root, instance, program);
+
+    engine.storage_driver = said.text("storage-driver").map(str::to_owned);
+    if let Some(driver) = said.text("log-driver") {
+        driver.clone_into(&mut engine.log.kind);
+    }
+    if let Some(Value::Map(options)) = values.get("log-opt") {
+        engine.log.config = Some(options.clone());
+    }
+    engine.ulimits = said
+        .list("default-ulimit")
+        .iter()
+        .map(|text| ulimit(text))
+        .collect::<Result<_, _>>()?;
+    if let Some(bytes) = said.number("default-shm-size") {
+        engine.shm_bytes = bytes;
+    }
+    engine.cgroup_parent = said.text("cgroup-parent").map(str::to_owned);
+    engine.cgroupns_mode = said.choice(
+        "default-cgroupns-mode",
+        &["private", "host"],
+        "private or host",
+    )?;
+    engine.ipc_mode = said.choice(
+        "default-ipc-mode",
+        &["private", "shareable"],
+        "private or shareable",
+    )?;
+    engine.seccomp_profile = match said.text("seccomp-profile") {
+        None | Some("" | "builtin") => None,
+        Some(_) => Some(said.path("seccomp-profile", "")?),
+    };
+    engine.no_new_privileges = said.switch("no-new-privileges").unwrap_or(false);
+    engine.init = said.switch("init").unwrap_or(false);
+    engine.dns = said.addresses("dns")?;
+    engine.dns_search = said.list("dns-search").to_vec();
+    engine.dns_options = said.list("dns-opt").to_vec();
+    engine.host_gateway = said.addresses("host-gateway-ip")?;
+    engine.labels = said.list("label").to_vec();
+    engine.address_pools = said
+        .list("default-address-pool")
+        .iter()
+        .map(|text| pool(text))
+        .collect::<Result<_, _>>()?;
+    engine.bridge = bridge(&said)?;
+    engine.registry.insecure = said.list("insecure-registry").to_vec();
+    engine.registry.mirrors = said.list("registry-mirror").to_vec();
+    if let Some(number) = said.number("max-concurrent-downloads") {
+        let number = usize::try_from(number).ok().filter(|number| *number > 0);
+        engine.registry.max_concurrent_downloads =
+            number.ok_or_else(|| wrong("max-concurrent-downloads", "0", "a number above 0"))?;
+    }
+    if let Some(number) = said.number("max-download-attempts") {
+        let number = u32::try_from(number).ok().filter(|number| *number > 0);
+        engine.registry.max_attempts =
+            number.ok_or_else(|| wrong("max-download-attempts", "0", "a number above 0"))?;
+    }
+
+    let mut hosts = said
+        .list("host")
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<Vec<Listen>, _>>()?;
+    if hosts.is_empty() {
+        hosts.push(Listen::Unix(PathBuf::from(SOCKET)));
+    }
+    Ok(Settings {
+        engine,
+        hosts,
+        group: said.text("group").map(str::to_owned),
+        pidfile,
+        log: log(&said)?,
+        shutdown_timeout: said
+            .number("shutdown-timeout")
+            .map_or(SHUTDOWN_TIMEOUT, Duration::from_secs),
+    })
+}
+
+fn bridge(said: &Reader<'_>) -> Result<engine::config::Bridge, ConfigError> {
+    let device = said.text("bridge").filter(|name| !name.is_empty());
+    let mtu = match said.number("mtu") {
+        None => None,
+        Some(mtu) => match u32::try_from(mtu) {
+            Ok(mtu @ 68..=65535) => Some(mtu),
+            _ => return Err(wrong("mtu", &mtu.to_string(), "a number from 68 to 65535")),
+        },
+    };
+    Ok(engine::config::Bridge {
+        enabled: device != Some("none"),
+        device: device.filter(|name| *name != "none").map(str::to_owned),
+        address: said.text("bip").map(str::to_owned),
+        fixed_cidr: said.text("fixed-cidr").map(str::to_owned),
+        mtu,
+        icc: said.switch("icc").unwrap_or(true),
+        masquerade: said.switch("ip-masq").unwrap_or(true),
+        publish_address: said
+            .parsed("ip", "an IPv4 address")?
+            .unwrap_or(Ipv4Addr::UNSPECIFIED),
+    })
+}
+
+fn log(said: &Reader<'_>) -> Result<Log, ConfigError> {
+    let level = match said.text("log-level").unwrap_or("info") {
+        _ if said.switch("debug") == Some(true) => tracing::Level::DEBUG,
+        "trace" => tracing::Level::TRACE,
+        "debug" => tracing::Level::DEBUG,
+        "info" => tracing::Level::INFO,
+        "warn" | "warning" => tracing::Level::WARN,
+        "error" | "fatal" | "panic" => tracing::Level::ERROR,
+        other => {
+            return Err(wrong(
+                "log-level",
+                other,
+                "debug, info, warn, error or fatal",
+            ));
+        }
+    };
+    let format = said.choice("log-format", &["text", "json"], "text or json")?;
+    Ok(Log {
+        level,
+        json: format.as_deref() == Some("json"),
+        colours: !said.switch("raw-logs").unwrap_or(false),
+    })
+}
+
+fn ulimit(text: &str) -> Result<Ulimit, ConfigError> {
+    let refuse = || wrong("default-ulimit", text, "name=soft[:hard]");
+    let (name, limits) = text.split_once('=').ok_or_else(refuse)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    Ok(Ulimit {
+        name: name.to_owned(),
+        soft: soft.parse().map_err(|_| refuse())?,
+        hard: hard.parse().map_err(|_| refuse())?,
+    })
+}
+
+fn pool(text: &str) -> Result<(String, u8), ConfigError> {
+    let refuse = || wrong("default-address-pool", text, "base=10.10.0.0/16,size=24");
+    let (mut base, mut size) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=').ok_or_else(refuse)? {
+            ("base", value) => base = Some(value.to_owned()),
+            ("size", value) => size = value.parse().ok(),
+            _ => return Err(refuse()),
+        }
+    }
+    base.zip(size).ok_or_else(refuse)
+}
+
+impl FromStr for Listen {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        const WANTED: &str = "unix:///path or tcp://address:port";
+        let refuse = || wrong("host", text, WANTED);
+        if text.starts_with("fd://") {
+            return Err(ConfigError::Refused {
+                option: format!("host {text}"),
+                sentence: "berth takes no sockets from systemd yet; name a unix:// socket"
+                    .to_owned(),
+            });
+        }
+        match text.split_once("://").ok_or_else(refuse)? {
+            ("unix", "") => Ok(Self::Unix(PathBuf::from(SOCKET))),
+            ("unix", path) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
+            ("tcp", address) => {
+                let address = address.strip_suffix('/').unwrap_or(address);
+                let (host, port) = address.rsplit_once(':').ok_or_else(refuse)?;
+                port.parse::<u16>().map_err(|_| refuse())?;
+                let host = if host.is_empty() { "0.0.0.0" } else { host };
+                Ok(Self::Tcp(format!("{host}:{port}")))
+            }
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// Six hexadecimal digits that tell daemons side by side apart; empty for the default data root.
+fn instance(data_root: &Path) -> String {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the data root is the administrator's path, no container's"
+    )]
+    let canonical = std::fs::canonicalize(data_root).unwrap_or_else(|_| data_root.to_owned());
+    if canonical == Path::new(DATA_ROOT) {
+        return String::new();
+    }
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(canonical.as_os_str());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref()[..3]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings_of(words: &[&str]) -> Result<Settings, String> {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        args.push("--config-file".into());
+        args.push(empty.path().into());
+        match read(&args).map_err(|error| error.to_string())? {
+            Wanted::Run(settings) => Ok(settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_said_means_the_default_places() {
+        let settings = settings_of(&[]).unwrap();
+        assert_eq!(settings.engine.data_root, Path::new(DATA_ROOT));
+        assert_eq!(settings.engine.instance, "");
+        assert_eq!(settings.hosts, [Listen::Unix(SOCKET.into())]);
+        assert_eq!(settings.pidfile, Path::new("/run/berth/berth.pid"));
+        assert_eq!(settings.log.level, tracing::Level::INFO);
+    }
+
+    #[test]
+    fn daemons_side_by_side_have_names_of_their_own() {
+        let instance = |root: &str| settings_of(&["--data-root", root]).unwrap().engine.instance;
+        assert_eq!(instance("/tmp/a").len(), 6);
+        assert_ne!(instance("/tmp/a"), instance("/tmp/b"));
+    }
+
+    #[test]
+    fn options_reach_the_part_that_they_are_for() {
+        let settings = settings_of(&[
+            "--bip=10.1.0.1/24",
+            "--icc=false",
+            "--mtu",
+            "1400",
+            "--default-ulimit",
+            "nofile=10:20",
+            "--default-address-pool=base=10.0.0.0/8,size=24",
+            "--insecure-registry",
+            "r:5000",
+            "--registry-mirror",
+            "http://m",
+            "--max-concurrent-downloads=7",
+            "-H",
+            "tcp://:2375",
+            "-l",
+            "warn",
+            "--shutdown-timeout",
+            "3",
+            "--dns=1.1.1.1",
+            "--log-opt",
+            "max-size=1m",
+        ])
+        .unwrap();
+        assert_eq!(
+            settings.engine.bridge.address.as_deref(),
+            Some("10.1.0.1/24")
+        );
+        assert!(!settings.engine.bridge.icc);
+        assert_eq!(settings.engine.bridge.mtu, Some(1400));
+        assert_eq!(
+            (
+                settings.engine.ulimits[0].soft,
+                settings.engine.ulimits[0].hard
+            ),
+            (10, 20)
+        );
+        assert_eq!(
+            settings.engine.address_pools,
+            [("10.0.0.0/8".to_owned(), 24)]
+        );
+        assert_eq!(settings.engine.registry.insecure, ["r:5000"]);
+        assert_eq!(settings.engine.registry.max_concurrent_downloads, 7);
+        assert_eq!(settings.hosts, [Listen::Tcp("0.0.0.0:2375".to_owned())]);
+        assert_eq!(settings.log.level, tracing::Level::WARN);
+        assert_eq!(settings.shutdown_timeout, Duration::from_secs(3));
+        assert_eq!(settings.engine.log.config.unwrap()["max-size"], "1m");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_name() {
+        for (words, said) in [
+            (&["-H", "fd://"][..], "systemd"),
+            (&["-H", "unix://relative"], "host"),
+            (&["-H", "tcp://x"], "host"),
+            (&["--data-root", "relative"], "data-root"),
+            (&["--dns", "nobody"], "dns"),
+            (&["--default-ulimit", "nofile"], "default-ulimit"),
+            (&["--mtu", "5"], "mtu"),
+            (&["--log-level", "loud"], "log-level"),
+            (&["--default-ipc-mode", "host"], "default-ipc-mode"),
+            (
+                &["--max-concurrent-downloads", "0"],
+                "max-concurrent-downloads",
+            ),
+        ] {
+            let refusal = settings_of(words).unwrap_err();
+            assert!(refusal.contains(said), "{words:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there() {
+        let args = ["--config-file".into(), "/nonexistent/daemon.json".into()];
+        assert!(matches!(read(&args), Err(ConfigError::Read { .. })));
+    }
+}

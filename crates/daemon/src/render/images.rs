@@ -1,0 +1,196 @@
+//! Images.
+
+use api::Version;
+use api::types::{
+    DriverData, HistoryItem, ImageDeleted, ImageInspect, ImageMetadata, ImageRootFs, ImageRuns,
+    ImageSummary,
+};
+use engine::images::{HistoryEntry, Image, RemovedImage};
+
+use super::{bytes, count, moment, seconds};
+
+/// One line of `docker images`.
+pub(crate) fn image_summary(image: Image, shared: bool, version: Version) -> ImageSummary {
+    let speaks = |minor| version >= Version::new(1, minor);
+    let size = bytes(image.size_bytes);
+    let none = |names: Vec<String>, placeholder: &str| {
+        if names.is_empty() && !speaks(43) {
+            vec![placeholder.to_owned()]
+        } else {
+            names
+        }
+    };
+    let unnamed = image.tags.is_empty() && image.digests.is_empty();
+    let (tags, digests) = if unnamed {
+        (
+            none(image.tags, "<none>:<none>"),
+            none(image.digests, "<none>@<none>"),
+        )
+    } else {
+        (image.tags, image.digests)
+    };
+    ImageSummary {
+        containers: if speaks(51) {
+            count(image.containers)
+        } else {
+            -1
+        },
+        created: image.created.map_or(0, seconds),
+        id: image.id.to_string(),
+        labels: image.config.config.and_then(|config| config.labels),
+        parent_id: String::new(),
+        descriptor: None,
+        repo_digests: digests,
+        repo_tags: tags,
+        shared_size: if shared { 0 } else { -1 },
+        size,
+        virtual_size: if speaks(44) { 0 } else { size },
+    }
+}
+
+/// Everything about one image.
+pub(crate) fn image_inspect(image: Image, driver: String, version: Version) -> ImageInspect {
+    let speaks = |minor| version >= Version::new(1, minor);
+    let size = bytes(image.size_bytes);
+    let config = image.config;
+    // From 1.52 on what is empty is left out.
+    let text = |text: String| (!text.is_empty() || !speaks(52)).then_some(text);
+    ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: image.tags,
+        repo_digests: image.digests,
+        parent: text(String::new()),
+        comment: text(config.comment.clone()),
+        created: config.created.clone(),
+        container: (!speaks(45)).then(String::new),
+        container_config: (!speaks(45)).then(Default::default),
+        docker_version: text(config.docker_version.clone()),
+        author: text(config.author.clone()),
+        config: config.config.clone().map(|runs| {
+            if speaks(50) {
+                ImageRuns::New(Box::new(runs.into()))
+            } else {
+                ImageRuns::Old(Box::new(runs))
+            }
+        }),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone(),
+        size,
+        virtual_size: if speaks(44) { 0 } else { size },
+        graph_driver: (!speaks(52)).then_some(DriverData {
+            data: None,
+            name: driver,
+        }),
+        root_fs: ImageRootFs {
+            kind: "layers".to_owned(),
+            layers: config
+                .rootfs
+                .diff_ids
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        },
+        metadata: ImageMetadata {
+            last_tag_time: moment(image.last_tagged),
+        },
+        descriptor: None,
+    }
+}
+
+/// One step in an image's history.
+pub(crate) fn history_item(entry: HistoryEntry) -> HistoryItem {
+    HistoryItem {
+        comment: entry.comment,
+        created: entry.created.map_or(0, seconds),
+        created_by: entry.created_by,
+        id: entry
+            .id
+            .map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
+        size: bytes(entry.size_bytes),
+        tags: (!entry.tags.is_empty()).then_some(entry.tags),
+    }
+}
+
+/// One thing that a removal did.
+pub(crate) fn image_removed(removed: RemovedImage) -> ImageDeleted {
+    match removed {
+        RemovedImage::Untagged(untagged) => ImageDeleted {
+            untagged,
+            ..ImageDeleted::default()
+        },
+        RemovedImage::Deleted(deleted) => ImageDeleted {
+            deleted,
+            ..ImageDeleted::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use vocab::Digest;
+    use vocab::config::ContainerConfig;
+    use vocab::image::ImageConfig;
+
+    use super::*;
+
+    fn image() -> Image {
+        Image {
+            id: Digest::sha256(&[0; 32]),
+            config: ImageConfig {
+                architecture: "amd64".to_owned(),
+                os: "linux".to_owned(),
+                config: Some(ContainerConfig {
+                    cmd: Some(vec!["sh".to_owned()]),
+                    ..ContainerConfig::default()
+                }),
+                ..ImageConfig::default()
+            },
+            config_json: Vec::new(),
+            tags: Vec::new(),
+            digests: Vec::new(),
+            size_bytes: 7,
+            created: None,
+            last_tagged: None,
+            containers: 2,
+        }
+    }
+
+    fn summary(minor: u16) -> Value {
+        serde_json::to_value(image_summary(image(), false, Version::new(1, minor))).unwrap()
+    }
+
+    fn inspect(minor: u16) -> Value {
+        let shown = image_inspect(image(), "overlay".to_owned(), Version::new(1, minor));
+        serde_json::to_value(shown).unwrap()
+    }
+
+    #[test]
+    fn an_image_without_a_name_is_shown_in_the_words_of_the_version() {
+        assert_eq!(summary(42)["RepoTags"][0], "<none>:<none>");
+        assert_eq!(summary(42)["RepoDigests"][0], "<none>@<none>");
+        assert_eq!(summary(43)["RepoTags"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn counts_and_sizes_follow_the_version() {
+        assert_eq!(summary(50)["Containers"], -1);
+        assert_eq!(summary(51)["Containers"], 2);
+        assert_eq!(summary(43)["VirtualSize"], 7);
+        assert_eq!(summary(44).get("VirtualSize"), None);
+        assert_eq!(summary(55)["Labels"], Value::Null);
+    }
+
+    #[test]
+    fn inspect_loses_what_newer_versions_dropped() {
+        assert_eq!(inspect(44)["Container"], "");
+        assert_eq!(inspect(45).get("Container"), None);
+        assert_eq!(inspect(49)["Config"]["Hostname"], "");
+        assert_eq!(inspect(50)["Config"], serde_json::json!({"Cmd": ["sh"]}));
+        assert_eq!(inspect(51)["Author"], "");
+        assert_eq!(inspect(52).get("Author"), None);
+        assert_eq!(inspect(52).get("GraphDriver"), None);
+    }
+}
