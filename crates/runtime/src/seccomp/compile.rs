@@ -1,0 +1,633 @@
+//! From a filter to classic BPF, as `seccomp(2)` loads it.
+//!
+//! ```text
+//! load arch ─┬─ x86_64 ─ load nr ─┬─ bit 30: x32 ─ search ─ leaves
+//!            │                    └─ search ─ leaves
+//!            ├─ x86 ─ load nr ─ search ─ leaves
+//!            └─ anything else: kill
+//! ```
+//!
+//! The search is a binary one over runs of numbers with the same verdict, so a call costs about
+//! eight comparisons. A leaf is a verdict, or a chain of tests of arguments that ends in the default.
+//!
+//! The rules of the field, taken over: a rule without arguments beats those with; several conditions
+//! on one argument are alternatives (runc); a number beyond all that the filter names is answered
+//! with ENOSYS where it would have been refused, so that new C libraries fall back (runc).
+
+use std::collections::BTreeMap;
+
+use super::CompileError;
+use super::table::Abi;
+use crate::oci;
+use oci::{LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op};
+
+/// `BPF_MAXINSNS` (linux/bpf_common.h).
+const MAX_INSTRUCTIONS: usize = 4096;
+/// Bit 30 of an x32 system call's number (asm/unistd.h, `__X32_SYSCALL_BIT`).
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Offsets in `struct seccomp_data` (linux/seccomp.h).
+const NUMBER_AT: u32 = 0;
+const ARCH_AT: u32 = 4;
+const ARGUMENTS_AT: u32 = 16;
+
+/// Answers (linux/seccomp.h, `SECCOMP_RET_*`); the low 16 bits are data.
+const KILL_PROCESS: u32 = 0x8000_0000;
+const KILL_THREAD: u32 = 0x0000_0000;
+const TRAP: u32 = 0x0003_0000;
+const ERRNO: u32 = 0x0005_0000;
+const TRACE: u32 = 0x7ff0_0000;
+const LOG: u32 = 0x7ffc_0000;
+const ALLOW: u32 = 0x7fff_0000;
+
+/// Instructions (linux/bpf_common.h, linux/filter.h).
+const LOAD_WORD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER: u16 = 0x25;
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+const JUMP_SET: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Insn {
+    code: u16,
+    yes: u8,
+    no: u8,
+    value: u32,
+}
+
+const fn insn(code: u16, yes: u8, no: u8, value: u32) -> Insn {
+    Insn {
+        code,
+        yes,
+        no,
+        value,
+    }
+}
+
+/// What happens to one system call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    /// Tried in order: all conditions of one must hold.
+    conditional: Vec<(Vec<Condition>, u32)>,
+    /// For all that is left; `None` is the default.
+    rest: Option<u32>,
+}
+
+/// A test of one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Condition {
+    index: u32,
+    op: Op,
+    value: u64,
+    /// The wanted value under the mask `value`, for [`Op::ScmpCmpMaskedEq`].
+    masked: u64,
+}
+
+/// Compiles a filter.
+pub(super) fn compile(filter: &oci::LinuxSeccomp) -> Result<Vec<u8>, CompileError> {
+    let default = answer(filter.default_action(), filter.default_errno_ret())?;
+    let abis = abis(filter)?;
+    let mut program = vec![insn(LOAD_WORD, 0, 0, ARCH_AT)];
+    let plain: Vec<Abi> = abis
+        .iter()
+        .copied()
+        .filter(|abi| *abi != Abi::X32)
+        .collect();
+    for abi in plain {
+        let mut section = vec![insn(LOAD_WORD, 0, 0, NUMBER_AT)];
+        if abi == Abi::X86_64 {
+            let x32 = if abis.contains(&Abi::X32) {
+                body(filter, Abi::X32, default)?
+            } else {
+                vec![insn(RETURN, 0, 0, KILL_THREAD)]
+            };
+            section.extend(branch(JUMP_SET, X32_BIT, x32));
+        }
+        section.extend(body(filter, abi, default)?);
+        program.extend(branch(JUMP_EQUAL, abi.audit(), section));
+    }
+    // Another architecture could be used to say something else by the same number.
+    program.push(insn(RETURN, 0, 0, KILL_THREAD));
+    if program.len() > MAX_INSTRUCTIONS {
+        return Err(CompileError::TooLong(program.len()));
+    }
+    Ok(program.into_iter().flat_map(encode).collect())
+}
+
+fn encode(
+    Insn {
+        code,
+        yes,
+        no,
+        value,
+    }: Insn,
+) -> [u8; 8] {
+    let ([c0, c1], [v0, v1, v2, v3]) = (code.to_ne_bytes(), value.to_ne_bytes());
+    [c0, c1, yes, no, v0, v1, v2, v3]
+}
+
+/// The instruction sets of a filter; without any, the machine's own. x32 comes with x86_64 only.
+fn abis(filter: &oci::LinuxSeccomp) -> Result<Vec<Abi>, CompileError> {
+    let native = [oci::Arch::ScmpArchNative];
+    let listed = filter
+        .architectures()
+        .as_deref()
+        .filter(|listed| !listed.is_empty());
+    let mut abis = Vec::new();
+    for arch in listed.unwrap_or(&native) {
+        match Abi::new(*arch) {
+            Some(abi) if abis.contains(&abi) => {}
+            Some(abi) => abis.push(abi),
+            None => return Err(CompileError::Architecture(arch.to_string())),
+        }
+    }
+    Ok(abis)
+}
+
+/// `then` if the comparison holds, else what follows it. `then` does not fall through.
+fn branch(code: u16, value: u32, then: Vec<Insn>) -> Vec<Insn> {
+    let mut all = Vec::with_capacity(then.len() + 2);
+    match u8::try_from(then.len()) {
+        Ok(length) => all.push(insn(code, 0, length, value)),
+        // Conditional jumps reach 255 instructions, others any number.
+        Err(_) => {
+            let length = u32::try_from(then.len()).expect("a program is short");
+            all.push(insn(code, 1, 0, value));
+            all.push(insn(JUMP, 0, 0, length));
+        }
+    }
+    all.extend(then);
+    all
+}
+
+fn answer(action: Action, errno: Option<u32>) -> Result<u32, CompileError> {
+    // The kernel caps what it returns as an errno itself (`MAX_ERRNO`), the field is 16 bits.
+    let data = |default| errno.unwrap_or(default) & 0xffff;
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => KILL_THREAD,
+        Action::ScmpActKillProcess => KILL_PROCESS,
+        Action::ScmpActTrap => TRAP,
+        Action::ScmpActErrno => ERRNO | data(libc::EPERM.cast_unsigned()),
+        Action::ScmpActTrace => TRACE | data(libc::EPERM.cast_unsigned()),
+        Action::ScmpActLog => LOG,
+        Action::ScmpActAllow => ALLOW,
+        Action::ScmpActNotify => return Err(CompileError::Action(action.to_string())),
+    })
+}
+
+/// The part for one instruction set, entered with the number loaded.
+fn body(filter: &oci::LinuxSeccomp, abi: Abi, default: u32) -> Result<Vec<Insn>, CompileError> {
+    let verdicts = verdicts(filter, abi)?;
+    let bias = if abi == Abi::X32 { X32_BIT } else { 0 };
+    // Runs of numbers: where each begins, and what it comes to.
+    let mut runs: Vec<(u32, Verdict)> = Vec::new();
+    let refuse = Verdict::default();
+    let mut next = 0;
+    let mut push = |start: u32, verdict: Verdict| {
+        if runs
+            .last()
+            .is_none_or(|(_, last)| *last != verdict || !verdict.conditional.is_empty())
+        {
+            runs.push((start, verdict));
+        }
+    };
+    for (number, verdict) in verdicts {
+        if number > next {
+            push(next + bias, refuse.clone());
+        }
+        push(number + bias, verdict);
+        next = number + 1;
+    }
+    let beyond = beyond(filter, default);
+    push(
+        next + bias,
+        Verdict {
+            conditional: Vec::new(),
+            rest: Some(beyond),
+        },
+    );
+    if let Some(first) = runs.first_mut() {
+        first.0 = 0;
+    }
+    Ok(search(&runs, abi, default))
+}
+
+/// What calls get that are newer than the filter.
+fn beyond(filter: &oci::LinuxSeccomp, default: u32) -> u32 {
+    match filter.default_action() {
+        Action::ScmpActErrno
+        | Action::ScmpActKill
+        | Action::ScmpActKillThread
+        | Action::ScmpActKillProcess
+        | Action::ScmpActTrap => ERRNO | libc::ENOSYS.cast_unsigned(),
+        _ => default,
+    }
+}
+
+fn verdicts(filter: &oci::LinuxSeccomp, abi: Abi) -> Result<BTreeMap<u32, Verdict>, CompileError> {
+    let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
+    for rule in filter.syscalls().iter().flatten() {
+        let action = answer(rule.action(), rule.errno_ret())?;
+        let args = rule.args().as_deref().unwrap_or_default();
+        for name in rule.names() {
+            if let Some(arg) = args.iter().find(|arg| arg.index() > 5) {
+                let (syscall, index) = (name.clone(), arg.index());
+                return Err(CompileError::Argument { syscall, index });
+            }
+            // A name that this instruction set does not know (or nobody does) matches nothing.
+            let Some(number) = abi.number(name) else {
+                continue;
+            };
+            let verdict = verdicts.entry(number).or_default();
+            if args.is_empty() {
+                verdict.rest.get_or_insert(action);
+            } else {
+                verdict
+                    .conditional
+                    .extend(alternatives(args).map(|all| (all, action)));
+            }
+        }
+    }
+    for verdict in verdicts
+        .values_mut()
+        .filter(|verdict| verdict.rest.is_some())
+    {
+        verdict.conditional.clear();
+    }
+    Ok(verdicts)
+}
+
+/// All conditions together, or, if an argument has several, each alone.
+fn alternatives(args: &[LinuxSeccompArg]) -> impl Iterator<Item = Vec<Condition>> {
+    let conditions = args.iter().map(|arg| Condition {
+        index: u32::try_from(arg.index()).expect("checked to be at most 5"),
+        op: arg.op(),
+        value: arg.value(),
+        masked: arg.value_two().unwrap_or(0),
+    });
+    let conditions: Vec<Condition> = conditions.collect();
+    let repeated = conditions.iter().enumerate().any(|(place, one)| {
+        conditions[..place]
+            .iter()
+            .any(|other| other.index == one.index)
+    });
+    let split = if repeated {
+        conditions.into_iter().map(|one| vec![one]).collect()
+    } else {
+        vec![conditions]
+    };
+    split.into_iter()
+}
+
+fn search(runs: &[(u32, Verdict)], abi: Abi, default: u32) -> Vec<Insn> {
+    match runs {
+        [] => vec![insn(RETURN, 0, 0, default)],
+        [(_, verdict)] => leaf(verdict, abi, default),
+        _ => {
+            let (low, high) = runs.split_at(runs.len() / 2);
+            let mut all = branch(JUMP_GREATER_EQUAL, high[0].0, search(high, abi, default));
+            all.extend(search(low, abi, default));
+            all
+        }
+    }
+}
+
+fn leaf(verdict: &Verdict, abi: Abi, default: u32) -> Vec<Insn> {
+    let mut all = Vec::new();
+    for (conditions, action) in &verdict.conditional {
+        let mut block = vec![insn(RETURN, 0, 0, *action)];
+        // Built from the end, so that each test knows how far the next alternative is.
+        for condition in conditions.iter().rev() {
+            let mut tests = test(*condition, abi, block.len());
+            tests.extend(block);
+            block = tests;
+        }
+        all.extend(block);
+    }
+    all.push(insn(RETURN, 0, 0, verdict.rest.unwrap_or(default)));
+    all
+}
+
+/// Where a comparison goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Go {
+    /// To the comparison after it.
+    Next,
+    /// The condition holds.
+    Holds,
+    /// It does not.
+    Fails,
+}
+
+/// Tests one argument; falls through to `rest` instructions if it holds, jumps behind them if not.
+fn test(condition: Condition, abi: Abi, rest: usize) -> Vec<Insn> {
+    use Go::{Fails, Holds, Next};
+    let Condition {
+        index,
+        op,
+        value,
+        masked,
+    } = condition;
+    let halves = |value: u64| ((value >> 32) as u32, value as u32);
+    let (low_at, high_at) = if cfg!(target_endian = "big") {
+        (4, 0)
+    } else {
+        (0, 4)
+    };
+    let (low_at, high_at) = (
+        ARGUMENTS_AT + 8 * index + low_at,
+        ARGUMENTS_AT + 8 * index + high_at,
+    );
+    let (high, low) = halves(value);
+    // Comparisons of a word: how, with what, where to if so and if not.
+    let mut steps: Vec<(u32, Option<u32>, u16, u32, Go, Go)> = Vec::new();
+    match op {
+        Op::ScmpCmpEq => {
+            steps.push((high_at, None, JUMP_EQUAL, high, Next, Fails));
+            steps.push((low_at, None, JUMP_EQUAL, low, Holds, Fails));
+        }
+        Op::ScmpCmpNe => {
+            steps.push((high_at, None, JUMP_EQUAL, high, Next, Holds));
+            steps.push((low_at, None, JUMP_EQUAL, low, Fails, Holds));
+        }
+        Op::ScmpCmpGt | Op::ScmpCmpGe => {
+            let code = if op == Op::ScmpCmpGt {
+                JUMP_GREATER
+            } else {
+                JUMP_GREATER_EQUAL
+            };
+            steps.push((high_at, None, JUMP_GREATER, high, Holds, Next));
+            steps.push((high_at, None, JUMP_EQUAL, high, Next, Fails));
+            steps.push((low_at, None, code, low, Holds, Fails));
+        }
+        Op::ScmpCmpLt | Op::ScmpCmpLe => {
+            let code = if op == Op::ScmpCmpLt {
+                JUMP_GREATER_EQUAL
+            } else {
+                JUMP_GREATER
+            };
+            steps.push((high_at, None, JUMP_GREATER, high, Fails, Next));
+            steps.push((high_at, None, JUMP_EQUAL, high, Next, Holds));
+            steps.push((low_at, None, code, low, Fails, Holds));
+        }
+        Op::ScmpCmpMaskedEq => {
+            let (masked_high, masked_low) = halves(masked & value);
+            steps.push((high_at, Some(high), JUMP_EQUAL, masked_high, Next, Fails));
+            steps.push((low_at, Some(low), JUMP_EQUAL, masked_low, Holds, Fails));
+        }
+    }
+    if !abi.is_wide() {
+        // The upper half is not part of the argument there.
+        steps.retain(|step| step.0 == low_at);
+    }
+    let lengths: Vec<usize> = steps
+        .iter()
+        .map(|step| 2 + usize::from(step.1.is_some()))
+        .collect();
+    let total: usize = lengths.iter().sum();
+    let (mut all, mut end) = (Vec::with_capacity(total), 0);
+    for ((at, mask, code, value, yes, no), length) in steps.into_iter().zip(lengths) {
+        end += length;
+        let distance = |go| {
+            let distance = match go {
+                Next => 0,
+                Holds => total - end,
+                Fails => total - end + rest,
+            };
+            u8::try_from(distance).expect("six arguments take fewer than 255 instructions")
+        };
+        all.push(insn(LOAD_WORD, 0, 0, at));
+        all.extend(mask.map(|mask| insn(AND, 0, 0, mask)));
+        all.push(insn(code, distance(yes), distance(no), value));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::seccomp::{Machine, docker_default};
+
+    /// Runs a program as the kernel does.
+    fn run(program: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(number.to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
+        data.extend(0_u64.to_ne_bytes());
+        args.iter().for_each(|arg| data.extend(arg.to_ne_bytes()));
+        let word = |at: usize| u32::from_ne_bytes(data[at..at + 4].try_into().unwrap());
+        let (mut a, mut at) = (0_u32, 0_usize);
+        loop {
+            let i = &program[at * 8..at * 8 + 8];
+            let code = u16::from_ne_bytes([i[0], i[1]]);
+            let value = u32::from_ne_bytes([i[4], i[5], i[6], i[7]]);
+            at += 1;
+            let holds = match code {
+                LOAD_WORD => {
+                    a = word(value as usize);
+                    continue;
+                }
+                AND => {
+                    a &= value;
+                    continue;
+                }
+                JUMP => {
+                    at += value as usize;
+                    continue;
+                }
+                RETURN => return value,
+                JUMP_EQUAL => a == value,
+                JUMP_GREATER => a > value,
+                JUMP_GREATER_EQUAL => a >= value,
+                JUMP_SET => a & value != 0,
+                other => panic!("unknown instruction {other:#x}"),
+            };
+            at += usize::from(if holds { i[2] } else { i[3] });
+        }
+    }
+
+    fn compiled(json: &str) -> Vec<u8> {
+        compile(&serde_json::from_str(json).unwrap()).unwrap()
+    }
+
+    fn call(program: &[u8], abi: Abi, name: &str, args: [u64; 6]) -> u32 {
+        let bias = if abi == Abi::X32 { X32_BIT } else { 0 };
+        run(program, abi.audit(), abi.number(name).unwrap() + bias, args)
+    }
+
+    const NONE: [u64; 6] = [0; 6];
+    const EPERM: u32 = ERRNO | 1;
+    const ENOSYS: u32 = ERRNO | 38;
+
+    #[test]
+    fn dockers_profile_answers_as_it_says() {
+        let program = compile(&docker_default(&[], Machine::X86_64)).unwrap();
+        assert!(
+            program.len() / 8 < 800,
+            "{} instructions",
+            program.len() / 8
+        );
+        for abi in [Abi::X86_64, Abi::X86, Abi::X32] {
+            for (name, expected) in [
+                ("read", ALLOW),
+                ("execve", ALLOW),
+                ("mount", EPERM),
+                ("keyctl", EPERM),
+                ("bpf", EPERM),
+                ("clone3", ENOSYS),
+                ("unshare", EPERM),
+            ] {
+                assert_eq!(call(&program, abi, name, NONE), expected, "{abi:?} {name}");
+            }
+            let clone = |flags| call(&program, abi, "clone", [flags, 0, 0, 0, 0, 0]);
+            assert_eq!(clone(0x11), ALLOW);
+            assert_eq!(clone(0x1000_0000), EPERM, "a user namespace");
+            let persona = |persona| call(&program, abi, "personality", [persona, 0, 0, 0, 0, 0]);
+            assert_eq!(
+                (persona(0), persona(0xffff_ffff), persona(4)),
+                (ALLOW, ALLOW, EPERM)
+            );
+            let socket = |family| call(&program, abi, "socket", [family, 0, 0, 0, 0, 0]);
+            // 38 is AF_ALG, 40 AF_VSOCK.
+            let families = [2, 38, 39, 40, 41].map(socket);
+            assert_eq!(families, [ALLOW, EPERM, ALLOW, EPERM, ALLOW]);
+        }
+        let future = run(&program, Abi::X86_64.audit(), 1000, NONE);
+        assert_eq!(future, ENOSYS, "a call newer than the profile");
+        assert_eq!(run(&program, Abi::Arm.audit(), 3, NONE), KILL_THREAD);
+    }
+
+    #[test]
+    fn dockers_profile_is_for_arm_too() {
+        let program = compile(&docker_default(&[], Machine::Aarch64)).unwrap();
+        for abi in [Abi::Aarch64, Abi::Arm] {
+            assert_eq!(call(&program, abi, "read", NONE), ALLOW);
+            assert_eq!(call(&program, abi, "mount", NONE), EPERM);
+        }
+        assert_eq!(call(&program, Abi::Arm, "set_tls", NONE), ALLOW);
+        assert_eq!(run(&program, Abi::X86_64.audit(), 0, NONE), KILL_THREAD);
+    }
+
+    #[test]
+    fn x32_is_killed_where_it_is_not_listed() {
+        let program =
+            compiled(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"]}"#);
+        assert_eq!(call(&program, Abi::X86_64, "read", NONE), ALLOW);
+        assert_eq!(call(&program, Abi::X32, "read", NONE), KILL_THREAD);
+    }
+
+    #[test]
+    fn each_rule_has_its_own_errno() {
+        let program = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[
+                {"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":5},
+                {"names":["write"],"action":"SCMP_ACT_ERRNO","errnoRet":28},
+                {"names":["open"],"action":"SCMP_ACT_KILL_PROCESS"},
+                {"names":["close"],"action":"SCMP_ACT_TRAP"},
+                {"names":["nonsense"],"action":"SCMP_ACT_KILL"},
+                {"names":["stat"],"action":"SCMP_ACT_LOG"}]}"#,
+        );
+        let answers = ["read", "write", "open", "close", "stat", "lstat"]
+            .map(|name| call(&program, Abi::X86_64, name, NONE));
+        assert_eq!(
+            answers,
+            [ERRNO | 5, ERRNO | 28, KILL_PROCESS, TRAP, LOG, ALLOW]
+        );
+        assert_eq!(run(&program, Abi::X86_64.audit(), 1000, NONE), ALLOW);
+    }
+
+    #[test]
+    fn a_rule_without_arguments_beats_those_with() {
+        let program = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],"syscalls":[
+                {"names":["read"],"action":"SCMP_ACT_KILL",
+                 "args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},
+                {"names":["read"],"action":"SCMP_ACT_ALLOW"}]}"#,
+        );
+        assert_eq!(
+            call(&program, Abi::X86_64, "read", [1, 0, 0, 0, 0, 0]),
+            ALLOW
+        );
+    }
+
+    #[test]
+    fn conditions_on_one_argument_are_alternatives_and_on_several_all_must_hold() {
+        let program = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],"syscalls":[
+                {"names":["read"],"action":"SCMP_ACT_ALLOW","args":[
+                    {"index":0,"value":1,"op":"SCMP_CMP_EQ"},
+                    {"index":0,"value":2,"op":"SCMP_CMP_EQ"}]},
+                {"names":["write"],"action":"SCMP_ACT_ALLOW","args":[
+                    {"index":0,"value":1,"op":"SCMP_CMP_EQ"},
+                    {"index":5,"value":2,"op":"SCMP_CMP_GT"}]}]}"#,
+        );
+        let read = |value| call(&program, Abi::X86_64, "read", [value, 0, 0, 0, 0, 0]);
+        assert_eq!([1, 2, 3].map(read), [ALLOW, ALLOW, EPERM]);
+        let write = |(a, b)| call(&program, Abi::X86_64, "write", [a, 0, 0, 0, 0, b]);
+        assert_eq!([(1, 3), (1, 2), (2, 3)].map(write), [ALLOW, EPERM, EPERM]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let refuse = |json: &str| {
+            compile(&serde_json::from_str(json).unwrap())
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            refuse(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_MIPS"]}"#),
+            "seccomp: architecture SCMP_ARCH_MIPS is not supported"
+        );
+        assert_eq!(
+            refuse(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#),
+            "seccomp: action SCMP_ACT_NOTIFY is not supported"
+        );
+        assert_eq!(
+            refuse(
+                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":
+                "SCMP_ACT_ERRNO","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#
+            ),
+            "seccomp: read: there is no argument 6"
+        );
+    }
+
+    fn holds(op: Op, argument: u64, value: u64, two: u64) -> bool {
+        match op {
+            Op::ScmpCmpNe => argument != value,
+            Op::ScmpCmpLt => argument < value,
+            Op::ScmpCmpLe => argument <= value,
+            Op::ScmpCmpEq => argument == value,
+            Op::ScmpCmpGe => argument >= value,
+            Op::ScmpCmpGt => argument > value,
+            Op::ScmpCmpMaskedEq => argument & value == two & value,
+        }
+    }
+
+    proptest! {
+        /// Values near each other in both halves, where comparisons go wrong.
+        #[test]
+        fn every_operator_compares_64_bits(
+            op in prop::sample::select(vec!["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]),
+            numbers in prop::array::uniform3(prop::sample::select(vec![
+                0, 1, 2, 0xffff_ffff, 1 << 32, (1 << 32) + 1, (2 << 32) + 1, u64::MAX - 1, u64::MAX,
+            ])),
+        ) {
+            let [argument, value, two] = numbers;
+            let filter: oci::LinuxSeccomp = serde_json::from_value(serde_json::json!({
+                "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [
+                    {"index": 3, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{op}")}]}]
+            })).unwrap();
+            let op = filter.syscalls().as_ref().unwrap()[0].args().as_ref().unwrap()[0].op();
+            let found = call(&compile(&filter).unwrap(), Abi::X86_64, "read",
+                [7, 7, 7, argument, 7, 7]);
+            prop_assert_eq!(found == ALLOW, holds(op, argument, value, two));
+        }
+    }
+}
