@@ -167,10 +167,17 @@ fn privileged_slow_what_a_command_leaves_running_does_not_hide_its_end() {
     container.run(id);
     assert_eq!(client.rest(), ["left\n", ""]);
     assert_eq!(watch.next(), Some(Event::ExecExited { id, code: 0 }));
-    let count = container.plan(&["pgrep", "-c", "sleep"], None);
+    let count = container.plan(
+        &["/bin/sh", "-c", "ps -o args | grep -cx 'sleep 1000'"],
+        None,
+    );
     let client = container.attach_to(Some(count));
     container.run(count);
-    client.rest();
+    assert_eq!(
+        client.rest(),
+        ["2\n", ""],
+        "the container's own, and what was left"
+    );
 }
 
 #[test]
