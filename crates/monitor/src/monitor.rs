@@ -95,7 +95,7 @@ pub(crate) struct Monitor {
     /// The exit is recorded and told.
     over: bool,
     buffer: Vec<u8>,
-    /// Output was handled since memory was last given back.
+    /// Memory was used that has not been given back.
     busy: bool,
 }
 
@@ -177,7 +177,8 @@ impl Monitor {
             ended_at: 0,
             over: false,
             buffer: Vec::new(),
-            busy: false,
+            // Creating a container is a burst, too.
+            busy: true,
         })
     }
 
@@ -296,6 +297,9 @@ impl Monitor {
         for connection in &mut self.connections {
             connection.relax();
         }
+        sys::memory::trim_heap();
+        // Where the stack cannot be told, its pages stay.
+        let _ = sys::memory::release_stack();
     }
 
     fn handle(&mut self, token: Token, flags: PollFlags) {
@@ -655,6 +659,7 @@ impl Monitor {
             return Err(Refusal::new("the container is not running"));
         };
         let stdio = process::stdio(plan.terminal, plan.stdin);
+        self.busy = true;
         match runtime::exec(pidfd, init.pid, &plan.process, stdio) {
             Ok(executed) => {
                 let pid = executed.pid;

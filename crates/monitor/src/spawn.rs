@@ -26,6 +26,9 @@ use crate::{Setup, client, exit};
 /// The [`Setup`] in the run directory.
 pub(crate) const FILE: &str = "setup.json";
 
+/// A monitor's heap, where the allocator is jemalloc (static builds): one arena, nothing held back.
+const ALLOCATOR: &str = "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0";
+
 /// What the monitor complained about, in the run directory.
 const LOG: &str = "monitor.log";
 
@@ -120,6 +123,7 @@ pub fn spawn(
         #[expect(clippy::disallowed_methods, reason = "posix_spawn of our own program")]
         let mut command = Command::new(program);
         command.args(["monitor", "--dir"]).arg(dir).env_clear();
+        command.env("_RJEM_MALLOC_CONF", ALLOCATOR);
         command
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

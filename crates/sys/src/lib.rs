@@ -11,6 +11,7 @@
 //! | [`descriptors`] | closing or marking ranges of descriptors |
 //! | [`exec`] | replacing the process |
 //! | [`keyring`] | a session keyring of one's own |
+//! | [`memory`] | pages given back to the kernel |
 //! | [`mount`] | `mount_setattr` |
 //! | [`namespace`] | leaving a namespace |
 //! | [`netlink`] | options of netlink sockets |
@@ -25,6 +26,7 @@ pub mod daemonise;
 pub mod descriptors;
 pub mod exec;
 pub mod keyring;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
