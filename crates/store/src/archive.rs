@@ -23,7 +23,7 @@ use vocab::manifest::{Descriptor, Index, Manifest, media_type};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
 use crate::hash::Hasher;
-use crate::images::{Document, Image, NewImage};
+use crate::images::{Document, FindError, Image, NewImage};
 use crate::layers::{Layer, LayerIngest, ReceiveError};
 use crate::limits;
 use crate::store::{COPY_BYTES, Store};
@@ -140,7 +140,7 @@ impl Failure for ImportError {
 pub enum SaveError {
     /// One of them is not there.
     #[error(transparent)]
-    Find(#[from] crate::FindError),
+    Find(#[from] FindError),
     /// A blob it needs cannot be read.
     #[error("read blob {digest}")]
     Blob {
@@ -505,15 +505,15 @@ impl Store {
     pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<(), SaveError> {
         let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
         for typed in typed {
-            let image = self.find_image(typed)?;
-            let names = names_to_save(&image, typed);
-            match chosen.iter_mut().find(|(known, _)| known.id == image.id) {
-                Some((_, known)) => {
-                    known.extend(names);
-                    known.sort();
-                    known.dedup();
+            for (image, names) in self.choose(typed)? {
+                match chosen.iter_mut().find(|(known, _)| known.id == image.id) {
+                    Some((_, known)) => {
+                        known.extend(names);
+                        known.sort();
+                        known.dedup();
+                    }
+                    None => chosen.push((image, names)),
                 }
-                None => chosen.push((image, names)),
             }
         }
         let mut tar = tar::Builder::new(out);
@@ -576,6 +576,41 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The images that a text to be saved means, each with the names it is saved under.
+    fn choose(&self, typed: &str) -> Result<Vec<(Image, Vec<Reference>)>, SaveError> {
+        let reference = typed.parse::<Reference>().ok();
+        if let Some(reference) = &reference
+            && reference.tag().is_none()
+            && reference.digest().is_none()
+        {
+            let repository = reference.repository();
+            let metadata = |source| FindError::Metadata {
+                typed: typed.to_owned(),
+                source,
+            };
+            let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
+            for image in self.images().map_err(metadata)? {
+                let mut names = image.names.clone();
+                names.retain(|name| name.repository() == repository);
+                if !names.is_empty() {
+                    chosen.push((image, names));
+                }
+            }
+            if !chosen.is_empty() {
+                return Ok(chosen);
+            }
+        }
+        let image = self.find_image(typed)?;
+        let named = image
+            .names
+            .iter()
+            .filter(|name| Some(*name) == reference.as_ref());
+        let names = named.cloned().collect();
+        Ok(vec![(image, names)])
+    }
+}
+
 fn append(
     tar: &mut tar::Builder<&mut dyn Write>,
     path: &str,
@@ -587,28 +622,6 @@ fn append(
     header.set_size(size);
     tar.append_data(&mut header, path, data.take(size))
         .map_err(SaveError::Write)
-}
-
-/// Which names an image is saved under.
-fn names_to_save(image: &Image, typed: &str) -> Vec<Reference> {
-    let Ok(reference) = typed.parse::<Reference>() else {
-        return Vec::new();
-    };
-    if reference.tag().is_none() && reference.digest().is_none() {
-        let repository = reference.repository();
-        return image
-            .names
-            .iter()
-            .filter(|name| name.repository() == repository)
-            .cloned()
-            .collect();
-    }
-    image
-        .names
-        .iter()
-        .filter(|name| **name == reference)
-        .cloned()
-        .collect()
 }
 
 fn index_entries(

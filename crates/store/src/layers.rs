@@ -342,7 +342,7 @@ impl Zstd {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut input = InBuffer::around(bytes);
         loop {
-            let mut output = OutBuffer::around(&mut self.buffer);
+            let mut output = OutBuffer::around(&mut self.buffer[..]);
             let before = input.pos();
             let hint = self.raw.run(&mut input, &mut output)?;
             let made = output.pos();

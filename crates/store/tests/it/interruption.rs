@@ -1,1 +1,185 @@
-//! todo
+//! Full disks, and processes that die in the middle.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use store::{Driver, NewImage, Options, Store};
+use vocab::failure::chain;
+
+use crate::scratch::{Scratch, Tar, config, gzip};
+
+/// A file system of a few MiB.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(directory: &Path, size: &str) -> Self {
+        let path = directory.join("small");
+        fs::create_dir(&path).unwrap();
+        let options = CString::new(format!("size={size}")).unwrap();
+        mount(
+            "tmpfs",
+            &path,
+            "tmpfs",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.0.join("run/layers"))
+            .into_iter()
+            .flatten()
+        {
+            let _ = unmount(entry.unwrap().path(), UnmountFlags::DETACH);
+        }
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+fn used(path: &Path) -> u64 {
+    let found = rustix::fs::statvfs(path).unwrap();
+    (found.f_blocks - found.f_bfree) * found.f_frsize
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    let mut state = 1_u64;
+    for byte in &mut noise {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        *byte = state.to_be_bytes()[0];
+    }
+    noise
+}
+
+fn full_disk(driver: Driver) {
+    let directory = tempfile::tempdir().unwrap();
+    let small = Small::new(directory.path(), "4m");
+    let options = Options {
+        driver: Some(driver),
+    };
+    let store = Store::open(&small.0.join("store"), &small.0.join("run"), &options).unwrap();
+    let before = used(&small.0);
+    for bytes in [
+        // The blob does not fit; the blob fits and what it unpacks to does not.
+        Tar::new().file("big", &noise(8 << 20)).bytes(),
+        gzip(&Tar::new().file("big", &vec![b'x'; 8 << 20]).bytes()),
+    ] {
+        let mut ingest = store.receive_layer(None, None, None).unwrap();
+        let failed = bytes
+            .chunks(64 << 10)
+            .try_for_each(|portion| ingest.receive(portion));
+        let error = failed.and_then(|()| ingest.commit()).map(drop).unwrap_err();
+        let text = chain(&error);
+        assert!(
+            text.ends_with("No space left on device (os error 28)"),
+            "{text}"
+        );
+        assert_eq!(text.matches("No space").count(), 1, "{text}");
+        assert_eq!(
+            fs::read_dir(small.0.join("store/ingest")).unwrap().count(),
+            0
+        );
+        // The database may have grown by its first pages.
+        assert!(used(&small.0) <= before + (256 << 10), "debris");
+    }
+    // The store still works.
+    let mut ingest = store.receive_layer(None, None, None).unwrap();
+    ingest
+        .receive(&Tar::new().file("small", b"x").bytes())
+        .unwrap();
+    ingest.commit().unwrap();
+}
+
+#[test]
+fn privileged_a_full_disk_is_one_clear_error_and_no_debris() {
+    full_disk(Driver::Overlay);
+}
+
+/// What a killed process leaves, made by hand: every directory holds something that no row knows.
+#[test]
+fn privileged_what_a_killed_process_left_is_gone_after_the_next_open() {
+    let mut scratch = Scratch::new(Driver::Overlay);
+    let id = scratch.image(&[Tar::new().file("a", b"x").bytes()], "kept");
+    let kept: Vec<Vec<String>> = ["blobs/sha256", "layers/overlay"]
+        .iter()
+        .map(|below| scratch.names(below))
+        .collect();
+    scratch.store = None;
+    let hex = "ab".repeat(32);
+    let root = scratch.root();
+    fs::write(root.join("ingest/half-a-blob"), b"x").unwrap();
+    fs::create_dir_all(root.join("ingest/half-a-layer/etc")).unwrap();
+    fs::write(root.join("blobs/sha256").join(&hex), b"no row").unwrap();
+    fs::create_dir_all(root.join("layers/overlay").join(&hex).join("etc")).unwrap();
+    fs::create_dir_all(root.join("snapshots").join(&hex).join("upper")).unwrap();
+    scratch.reopen();
+    assert!(scratch.names("ingest").is_empty() && scratch.names("snapshots").is_empty());
+    assert_eq!(scratch.names("blobs/sha256").len(), kept[0].len());
+    assert_eq!(scratch.names("layers/overlay"), kept[1]);
+    assert_eq!(scratch.find_image("kept").unwrap().id, id);
+    assert_eq!(fs::read(scratch.mounted(&id)[0].join("a")).unwrap(), b"x");
+}
+
+#[test]
+fn privileged_an_abandoned_layer_leaves_nothing() {
+    let scratch = Scratch::new(Driver::Overlay);
+    let mut ingest = scratch.receive_layer(None, None, None).unwrap();
+    ingest
+        .receive(&Tar::new().file("a", b"x").unfinished())
+        .unwrap();
+    assert!(!scratch.names("ingest").is_empty());
+    drop(ingest);
+    assert!(scratch.names("ingest").is_empty());
+}
+
+/// Threads that put in, read and remove the same layers leave every image whole.
+#[test]
+fn privileged_images_that_share_layers_come_and_go_together() {
+    let scratch = Scratch::new(Driver::Overlay);
+    let tar = Tar::new().file("shared", &noise(10_000)).bytes();
+    let store: &Store = &scratch;
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let tar = &tar;
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let mut ingest = store.receive_layer(None, None, None).unwrap();
+                    ingest.receive(tar).unwrap();
+                    let layer = ingest.commit().unwrap();
+                    let own = Tar::new().file("own", &[thread, round]).bytes();
+                    let mut ingest = store.receive_layer(None, None, None).unwrap();
+                    ingest.receive(&own).unwrap();
+                    let layers = vec![layer, ingest.commit().unwrap()];
+                    let config = config(&layers);
+                    let id = store
+                        .put_image(NewImage {
+                            config,
+                            layers,
+                            ..NewImage::default()
+                        })
+                        .unwrap();
+                    let owner = vocab::ContainerId::random();
+                    store.create_snapshot(&owner, &id).unwrap();
+                    let lower = store.mount_snapshot(&owner).unwrap().lower;
+                    assert_eq!(fs::read(lower[1].join("shared")).unwrap().len(), 10_000);
+                    store.remove_snapshot(&owner).unwrap();
+                    store
+                        .remove_image(id.hex(), false, false, &|_| Vec::new())
+                        .unwrap();
+                }
+            });
+        }
+    });
+    assert!(scratch.images().unwrap().is_empty());
+    for below in ["blobs/sha256", "layers/overlay", "ingest", "snapshots"] {
+        assert!(scratch.names(below).is_empty(), "debris in {below}");
+    }
+}
