@@ -28,9 +28,16 @@ pub struct Credentials {
     /// Which registry this is for, as the client wrote it.
     #[serde(rename = "serveraddress")]
     pub server_address: String,
-    /// `user:password` in base64: the older spelling, read into the fields above.
-    #[serde(rename = "auth")]
-    legacy: String,
+}
+
+/// The document in the header.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(flatten)]
+    credentials: Credentials,
+    /// `user:password` in base64: the older spelling.
+    #[serde(default)]
+    auth: String,
 }
 
 /// Why a header holds no credentials.
@@ -74,12 +81,17 @@ impl Credentials {
             return Err(CredentialsError::TooLong);
         }
         let bytes = decode(header).map_err(CredentialsError::Base64)?;
-        let mut read: Option<Self> =
+        let read: Option<Header> =
             serde_json::from_slice(&bytes).map_err(CredentialsError::Json)?;
-        if let Some(read) = &mut read {
-            read.read_legacy()?;
-        }
-        Ok(read.filter(|read| !read.is_anonymous()))
+        let Some(Header { credentials, auth }) = read else {
+            return Ok(None);
+        };
+        let credentials = if credentials.username.is_empty() && !auth.is_empty() {
+            credentials.with_pair(&auth)?
+        } else {
+            credentials
+        };
+        Ok(Some(credentials).filter(|read| !read.is_anonymous()))
     }
 
     /// Whether nothing in it proves anything.
@@ -87,12 +99,8 @@ impl Credentials {
         self.username.is_empty() && self.identity_token.is_empty() && self.registry_token.is_empty()
     }
 
-    fn read_legacy(&mut self) -> Result<(), CredentialsError> {
-        let legacy = std::mem::take(&mut self.legacy);
-        if legacy.is_empty() || !self.username.is_empty() {
-            return Ok(());
-        }
-        let bytes = decode(&legacy).map_err(CredentialsError::Base64)?;
+    fn with_pair(mut self, encoded: &str) -> Result<Self, CredentialsError> {
+        let bytes = decode(encoded).map_err(CredentialsError::Base64)?;
         let text = String::from_utf8_lossy(&bytes);
         if let Some((username, password)) = text.split_once(':') {
             username.clone_into(&mut self.username);
@@ -100,7 +108,7 @@ impl Credentials {
                 .trim_end_matches('\0')
                 .clone_into(&mut self.password);
         }
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -21,6 +21,9 @@ use super::{Config, Refusal, RequestError};
 
 /// How long a host may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(15);
+/// The same where TLS is only tried: a server of plain HTTP may wait for more of what it does not
+/// understand.
+const CONNECT_UNSURE: Duration = Duration::from_secs(5);
 /// How long it may say nothing in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Hops from the registry to where its bytes are; one is usual.
@@ -212,11 +215,16 @@ fn build(
     manner: &Manner,
     user_agent: &str,
 ) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
+    let patience = if manner.verified {
+        CONNECT
+    } else {
+        CONNECT_UNSURE
+    };
     let mut builder = reqwest::Client::builder()
         .user_agent(user_agent)
         .redirect(redirect::Policy::none())
         .referer(false)
-        .connect_timeout(CONNECT)
+        .connect_timeout(patience)
         .read_timeout(SILENCE)
         .http2_initial_stream_window_size(WINDOW_BYTES)
         .http2_initial_connection_window_size(4 * WINDOW_BYTES);
