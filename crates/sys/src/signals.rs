@@ -7,13 +7,32 @@ use std::ptr;
 /// The last real-time signal of every architecture berth runs on.
 const LAST: libc::c_int = 64;
 
-/// Gives `signal` its default disposition.
+/// The kernel's `struct sigaction` (asm-generic/signal.h), not libc's.
+#[repr(C)]
+#[derive(Default)]
+struct Action {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Gives `signal` its default disposition; past libc, which keeps two signals to itself.
 fn restore(signal: libc::c_int) {
-    // SAFETY: all zeros are a valid sigaction: SIG_DFL, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: `default` outlives the call; the old action is not asked for. A signal that cannot
-    // be changed (SIGKILL, those that libc keeps) answers an error and keeps its disposition.
-    unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+    let default = Action::default();
+    let no_old = ptr::null_mut::<Action>();
+    let mask_bytes = size_of::<u64>();
+    // SAFETY: all zeros are SIG_DFL, no flags, an empty mask, in the kernel's layout, and outlive
+    // the call. SIGKILL and SIGSTOP answer an error, and have no other disposition.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const default,
+            no_old,
+            mask_bytes,
+        )
+    };
 }
 
 /// Gives every signal its default disposition: ignored ones would stay ignored after exec, and

@@ -407,6 +407,15 @@ impl Cgroup {
     }
 }
 
+/// Has a program judge device accesses below the version 2 cgroup `directory`, in place of those
+/// that judged before. What [`Cgroup::create`] does on a host with version 2 alone.
+pub fn filter_devices(
+    directory: &Path,
+    rules: Option<&[oci::LinuxDeviceCgroup]>,
+) -> Result<(), CgroupError> {
+    devices::attach_v2(directory, rules)
+}
+
 /// Readable when the cgroup ran out of memory, or was removed. Drain with [`OomWatch::drain`],
 /// then compare [`Cgroup::oom_kills`].
 #[derive(Debug)]

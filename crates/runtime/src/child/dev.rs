@@ -34,6 +34,10 @@ pub(crate) fn fill(root: &Root, devices: &[Device]) -> Result<(), SetupError> {
     let dev = inside::make_directory(root.as_fd(), Path::new("/dev"), 0o755)
         .during(Step::Device, || "open `/dev`")?;
     for (target, name) in LINKS {
+        // As the others do: no link to what no kernel of this configuration has.
+        if name == "core" && inside::find(root.as_fd(), Path::new(target)).is_err() {
+            continue;
+        }
         match symlinkat(target, &dev, name) {
             Err(Errno::EXIST) => {}
             other => other.during(Step::Device, || format!("link `/dev/{name}`"))?,

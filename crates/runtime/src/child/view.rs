@@ -86,6 +86,7 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
 fn mount_overlay(overlay: &Overlay) -> Result<OwnedFd, SetupError> {
     let what = || format!("mount the overlay of `{}`", overlay.upper.display());
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(Step::Root, what)?;
+    fsconfig_set_string(&fs, "source", "overlay").during(Step::Root, what)?;
     for (place, lower) in overlay.lower.iter().enumerate() {
         match fsconfig_set_string(&fs, "lowerdir+", lower) {
             // Before Linux 6.5: all in one string, of 255 bytes at most.

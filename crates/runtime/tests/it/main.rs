@@ -1,4 +1,18 @@
 //! Containers run for real: busybox in namespaces and cgroups of its own.
+//!
+//! | module | shows |
+//! |---|---|
+//! | `process` | exit codes, signals, streams, terminals, environment, failures to start |
+//! | `identity` | users, groups, capabilities, limits, seccomp, `no_new_privs` |
+//! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
+//! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
+//! | `exec` | more processes in a running container |
+//! | `refusals` | what is refused before or while a container is made, and what is then left |
 
+mod cgroups;
+mod exec;
+mod identity;
 mod kit;
 mod process;
+mod refusals;
+mod view;

@@ -1,0 +1,173 @@
+//! What is refused, in which words, and that nothing of it is left (`script` checks that).
+
+use std::os::unix::fs::symlink;
+
+use serde_json::{Value, json};
+
+use crate::kit::{Container, Step};
+
+fn refused(container: &Container) -> String {
+    container
+        .script(&[Step::Start, Step::Wait])
+        .expect_err("it was created")
+}
+
+#[test]
+fn privileged_nonsense_in_the_specification_is_named_by_its_path() {
+    for (pointer, value, expected) in [
+        ("/process/args", json!([]), "process.args: is empty"),
+        (
+            "/process/cwd",
+            json!("tmp"),
+            "process.cwd: `tmp` is not an absolute path",
+        ),
+        (
+            "/linux/namespaces",
+            json!([]),
+            "linux.namespaces: a new mount namespace is required",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "linux.namespaces[1]: this type of namespace is listed twice",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"kernel.panic": "1"}),
+            r#"linux.sysctl["kernel.panic"]: is not in a namespace of its own"#,
+        ),
+        (
+            "/linux/maskedPaths",
+            json!(["etc"]),
+            "linux.maskedPaths[0]: `etc` is not absolute",
+        ),
+        (
+            "/process/env",
+            json!(["A=\u{0}"]),
+            "process.env[0]: contains a NUL byte",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]),
+            "process.rlimits[0]: the soft limit 2 is above the hard limit 1",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/proc/self", "type": "tmpfs"}]),
+            "mounts[0].destination: `/proc/self` is inside /proc",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/x"}]),
+            "mounts[0].type: is missing",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/x", "source": "y", "options": ["bind"]}]),
+            "mounts[0].source: `y` is not an absolute path",
+        ),
+    ] {
+        let said = refused(&Container::sh("true").set(pointer, value));
+        assert_eq!(said, format!("invalid specification: {expected}"));
+    }
+}
+
+#[test]
+fn privileged_a_mount_that_fails_says_which_and_why() {
+    let with = |mount: Value| refused(&Container::sh("true").add("/mounts", mount));
+    assert_eq!(
+        with(
+            json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]})
+        ),
+        "bind `/no/such` to `/x`: open the source: no such file or directory"
+    );
+    assert_eq!(
+        with(json!({"destination": "/x", "type": "nofs", "source": "x"})),
+        "mount `nofs` at `/x`: no such device"
+    );
+    let said = with(json!({"destination": "/x", "type": "tmpfs", "options": ["size=lots"]}));
+    assert!(
+        said.starts_with("mount `tmpfs` at `/x`: option `size=lots`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn privileged_links_to_proc_are_not_covered() {
+    // CVE-2019-19921 and its like: /proc itself as a link, and a mount that a link leads into it.
+    let container = Container::sh("true");
+    std::fs::remove_dir(container.file("/proc")).unwrap();
+    symlink("/tmp", container.file("/proc")).unwrap();
+    let said = refused(&container);
+    assert!(
+        said.starts_with("mount `proc` at `/proc`: prepare the mount point"),
+        "{said}"
+    );
+
+    let container = Container::sh("true");
+    symlink("/proc/1", container.file("/link")).unwrap();
+    let source = container.dir.path().to_str().unwrap().to_owned();
+    let said = refused(&container.add(
+        "/mounts",
+        json!({"destination": "/link/attr",
+        "source": source, "options": ["bind"]}),
+    ));
+    assert_eq!(
+        said,
+        format!("bind `{source}` to `/link/attr`: the destination leads into /proc")
+    );
+}
+
+#[test]
+fn privileged_a_working_directory_outside_the_root_is_refused() {
+    // CVE-2024-21626: a directory of the host reached through a descriptor that was left open.
+    for fd in 3..12 {
+        let container =
+            Container::sh("pwd; ls").set("/process/cwd", json!(format!("/proc/self/fd/{fd}")));
+        let said = refused(&container);
+        assert!(said.contains("working directory"), "{fd}: {said}");
+    }
+}
+
+#[test]
+fn privileged_limits_that_cannot_be_are_refused() {
+    let with =
+        |resources: Value| refused(&Container::sh("true").set("/linux/resources", resources));
+    assert_eq!(
+        with(json!({"memory": {"limit": 8_388_608, "swap": 4_194_304}})),
+        "prepare the cgroup: invalid value for memory and swap: 4194304 is below the memory limit 8388608"
+    );
+    let said = with(json!({"cpu": {"cpus": "77"}}));
+    assert!(
+        said.starts_with("prepare the cgroup: write \"77\" to `/sys/fs/cgroup/cpuset/"),
+        "{said}"
+    );
+    assert_eq!(
+        with(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]})),
+        "prepare the cgroup: the kernel's `hugetlb` cgroup controller is not available, needed for the huge page limit"
+    );
+}
+
+#[test]
+fn privileged_a_filter_that_cannot_be_compiled_is_refused() {
+    let container = Container::sh("true").set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+    );
+    assert_eq!(
+        refused(&container),
+        "compile the seccomp profile: seccomp: action SCMP_ACT_NOTIFY is not supported"
+    );
+}
+
+#[test]
+fn privileged_a_root_that_is_not_there_is_named() {
+    let container = Container::sh("true");
+    std::fs::remove_dir_all(container.dir.path().join("lower")).unwrap();
+    let said = refused(&container);
+    assert!(
+        said.contains("use the layer `") || said.contains("mount the overlay"),
+        "{said}"
+    );
+    assert!(said.contains("no such file or directory"), "{said}");
+}
