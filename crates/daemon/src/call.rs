@@ -1,28 +1,35 @@
 //! A request on its way to a route: who asked for what, in which version, with which body.
 
 use std::fmt::Display;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::query::{truth, truth_or};
 use api::{Filters, Version};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING, UPGRADE};
-use http_body_util::{BodyExt, BodyStream};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use crate::answer::Refusal;
+use crate::json;
 use crate::router::Names;
 use crate::server::Daemon;
 
 /// The most bytes of a JSON body. The largest that clients send are services with many labels and
 /// configs of half a megabyte.
 pub(crate) const MAX_JSON_BYTES: usize = 8 << 20;
+
+/// The most bytes of a refused request's body that are read before the refusal is sent.
+const MAX_DRAINED_BYTES: usize = 64 << 20;
+
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// A request.
 pub(crate) struct Call {
@@ -37,7 +44,7 @@ pub(crate) struct Call {
     /// Headers.
     pub(crate) headers: HeaderMap,
     /// The body, not yet read.
-    pub(crate) body: Incoming,
+    pub(crate) body: Body,
     /// The connection, for whoever takes it over.
     pub(crate) upgrade: OnUpgrade,
 }
@@ -85,8 +92,9 @@ impl Call {
     /// The body as JSON. None at all is an empty object; unknown members are ignored.
     pub(crate) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         if !self.has_body() {
-            return read_json(b"{}");
+            return json::read(b"");
         }
+        let bytes = self.body.gather().await?;
         let media_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -94,48 +102,15 @@ impl Call {
                 "unsupported Content-Type header ({media_type}): must be 'application/json'"
             )));
         }
-        let bytes = self.bytes(MAX_JSON_BYTES).await?;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return read_json(b"{}");
-        }
-        read_json(&bytes)
-    }
-
-    /// The whole body, of which there may be `limit` bytes.
-    pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Vec<u8>, Refusal> {
-        let mut all = Vec::new();
-        while let Some(frame) = self.body.frame().await {
-            let frame =
-                frame.map_err(|error| Refusal::invalid(format!("read the body: {error}")))?;
-            if let Ok(data) = frame.into_data() {
-                if all.len() + data.len() > limit {
-                    return Err(Refusal {
-                        status: http::StatusCode::PAYLOAD_TOO_LARGE,
-                        message: format!("the body is longer than {limit} bytes"),
-                    });
-                }
-                all.extend_from_slice(&data);
-            }
-        }
-        Ok(all)
-    }
-
-    /// The body piece by piece.
-    pub(crate) fn into_pieces(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-        BodyStream::new(self.body).filter_map(|frame| async {
-            match frame {
-                Ok(frame) => frame.into_data().ok().map(Ok),
-                Err(error) => Some(Err(std::io::Error::other(error))),
-            }
-        })
+        json::read(&bytes)
     }
 
     /// Adds the members of a form in the body to the query, as Go's `ParseForm` does.
     pub(crate) async fn read_form(&mut self) -> Result<(), Refusal> {
         let media_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        if self.has_body() && media_type.starts_with("application/x-www-form-urlencoded") {
-            let body = self.bytes(MAX_JSON_BYTES).await?;
-            let mut query = Query::parse(&String::from_utf8_lossy(&body));
+        if media_type.starts_with("application/x-www-form-urlencoded") {
+            let form = self.body.gather().await?;
+            let mut query = Query::parse(&String::from_utf8_lossy(&form));
             query.0.append(&mut self.query.0);
             self.query = query;
         }
@@ -143,15 +118,70 @@ impl Call {
     }
 }
 
-fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    vocab::config::read(bytes).map_err(|error| {
-        let text = error.to_string();
-        if text.starts_with("trailing characters") {
-            Refusal::invalid("unexpected content after JSON")
-        } else {
-            Refusal::invalid(format!("invalid JSON: {text}"))
+/// The body of a request. It is read to its end whatever becomes of the request: a client that
+/// still writes when the connection closes sees the broken connection instead of the answer.
+#[derive(Debug)]
+pub(crate) struct Body(Option<Incoming>);
+
+impl Body {
+    /// One that is coming.
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        Self(Some(incoming))
+    }
+
+    /// The whole body, which is bounded; nothing the second time.
+    async fn gather(&mut self) -> Result<Vec<u8>, Refusal> {
+        let mut all = Vec::new();
+        while let Some(piece) = self.next().await {
+            let piece =
+                piece.map_err(|error| Refusal::invalid(format!("read the body: {error}")))?;
+            if all.len() + piece.len() > MAX_JSON_BYTES {
+                return Err(Refusal {
+                    status: http::StatusCode::PAYLOAD_TOO_LARGE,
+                    message: format!("the body is longer than {MAX_JSON_BYTES} bytes"),
+                });
+            }
+            all.extend_from_slice(&piece);
         }
-    })
+        Ok(all)
+    }
+
+    /// The next piece.
+    pub(crate) async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            let frame = self.0.as_mut()?.frame().await;
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.0 = None;
+                    return Some(Err(io::Error::other(error)));
+                }
+                None => {
+                    self.0 = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Reads what is left and forgets it, within limits: who sends more than that, or takes longer,
+    /// is not going to read the answer either.
+    pub(crate) async fn drain(&mut self) {
+        let read = async {
+            let mut left = MAX_DRAINED_BYTES;
+            while let Some(Ok(piece)) = self.next().await {
+                left = left.saturating_sub(piece.len());
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+    }
 }
 
 /// The query of a request, decoded.
@@ -250,28 +280,5 @@ mod tests {
         assert!(query.number::<u16>("x").is_err());
         assert!(query.time("x").is_err());
         assert!(query.time("t").unwrap() > query.time("r").unwrap());
-    }
-
-    #[test]
-    fn bodies_are_read_as_gos_decoder_reads_them() {
-        #[derive(Debug, Default, serde::Deserialize)]
-        #[serde(default)]
-        struct Body {
-            a: String,
-        }
-        let read = |text: &str| read_json::<Body>(text.as_bytes()).map(|body| body.a);
-        assert_eq!(read(r#"{"a":"x","unknown":1}"#), Ok("x".to_owned()));
-        assert_eq!(read(r#"{"a":null}"#), Ok(String::new()));
-        assert_eq!(
-            read(r#"{"a":"x"} {"#).unwrap_err().message,
-            "unexpected content after JSON"
-        );
-        assert!(
-            read(r#"{"a":"#)
-                .unwrap_err()
-                .message
-                .starts_with("invalid JSON: ")
-        );
-        assert!(read(r#"{"a":1}"#).is_err());
     }
 }

@@ -12,7 +12,7 @@
 //! | `listen` | unix and TCP sockets, the lock of the data root, the pidfile |
 //! | `server` | connections, and their end |
 //! | `router` | the table of all operations, versions, what every answer has in common |
-//! | `call`, `answer` | a request as routes see it, and what they say back |
+//! | `call`, `json`, `answer` | a request as routes see it, and what they say back |
 //! | `routes` | one file for each area of the API |
 //! | `render` | the engine's records as JSON, with the differences between API versions |
 //!
@@ -24,6 +24,7 @@ mod call;
 #[cfg(test)]
 mod compat;
 pub mod config;
+mod json;
 mod listen;
 mod render;
 mod router;

@@ -21,7 +21,7 @@ use percent_encoding::percent_decode_str;
 use vocab::Kind;
 
 use crate::answer::{self, Answer, Refusal};
-use crate::call::{Call, Query};
+use crate::call::{Body, Call, Query};
 use crate::server::Daemon;
 
 pub(crate) use pattern::Names;
@@ -194,25 +194,16 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
     let path = percent_decode_str(request.uri().path())
         .decode_utf8_lossy()
         .into_owned();
-    let (written, path) = split_version(&path);
-    let Some((operation, names)) = find(request.method(), path) else {
-        return Err(Refusal::new(Kind::NotFound, "page not found"));
-    };
-    let version = check_version(written)?;
-    let handler = match operation.does {
-        Does::Works(handler) | Does::Partly(handler, _) => handler,
-        Does::NotYet => {
-            return Err(Refusal::new(
-                Kind::NotImplemented,
-                format!(
-                    "berth does not do {} {} yet: {}",
-                    operation.method, operation.path.0, operation.meaning
-                ),
-            ));
-        }
-    };
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
+    let mut body = Body::new(body);
+    let (operation, names, version, handler) = match choose(&parts.method, &path) {
+        Ok(chosen) => chosen,
+        Err(refusal) => {
+            body.drain().await;
+            return Err(refusal);
+        }
+    };
     let mut call = Call {
         daemon,
         version,
@@ -226,6 +217,27 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
         call.read_form().await?;
     }
     handler(call).await
+}
+
+/// What a method and a path ask for, or why they are not answered.
+fn choose(
+    method: &Method,
+    path: &str,
+) -> Result<(&'static Operation, Names, Version, Handler), Refusal> {
+    let (written, path) = split_version(path);
+    let (operation, names) =
+        find(method, path).ok_or_else(|| Refusal::new(Kind::NotFound, "page not found"))?;
+    let version = check_version(written)?;
+    match operation.does {
+        Does::Works(handler) | Does::Partly(handler, _) => Ok((operation, names, version, handler)),
+        Does::NotYet => Err(Refusal::new(
+            Kind::NotImplemented,
+            format!(
+                "berth does not do {method} {} yet: {}",
+                operation.path.0, operation.meaning
+            ),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::logs::{frame, media_type, of};
 use super::{Outcome, pieces};
 use crate::answer;
-use crate::call::Call;
+use crate::call::{Body, Call};
 
 /// Bytes of stdin taken at a time.
 const INPUT_BYTES: usize = 32 << 10;
@@ -72,7 +72,7 @@ pub(super) fn take_over(call: Call, attached: Attached) -> answer::Answer {
     if let Some(input) = attached.input {
         daemon
             .sessions
-            .spawn("client's input", feed_body(call.into_pieces(), input));
+            .spawn("client's input", feed_body(call.body, input));
     }
     answer::stream(media_type, output)
 }
@@ -189,8 +189,7 @@ async fn take_input(client: &mut (impl AsyncRead + Unpin), mut input: Option<Inp
 }
 
 /// The same for stdin that comes as the body of a request.
-async fn feed_body(body: impl Stream<Item = std::io::Result<bytes::Bytes>>, mut input: Input) {
-    let mut body = pin!(body);
+async fn feed_body(mut body: Body, mut input: Input) {
     while let Some(Ok(piece)) = body.next().await {
         if !matches!(input.write(&piece).await, Ok(Written::All)) {
             return;

@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod logs;
 pub(crate) mod networks;
+pub(crate) mod plugins;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod transfer;

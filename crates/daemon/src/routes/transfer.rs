@@ -237,7 +237,10 @@ pub(crate) async fn load(call: Call) -> Outcome {
 }
 
 /// Runs `work` on the body of `call` as something that can be read.
-async fn with_tar<T, E, F>(call: Call, work: impl FnOnce(Box<dyn Read + Send>) -> F) -> Result<T, E>
+async fn with_tar<T, E, F>(
+    mut call: Call,
+    work: impl FnOnce(Box<dyn Read + Send>) -> F,
+) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -247,8 +250,8 @@ where
         current: Bytes::new(),
         ended: false,
     };
-    let feed = async {
-        let mut body = std::pin::pin!(call.into_pieces());
+    let body = &mut call.body;
+    let feed = async move {
         while let Some(piece) = body.next().await {
             if sender.send(piece.map(Some)).await.is_err() {
                 return;
@@ -258,10 +261,13 @@ where
         let _ = sender.send(Ok(None)).await;
     };
     let mut work = std::pin::pin!(work(Box::new(reader)));
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = &mut work => outcome,
         () = feed => work.await,
-    }
+    };
+    // A tar that was refused half-way, or that goes on behind its end.
+    call.body.drain().await;
+    outcome
 }
 
 /// The body of a request, for code that blocks. The end is said explicitly: a queue that merely
