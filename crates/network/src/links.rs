@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use rustix::io::Errno;
 
 use crate::Mac;
-use crate::netlink::{self, Batch, Family, Socket, attributes, find, text_of, word};
+use crate::netlink::{self, Attributes, Batch, Family, Socket, attributes, find, text_of, word};
 
 /// Bytes of a device name without its final zero.
 pub(crate) const NAME_BYTES: usize = 15;
@@ -16,8 +16,12 @@ pub(crate) const NAME_BYTES: usize = 15;
 /// `VETH_INFO_PEER` of `linux/veth.h`.
 const VETH_INFO_PEER: u16 = 1;
 /// Of `linux/if_link.h`.
+const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_FLUSH: u16 = 23;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+/// Of `linux/if_bridge.h`.
+const BR_STATE_DISABLED: u8 = 0;
 /// Of the kernel's 255 bytes, whatever the characters.
 const ALIAS_CHARS: usize = 60;
 /// The interface is up.
@@ -165,15 +169,36 @@ impl Links {
 
     /// Sets what a port of a bridge may do.
     pub(crate) fn set_port(&self, name: &str, port: Port) -> io::Result<()> {
-        let link = self.find(name)?.ok_or(io::ErrorKind::NotFound)?;
+        self.set_port_attributes(name, |info| {
+            info.bytes(IFLA_BRPORT_ISOLATED, &[u8::from(port.isolated)]);
+            info.bytes(IFLA_BRPORT_MODE, &[u8::from(port.hairpin)]);
+        })
+    }
+
+    /// Cuts a port off, at once and without the waiting that removing it takes; the bridge forgets
+    /// who was behind it. A port that is not there is cut off already.
+    pub(crate) fn silence_port(&self, name: &str) -> io::Result<()> {
+        let silenced = self.set_port_attributes(name, |info| {
+            info.bytes(IFLA_BRPORT_STATE, &[BR_STATE_DISABLED]);
+            info.bytes(IFLA_BRPORT_FLUSH, &[]);
+        });
+        match silenced {
+            Err(error) if is_absent(&error) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn set_port_attributes(
+        &self,
+        name: &str,
+        attributes: impl FnOnce(&mut Attributes<'_>),
+    ) -> io::Result<()> {
+        let link = self.find(name)?.ok_or(Errno::NODEV)?;
         let mut header = ifinfo(link.index, 0);
         header[0] = u8::try_from(libc::AF_BRIDGE).expect("7");
         let mut batch = Batch::new();
         batch.message(libc::RTM_SETLINK, 0, &header, |link| {
-            link.nest(libc::IFLA_PROTINFO, |info| {
-                info.bytes(IFLA_BRPORT_ISOLATED, &[u8::from(port.isolated)]);
-                info.bytes(IFLA_BRPORT_MODE, &[u8::from(port.hairpin)]);
-            });
+            link.nest(libc::IFLA_PROTINFO, attributes);
         });
         self.0.run(&batch)
     }

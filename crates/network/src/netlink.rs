@@ -130,7 +130,7 @@ impl Attributes<'_> {
 
     pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) {
         self.write(kind | NLA_F_NESTED, |bytes| {
-            inner(&mut Attributes { bytes })
+            inner(&mut Attributes { bytes });
         });
     }
 

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! attach:  reserve (address, ports bound) ─▶ veth pair ─▶ address, route inside ─▶ publish
-//! detach:  withdraw ─▶ remove the link (its other end goes too) ─▶ release address and ports
+//! detach:  withdraw ─▶ silence the link ─▶ release address and ports; the link goes with the
+//!          container's namespace
 //! restore: take up endpoints ─▶ the table anew in one transaction ─▶ unknown links removed
 //! ```
 //!
@@ -14,20 +15,21 @@
 //! network namespace of the thread that the runtime was built on.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use tasks::Group;
 use vocab::{ContainerId, NetworkId};
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
 use crate::ipam::{self, Addresses, Unavailable};
 use crate::links::{self, Link, Links, Pair, Port};
 use crate::ports::{Held, Ports};
-use crate::rules::{self, Change};
+use crate::rules::{self, Change, Table};
 use crate::{Attach, Bridge, Endpoint, Mac, sandbox, sysctl};
 
 /// How the networks of one daemon are set up.
@@ -79,22 +81,37 @@ pub struct SubnetPool {
 
 /// The networks of one daemon. Share it in an `Arc`.
 #[derive(Debug)]
-pub struct Networks(Arc<Inner>);
+pub struct Networks {
+    inner: Arc<Inner>,
+    /// Looks after links of detached containers.
+    sweeping: Group,
+}
+
+/// A detached container's link goes with its namespace; one that is still there after this time,
+/// because something holds the namespace open, is removed.
+const LINK_GRACE: Duration = Duration::from_secs(1);
 
 impl Networks {
     /// Starts with no network; [`Networks::ensure_bridge`] adds them.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        // Fails now, and clearly, where netlink is out of reach.
-        Links::open().map_err(OpenError::Socket)?;
-        Ok(Self(Arc::new(Inner {
-            config,
-            state: Mutex::default(),
-        })))
+        let table = Table::open(config.table()).map_err(OpenError::Socket)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                state: Mutex::new(State {
+                    networks: BTreeMap::new(),
+                    members: BTreeMap::new(),
+                    ports: Ports::default(),
+                    table,
+                }),
+            }),
+            sweeping: Group::new(),
+        })
     }
 
     /// A subnet of the pools that neither `taken` nor any route of the host overlaps.
     pub async fn choose_subnet(&self, taken: &[Ipv4Net]) -> Result<Ipv4Net, SubnetError> {
-        let (inner, taken) = (Arc::clone(&self.0), taken.to_vec());
+        let (inner, taken) = (Arc::clone(&self.inner), taken.to_vec());
         tasks::blocking(move || inner.choose_subnet(taken)).await
     }
 
@@ -105,13 +122,13 @@ impl Networks {
     /// `route_localnet`; switches IPv6 off on the bridge, so that no container can advertise
     /// itself to the host as a router.
     pub async fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), BridgeError> {
-        let (inner, bridge) = (Arc::clone(&self.0), bridge.clone());
+        let (inner, bridge) = (Arc::clone(&self.inner), bridge.clone());
         tasks::blocking(move || inner.ensure_bridge(bridge)).await
     }
 
     /// Removes the bridge device and its rules; unknown networks are removed already.
     pub async fn remove_bridge(&self, network: &NetworkId) -> Result<(), BridgeError> {
-        let (inner, network) = (Arc::clone(&self.0), *network);
+        let (inner, network) = (Arc::clone(&self.inner), *network);
         tasks::blocking(move || inner.remove_bridge(network)).await
     }
 
@@ -126,7 +143,7 @@ impl Networks {
         netns: BorrowedFd<'_>,
         wanted: Attach,
     ) -> Result<Endpoint, AttachError> {
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         let netns = netns
             .try_clone_to_owned()
             .map_err(|source| AttachError::Link {
@@ -138,23 +155,43 @@ impl Networks {
         tasks::blocking(move || inner.attach(netns.as_fd(), &wanted)).await
     }
 
-    /// Takes the container off the network: link, address, ports. Doing it again changes nothing.
+    /// Takes a container whose processes are gone off the network. It is cut off and its ports and
+    /// address are free at once; the link goes when the kernel takes the namespace apart, which it
+    /// does in the background and for many at a time. (Removing a link by itself waits for RCU
+    /// grace periods: 15 ms and more that hold up every other link operation of the host.)
+    ///
+    /// Doing it again changes nothing.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
-        let (inner, endpoint) = (Arc::clone(&self.0), endpoint.clone());
+        let (inner, name) = (Arc::clone(&self.inner), endpoint.host_interface.clone());
+        self.sweeping.spawn("sweep", async move {
+            tokio::time::sleep(LINK_GRACE).await;
+            if let Err(error) = tasks::blocking(move || inner.remove_link(&name)).await {
+                tracing::warn!("{}", vocab::failure::chain(&error));
+            }
+        });
+        let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
         tasks::blocking(move || inner.detach(&endpoint)).await
+    }
+
+    /// Takes a running container off the network: its link is gone when this returns.
+    ///
+    /// Doing it again changes nothing.
+    pub async fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
+        tasks::blocking(move || inner.disconnect(&endpoint)).await
     }
 
     /// After a restart of the daemon, once every bridge is ensured: takes up the endpoints that
     /// live containers have (addresses, held ports, rules) and removes what belongs to nobody.
     /// Connections go on meanwhile. May be called again to bring back what others removed.
     pub async fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
-        let (inner, endpoints) = (Arc::clone(&self.0), endpoints.to_vec());
+        let (inner, endpoints) = (Arc::clone(&self.inner), endpoints.to_vec());
         tasks::blocking(move || inner.restore(&endpoints)).await
     }
 }
 
-/// What the blocking side works on. Sockets are opened for each operation: that costs 5 µs, and
-/// no answer is ever left over for the next one.
+/// What the blocking side works on. Sockets for links are opened for each operation: that costs
+/// 5 µs and needs no lock.
 #[derive(Debug)]
 struct Inner {
     config: Config,
@@ -162,11 +199,12 @@ struct Inner {
 }
 
 /// What is wanted of the kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     networks: BTreeMap<NetworkId, Network>,
     members: BTreeMap<(NetworkId, ContainerId), Member>,
     ports: Ports,
+    table: Table,
 }
 
 #[derive(Debug)]
@@ -240,7 +278,8 @@ impl Inner {
 
         let network = state.network(bridge);
         let changes = rules::join(&network.bridge);
-        self.change(&state, &changes)
+        state
+            .change(&changes)
             .map_err(|source| self.rules_failed(source))?;
 
         // Only now that the rules drop what would abuse them.
@@ -272,15 +311,14 @@ impl Inner {
             true => rules::remove_table(),
             false => rules::leave(&bridge),
         };
-        let rules = self
-            .change(&state, &changes)
-            .map_err(|source| self.rules_failed(source));
+        let rules = state.change(&changes);
         let link = Links::open().and_then(|links| links.remove(&bridge.device));
-        rules.and(link.map_err(|source| BridgeError::Link {
+        rules.map_err(|source| self.rules_failed(source))?;
+        link.map_err(|source| BridgeError::Link {
             step: "remove",
             device: bridge.device,
             source,
-        }))
+        })
     }
 
     fn attach(&self, netns: BorrowedFd<'_>, wanted: &Attach) -> Result<Endpoint, AttachError> {
@@ -291,7 +329,7 @@ impl Inner {
         match attached {
             Ok(()) => Ok(endpoint),
             Err(error) => {
-                if let Err(undo) = self.detach(&endpoint) {
+                if let Err(undo) = self.disconnect(&endpoint) {
                     tracing::warn!("undo of an attach that failed: {undo}");
                 }
                 Err(error)
@@ -328,14 +366,7 @@ impl Inner {
             name: &endpoint.interface,
             mac: endpoint.mac,
         };
-        let made = match links.create_pair(&pair) {
-            // Left by a daemon that was killed between making and recording it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => links
-                .remove(&endpoint.host_interface)
-                .and_then(|()| links.create_pair(&pair)),
-            made => made,
-        };
-        made.map_err(failed("make link"))?;
+        links.create_pair(&pair).map_err(failed("make link"))?;
         let port = port_settings(bridge);
         if port != Port::default() {
             links
@@ -364,7 +395,8 @@ impl Inner {
         if let Some(member) = state.members.get_mut(&endpoint.key()) {
             member.published = true;
         }
-        self.change(&state, &rules::publish(endpoint))
+        state
+            .change(&rules::publish(endpoint))
             .map_err(|source| AttachError::Rules {
                 ports: endpoint.ports.len(),
                 container: endpoint.container,
@@ -374,14 +406,28 @@ impl Inner {
 
     fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
         let withdrawn = self.withdraw(endpoint);
-        let removed = Links::open().and_then(|links| links.remove(&endpoint.host_interface));
-        let removed = removed.map_err(|source| DetachError::Link {
-            interface: endpoint.host_interface.clone(),
+        let name = &endpoint.host_interface;
+        let silenced = Links::open().and_then(|links| links.silence_port(name));
+        let silenced = silenced.map_err(|source| DetachError::Link {
+            interface: name.clone(),
             source,
         });
-        // Last, so that nobody gets the address or a port while a packet still finds us there.
+        // After that: whoever gets the port or the address next gets its packets too.
         self.state().release(endpoint.key());
-        DetachError::all([withdrawn, removed])
+        DetachError::all([withdrawn, silenced])
+    }
+
+    fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        let detached = self.detach(endpoint);
+        DetachError::all([detached, self.remove_link(&endpoint.host_interface)])
+    }
+
+    fn remove_link(&self, name: &str) -> Result<(), DetachError> {
+        let removed = Links::open().and_then(|links| links.remove(name));
+        removed.map_err(|source| DetachError::Link {
+            interface: name.to_owned(),
+            source,
+        })
     }
 
     fn withdraw(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
@@ -393,11 +439,10 @@ impl Inner {
             return Ok(());
         }
         let changes = rules::withdraw(&member.endpoint);
-        self.change(&state, &changes)
-            .map_err(|source| DetachError::Rules {
-                table: self.config.table(),
-                source,
-            })
+        state.change(&changes).map_err(|source| DetachError::Rules {
+            table: self.config.table(),
+            source,
+        })
     }
 
     fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
@@ -405,7 +450,7 @@ impl Inner {
         for endpoint in endpoints {
             state.take_up(endpoint);
         }
-        let rules = rules::apply(&self.config.table(), &state.whole());
+        let rules = state.table.apply(&state.whole());
         let rules = rules.map_err(|source| DetachError::Rules {
             table: self.config.table(),
             source,
@@ -474,19 +519,6 @@ impl Inner {
         DetachError::all(ports.chain(bridges))
     }
 
-    /// Applies changes; where the table is not as we left it, since somebody flushed it, all of it
-    /// is made anew.
-    fn change(&self, state: &State, changes: &[Change]) -> io::Result<()> {
-        let table = self.config.table();
-        rules::apply(&table, changes).or_else(|refused| {
-            tracing::warn!(
-                table,
-                "rules are not as berth left them, making them anew: {refused}"
-            );
-            rules::apply(&table, &state.whole())
-        })
-    }
-
     /// Marks our bridges for people and for [`Networks::restore`].
     fn alias(&self, network: &str) -> String {
         format!("{}: network {network}", self.config.table())
@@ -535,7 +567,7 @@ impl State {
             network: wanted.network,
             container: wanted.container,
             interface: wanted.interface.clone(),
-            host_interface: port_name(&wanted.network, &wanted.container),
+            host_interface: port_name(),
             address,
             prefix: network.bridge.subnet.prefix_len(),
             gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
@@ -660,6 +692,19 @@ impl State {
         links.set_port(&port.name, port_settings(&network.bridge))
     }
 
+    /// Applies changes; where the table is not as we left it, since somebody flushed it, all of it
+    /// is made anew.
+    fn change(&self, changes: &[Change]) -> io::Result<()> {
+        self.table.apply(changes).or_else(|refused| {
+            let table = self.table.name();
+            tracing::warn!(
+                table,
+                "rules are not as berth left them, making them anew: {refused}"
+            );
+            self.table.apply(&self.whole())
+        })
+    }
+
     /// Everything the rules should hold.
     fn whole(&self) -> Vec<Change> {
         let bridges = self.networks.values().map(|network| &network.bridge);
@@ -674,18 +719,11 @@ impl Endpoint {
     }
 }
 
-/// The host's end of a container's link: the same for the same pair of ids, so that what a crash
-/// left is found, and 44 bits apart from all others.
-fn port_name(network: &NetworkId, container: &ContainerId) -> String {
-    let mixed = network
-        .as_bytes()
-        .iter()
-        .zip(container.as_bytes())
-        .map(|(a, b)| a ^ b);
-    let mut name = PORT_PREFIX.to_owned();
-    for byte in mixed.take(6) {
-        write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-    }
+/// A new name for the host's end of a link. Not made from ids: a container that is started again
+/// gets its new link while the old one is on its way out.
+fn port_name() -> String {
+    let random = getrandom::u64().expect("the kernel's random source is always there");
+    let mut name = format!("{PORT_PREFIX}{random:016x}");
     name.truncate(links::NAME_BYTES);
     name
 }

@@ -26,4 +26,4 @@ mod plan;
 mod wire;
 
 pub(crate) use plan::{Change, join, leave, publish, remove_table, whole, withdraw};
-pub(crate) use wire::apply;
+pub(crate) use wire::Table;

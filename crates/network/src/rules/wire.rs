@@ -12,12 +12,34 @@ use crate::netlink::{APPEND, Attributes, Batch, CREATE, Family, Socket};
 /// Elements of one message: keeps the list's attribute far below 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 512;
 
-/// Applies changes as one transaction: all of them, or none and an error.
-pub(crate) fn apply(table: &str, changes: &[Change]) -> io::Result<()> {
-    if changes.is_empty() {
-        return Ok(());
+/// Our table, and the socket that changes it.
+///
+/// The socket stays open: closing one makes the kernel wait until what its transactions removed is
+/// really freed, which takes an RCU grace period (10 ms).
+#[derive(Debug)]
+pub(crate) struct Table {
+    name: String,
+    socket: Socket,
+}
+
+impl Table {
+    /// In the network namespace of the calling thread.
+    pub(crate) fn open(name: String) -> io::Result<Self> {
+        let socket = Socket::open(Family::Netfilter)?;
+        Ok(Self { name, socket })
     }
-    Socket::open(Family::Netfilter)?.run(&encode(table, changes))
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Applies changes as one transaction: all of them, or none and an error.
+    pub(crate) fn apply(&self, changes: &[Change]) -> io::Result<()> {
+        match changes {
+            [] => Ok(()),
+            changes => self.socket.run(&encode(&self.name, changes)),
+        }
+    }
 }
 
 fn encode(table: &str, changes: &[Change]) -> Batch {
@@ -64,12 +86,12 @@ impl Transaction<'_> {
     fn assert_rules(&mut self) {
         for (id, set) in (1..).zip(Set::ALL) {
             self.message(libc::NFT_MSG_NEWSET, CREATE, |message| {
-                write_set(message, set, id)
+                write_set(message, set, id);
             });
         }
         for chain in &CHAINS {
             self.message(libc::NFT_MSG_NEWCHAIN, CREATE, |message| {
-                write_chain(message, chain)
+                write_chain(message, chain);
             });
             self.message(libc::NFT_MSG_DELRULE, 0, |message| {
                 message.text(NFTA_RULE_CHAIN, chain.name);
@@ -255,12 +277,12 @@ impl Element {
         item.nest(NFTA_SET_ELEM_KEY, |data| data.bytes(NFTA_DATA_VALUE, &key));
         if !end.is_empty() {
             item.nest(NFTA_SET_ELEM_KEY_END, |data| {
-                data.bytes(NFTA_DATA_VALUE, &end)
+                data.bytes(NFTA_DATA_VALUE, &end);
             });
         }
         if !value.is_empty() {
             item.nest(NFTA_SET_ELEM_DATA, |data| {
-                data.bytes(NFTA_DATA_VALUE, &value)
+                data.bytes(NFTA_DATA_VALUE, &value);
             });
         }
     }
@@ -725,7 +747,7 @@ impl Expression {
                 data.u32_be(NFTA_BITWISE_LEN, length);
                 data.nest(NFTA_BITWISE_MASK, |nest| nest.bytes(NFTA_DATA_VALUE, mask));
                 data.nest(NFTA_BITWISE_XOR, |nest| {
-                    nest.bytes(NFTA_DATA_VALUE, &host(0))
+                    nest.bytes(NFTA_DATA_VALUE, &host(0));
                 });
             }
             Self::Equal { register, value } => compare(data, libc::NFT_CMP_EQ, *register, value),
@@ -869,6 +891,10 @@ mod tests {
 
     const TEXT: &str = include_str!("table.nft");
 
+    fn table(name: &str) -> Table {
+        Table::open(name.to_owned()).unwrap()
+    }
+
     fn bridge(device: &str) -> Bridge {
         Bridge {
             id: NetworkId::random(),
@@ -963,7 +989,7 @@ mod tests {
     #[test]
     fn privileged_the_table_is_the_one_in_the_text() {
         let ours = apart(|| {
-            apply("berth", &whole([], [])).unwrap();
+            table("berth").apply(&whole([], [])).unwrap();
             listed()
         });
         assert_eq!(ours, load(TEXT));
@@ -984,7 +1010,9 @@ mod tests {
             port(Protocol::Udp, [10, 0, 0, 1], 53, 5353),
         ]);
         let ours = apart(|| {
-            apply("berth-c0ffee", &whole([&outside, &inside], [&endpoint])).unwrap();
+            table("berth-c0ffee")
+                .apply(&whole([&outside, &inside], [&endpoint]))
+                .unwrap();
             listed()
         });
         let elements = r#"
@@ -1019,10 +1047,14 @@ mod tests {
     fn privileged_asserting_again_keeps_elements_and_adds_no_rule() {
         let endpoint = endpoint(vec![port(Protocol::Tcp, [0, 0, 0, 0], 8080, 80)]);
         apart(|| {
-            apply("berth", &whole([&bridge("berth0")], [&endpoint])).unwrap();
+            table("berth")
+                .apply(&whole([&bridge("berth0")], [&endpoint]))
+                .unwrap();
             let before = listed();
-            apply("berth", &[Change::AddTable, Change::AssertRules]).unwrap();
-            apply("berth", &publish(&endpoint)).unwrap();
+            table("berth")
+                .apply(&[Change::AddTable, Change::AssertRules])
+                .unwrap();
+            table("berth").apply(&publish(&endpoint)).unwrap();
             assert_eq!(listed(), before);
         });
     }
@@ -1032,10 +1064,10 @@ mod tests {
         let here = endpoint(vec![port(Protocol::Tcp, [0, 0, 0, 0], 8080, 80)]);
         let absent = endpoint(vec![port(Protocol::Tcp, [0, 0, 0, 0], 8081, 80)]);
         apart(|| {
-            apply("berth", &whole([], [&here])).unwrap();
+            table("berth").apply(&whole([], [&here])).unwrap();
             let before = listed();
             let changes = [withdraw(&here), withdraw(&absent)].concat();
-            let refused = apply("berth", &changes).unwrap_err();
+            let refused = table("berth").apply(&changes).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::NotFound, "{refused}");
             assert_eq!(listed(), before);
         });
@@ -1051,11 +1083,11 @@ mod tests {
         let elements = 10_000_u32.div_ceil(u32::try_from(ELEMENTS_PER_MESSAGE).unwrap());
         assert_eq!(batch.len(), elements + 2);
         apart(|| {
-            apply("berth", &whole([], [])).unwrap();
-            apply("berth", &publish(&endpoint)).unwrap();
+            table("berth").apply(&whole([], [])).unwrap();
+            table("berth").apply(&publish(&endpoint)).unwrap();
             let listed = listed().to_string();
             assert_eq!(listed.matches("{\"concat\":[\"tcp\",").count(), 10_000);
-            apply("berth", &withdraw(&endpoint)).unwrap();
+            table("berth").apply(&withdraw(&endpoint)).unwrap();
         });
     }
 }

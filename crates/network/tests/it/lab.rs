@@ -14,7 +14,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use vocab::{ContainerId, NetworkId};
 
 /// Longer than any answer takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a call that should fail is given.
 const DOUBT: Duration = Duration::from_millis(300);
 
@@ -29,6 +29,7 @@ pub(crate) fn on_a_host(test: impl AsyncFnOnce() + Send) {
             sys::namespace::unshare(UnshareFlags::NEWNET).expect("root rights are needed");
             ip("link set lo up");
             let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
                 .build()
                 .unwrap();
             runtime.block_on(test());
