@@ -18,6 +18,12 @@ pub const PASSWORD: &str = "secret";
 /// Both as htpasswd wants them (bcrypt, cost 5).
 const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
+/// The certificate of a registry that speaks TLS, which nobody trusts unless told to: its own
+/// issuer, good for `127.0.0.1`, `::ffff:127.0.0.1` and `localhost`.
+pub const CERTIFICATE: &str = include_str!("../fixtures/registry.crt");
+/// The key to it. It protects nothing.
+const KEY: &str = include_str!("../fixtures/registry.key");
+
 /// How long it may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
@@ -26,33 +32,55 @@ const START: Duration = Duration::from_secs(30);
 pub struct Registry {
     child: Child,
     address: String,
-    protected: bool,
+    kind: Kind,
     /// Its storage, configuration and log.
     root: TempDir,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Protected,
+    Tls,
 }
 
 impl Registry {
     /// Starts one that anybody may use.
     pub fn start() -> Self {
-        Self::run(false)
+        Self::run(Kind::Open, None)
     }
 
     /// Starts one that only [`USER`] may use.
     pub fn start_protected() -> Self {
-        Self::run(true)
+        Self::run(Kind::Protected, None)
     }
 
-    fn run(protected: bool) -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("berth-registry-")
-            .tempdir()
-            .unwrap();
+    /// The same registry again, with all that was pushed to it, speaking TLS from now on (with
+    /// [`CERTIFICATE`]) on another port.
+    #[must_use]
+    pub fn into_tls(mut self) -> Self {
+        let root = std::mem::replace(&mut self.root, scratch());
+        drop(self);
+        Self::run(Kind::Tls, Some(root))
+    }
+
+    fn run(kind: Kind, root: Option<TempDir>) -> Self {
+        let root = root.unwrap_or_else(scratch);
         let place = root.path().display();
+        let tls = match kind {
+            Kind::Tls => {
+                fs::write(root.path().join("crt"), CERTIFICATE).unwrap();
+                fs::write(root.path().join("key"), KEY).unwrap();
+                format!(", tls: {{certificate: '{place}/crt', key: '{place}/key'}}")
+            }
+            Kind::Open | Kind::Protected => String::new(),
+        };
         let mut config = format!(
-            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: '127.0.0.1:0', secret: testkit}}\n\
+            "version: 0.1\nlog: {{level: info}}\n\
+             http: {{addr: '127.0.0.1:0', secret: testkit{tls}}}\n\
              storage: {{filesystem: {{rootdirectory: '{place}/data'}}, delete: {{enabled: true}}}}\n"
         );
-        if protected {
+        if kind == Kind::Protected {
             fs::write(root.path().join("htpasswd"), HTPASSWD).unwrap();
             config.push_str(&format!(
                 "auth: {{htpasswd: {{realm: testkit, path: '{place}/htpasswd'}}}}\n"
@@ -76,7 +104,7 @@ impl Registry {
         let mut registry = Self {
             child,
             address: String::new(),
-            protected,
+            kind,
             root,
         };
         crate::eventually(START, || {
@@ -88,7 +116,7 @@ impl Registry {
             let Some((_, rest)) = log.split_once("listening on ") else {
                 return false;
             };
-            let Some((address, _)) = rest.split_once('"') else {
+            let Some((address, _)) = rest.split_once(['"', ',']) else {
                 return false;
             };
             address.clone_into(&mut registry.address);
@@ -119,7 +147,7 @@ impl Registry {
         let proof = base64::engine::general_purpose::STANDARD.encode(proof);
         let proof = format!("Basic {proof}");
         let mut headers = Vec::new();
-        if self.protected {
+        if self.kind == Kind::Protected {
             headers.push(("Authorization", proof.as_str()));
         }
         if let Some(content_type) = content_type {
@@ -182,6 +210,11 @@ impl Registry {
         let media_type = vocab::manifest::media_type::OCI_INDEX;
         self.push_manifest(repository, tag, media_type, &index)
     }
+}
+
+fn scratch() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("berth-registry-").tempdir().unwrap()
 }
 
 impl Drop for Registry {

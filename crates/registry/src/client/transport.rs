@@ -211,10 +211,10 @@ impl Transport {
     }
 }
 
-fn build(
-    manner: &Manner,
-    user_agent: &str,
-) -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
+/// What `reqwest`, the files and we ourselves say about TLS settings.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn build(manner: &Manner, user_agent: &str) -> Result<reqwest::Client, BoxError> {
     let patience = if manner.verified {
         CONNECT
     } else {
@@ -244,24 +244,29 @@ fn build(
 fn with_certificates(
     mut builder: reqwest::ClientBuilder,
     directory: &Path,
-) -> Result<reqwest::ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<reqwest::ClientBuilder, BoxError> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
-                let roots = Certificate::from_pem_bundle(&std::fs::read(&path)?)?;
+                let roots = Certificate::from_pem_bundle(&read(&path)?)?;
+                if roots.is_empty() {
+                    return Err(format!("`{}` holds no certificate", path.display()).into());
+                }
                 builder = builder.tls_certs_merge(roots);
             }
             Some("cert") => {
-                let mut pair = std::fs::read(&path)?;
-                pair.push(b'\n');
-                pair.extend(std::fs::read(path.with_extension("key"))?);
+                let pair = [read(&path)?, read(&path.with_extension("key"))?].join(&b'\n');
                 builder = builder.identity(Identity::from_pem(&pair)?);
             }
             _ => {}
         }
     }
     Ok(builder)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BoxError> {
+    std::fs::read(path).map_err(|error| format!("read `{}`: {error}", path.display()).into())
 }
 
 impl Response {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use registry::{LayerState, Progress};
 use testkit::image::{Compression, Image, sha256, tar};
@@ -168,13 +169,13 @@ async fn manifests_and_configurations_are_asked_for_again_too() {
 
 #[tokio::test]
 async fn a_server_says_how_long_to_wait() {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let registry = faulty(|before, _, honest| match before {
         0 => Answer::new(429, "").with("Retry-After", "1"),
         _ => honest,
     });
     check_pulled(&registry).await;
-    assert!(began.elapsed() >= std::time::Duration::from_secs(1));
+    assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
@@ -238,6 +239,35 @@ async fn a_layer_of_other_bytes_is_not_taken() {
     check_failed(&registry, Kind::InvalidArgument, &[&expected, &found]).await;
     // Asking again would bring the same.
     assert_eq!(ranges(&registry).len(), 1);
+}
+
+#[tokio::test]
+async fn a_pull_that_is_dropped_leaves_nothing() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (asked, arrived) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    // Half a layer comes, then nothing until the test lets go.
+    let registry = faulty(move |before, _, honest| {
+        if before == 0 {
+            return honest.cut_after(700_000);
+        }
+        asked.send(()).unwrap();
+        // Ends when the test drops its end.
+        let _ = held.lock().unwrap().recv();
+        Answer::new(404, "")
+    });
+    let (scratch, client) = (Scratch::new(), client());
+    let reference = format!("{}/app", registry.address()).parse().unwrap();
+    let (sender, _) = tokio::sync::mpsc::channel(1);
+    let store = std::sync::Arc::clone(&scratch.store);
+    let pulling = client.pull(store, &reference, None, None, sender);
+    tokio::select! {
+        outcome = pulling => panic!("{outcome:?}"),
+        () = tasks::blocking(move || arrived.recv().unwrap()) => {}
+    }
+    testkit::eventually(Duration::from_secs(20), || scratch.ingests() == 0);
+    drop(release);
+    scratch.check_no_debris();
 }
 
 #[tokio::test]

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use registry::{Credentials, Progress};
+use registry::{Config, Credentials, LayerState, Progress};
 use testkit::Registry;
 use testkit::image::{Compression, Image, tar};
-use testkit::registry::{PASSWORD, USER};
+use testkit::registry::{CERTIFICATE, PASSWORD, USER};
 use tokio::sync::mpsc;
 use vocab::failure::chain;
 use vocab::manifest::media_type;
 use vocab::{Failure, Kind, Platform, Reference};
 
-use crate::{Ask, Scratch, client, failed, pull, steps, worked};
+use crate::{Ask, Scratch, client, client_with, failed, pull, steps, worked};
 
 /// Three layers, one for each way to travel.
 fn image() -> Image {
@@ -300,6 +300,65 @@ async fn a_pull_goes_on_when_nobody_listens() {
     let store = Arc::clone(&scratch.store);
     let pulled = client.pull(store, &reference, None, None, sender).await;
     assert_eq!(pulled.unwrap().id, image.id());
+}
+
+#[tokio::test]
+async fn a_certificate_on_loopback_need_not_be_valid() {
+    let (registry, scratch, client) = (Registry::start(), Scratch::new(), client());
+    let image = image();
+    registry.push("app", "latest", &image);
+    let registry = registry.into_tls();
+    let name = format!("{}/app", registry.address());
+    let (pulled, _) = worked(pull(&client, &scratch, &name, Ask::default()).await);
+    assert_eq!(pulled.id, image.id());
+}
+
+#[tokio::test]
+async fn elsewhere_a_certificate_must_be_valid_or_its_root_be_given() {
+    let (registry, scratch) = (Registry::start(), Scratch::new());
+    let image = image();
+    registry.push("app", "latest", &image);
+    let registry = registry.into_tls();
+    // Reaches loopback, and is not what berth calls so.
+    let (_, port) = registry.address().split_once(':').unwrap();
+    let name = format!("[::ffff:127.0.0.1]:{port}/app");
+    let certs = tempfile::tempdir().unwrap();
+    let config = || Config {
+        certs_dir: Some(certs.path().to_owned()),
+        ..Config::default()
+    };
+    let (error, text) = failed(pull(&client_with(config()), &scratch, &name, Ask::default()).await);
+    assert!(
+        text.contains("invalid peer certificate") || text.contains("No CA certificates"),
+        "{text}"
+    );
+    assert!(matches!(error.kind(), Kind::Unavailable | Kind::Internal));
+
+    let of_host = certs.path().join(format!("[::ffff:7f00:1]:{port}"));
+    std::fs::create_dir(&of_host).unwrap();
+    std::fs::write(of_host.join("ca.crt"), "nonsense").unwrap();
+    let (_, text) = failed(pull(&client_with(config()), &scratch, &name, Ask::default()).await);
+    assert!(text.contains("set up TLS for"), "{text}");
+
+    std::fs::write(of_host.join("ca.crt"), CERTIFICATE).unwrap();
+    let (pulled, _) = worked(pull(&client_with(config()), &scratch, &name, Ask::default()).await);
+    assert_eq!(pulled.id, image.id());
+}
+
+#[tokio::test]
+async fn layers_wait_for_their_turn() {
+    let (registry, scratch) = (Registry::start(), Scratch::new());
+    registry.push("app", "latest", &image());
+    let client = client_with(Config {
+        max_concurrent_downloads: 1,
+        ..Config::default()
+    });
+    let name = format!("{}/app", registry.address());
+    let (_, told) = worked(pull(&client, &scratch, &name, Ask::default()).await);
+    let waiting = told.iter().filter(
+        |told| matches!(told, Progress::Layer { state, .. } if *state == LayerState::Waiting),
+    );
+    assert_eq!(waiting.count(), 2);
 }
 
 #[tokio::test]
