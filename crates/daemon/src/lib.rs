@@ -46,12 +46,12 @@ use listen::{DirectoryLock, ListenError, Listener, Pidfile};
 use server::Daemon;
 use tasks::{Cancel, Group};
 
-/// Exit code of a wrong command line.
-const USAGE: u8 = 125;
-
 /// Why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Namespaces, mounts and networks are root's.
+    #[error("the daemon needs to run as root")]
+    NotRoot,
     /// The runtime.
     #[error("start the daemon's threads")]
     Runtime(#[source] io::Error),
@@ -72,6 +72,7 @@ pub enum RunError {
 impl Failure for RunError {
     fn kind(&self) -> Kind {
         match self {
+            Self::NotRoot => Kind::Forbidden,
             Self::Runtime(_) | Self::Signals(_) => Kind::Internal,
             Self::Listen(error) => error.kind(),
             Self::Engine(error) => error.kind(),
@@ -107,11 +108,16 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "berth daemon: {}", chain(&error));
-            return ExitCode::from(USAGE);
+            return ExitCode::FAILURE;
         }
     };
     start_log(settings.log);
-    match serve(settings) {
+    let outcome = if rustix::process::geteuid().is_root() {
+        serve(settings)
+    } else {
+        Err(RunError::NotRoot)
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", chain(&error));

@@ -41,7 +41,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// Another daemon uses the directory.
-    #[error("another daemon uses {0}")]
+    #[error("{0} is in use by another daemon")]
     Locked(PathBuf),
 }
 
