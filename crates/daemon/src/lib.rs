@@ -206,10 +206,12 @@ pub async fn serve_until(settings: Settings, stop: Cancel) -> Result<(), RunErro
         tracing::info!(address = listener.address(), "API listens");
     }
     let grace = settings.shutdown_timeout;
+    let storage_driver = engine.info().await.storage_driver;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
         registry,
         settings,
+        storage_driver,
         sessions: Group::new(),
         stopping: stop,
     });

@@ -36,6 +36,8 @@ pub(crate) struct Daemon {
     pub(crate) registry: registry::Client,
     /// What the daemon was told.
     pub(crate) settings: Settings,
+    /// The storage driver that was chosen at the start.
+    pub(crate) storage_driver: String,
     /// Connections that were taken over; each has a task here.
     pub(crate) sessions: Group,
     /// Streams without an end of their own end with this.

@@ -44,7 +44,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
 
 /// `GET /images/{name}/json`.
 pub(crate) async fn inspect(call: Call) -> Outcome {
-    let driver = call.engine().info().await.storage_driver;
+    let driver = call.daemon.storage_driver.clone();
     let image = call.engine().inspect_image(call.name()).await?;
     Ok(answer::ok(&render::image_inspect(
         image,
