@@ -303,6 +303,32 @@ async fn a_pull_goes_on_when_nobody_listens() {
 }
 
 #[tokio::test]
+async fn what_skopeo_copied_in_is_pulled() {
+    let (registry, scratch, client) = (Registry::start(), Scratch::new(), client());
+    let layer = (testkit::image::busybox_tar(), Compression::Plain);
+    let image = Image::new(&[layer], &Platform::host());
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    std::fs::write(&archive, image.docker_archive(&["app:v1"])).unwrap();
+    let name = format!("{}/app:v1", registry.address());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "another tool's image is the point"
+    )]
+    let copied = std::process::Command::new(testkit::tool("skopeo"))
+        .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(format!("docker://{name}"))
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    let (pulled, _) = worked(pull(&client, &scratch, &name, Ask::default()).await);
+    // It compresses the layer and leaves the configuration as it is.
+    assert_eq!(pulled.id, image.id());
+    assert_ne!(pulled.digest, image.digest());
+}
+
+#[tokio::test]
 async fn a_certificate_on_loopback_need_not_be_valid() {
     let (registry, scratch, client) = (Registry::start(), Scratch::new(), client());
     let image = image();
