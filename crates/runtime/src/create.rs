@@ -89,33 +89,31 @@ pub fn create(
         }
         None => None,
     };
-    let made = (|| {
-        let first = First {
-            common: Common {
-                channel: &theirs,
-                stdio: &child_stdio,
-                seccomp: filter.as_ref(),
-            },
-            plan: &plan,
-            join: joined
-                .iter()
-                .filter(|(kind, _)| *kind != UnshareFlags::NEWPID)
-                .map(|(kind, fd)| (*kind, fd.as_fd()))
-                .chain(network(&joined, netns))
-                .collect(),
-            cgroups: cgroup.as_ref().map(Cgroup::directories).unwrap_or_default(),
-        };
-        let pid_namespace = joined
+    let first = First {
+        common: Common {
+            channel: &theirs,
+            stdio: &child_stdio,
+            seccomp: filter.as_ref(),
+        },
+        plan: &plan,
+        join: joined
             .iter()
-            .find(|(kind, _)| *kind == UnshareFlags::NEWPID)
-            .map(|(_, fd)| fd.as_fd());
-        let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
-        let directory = directory.as_ref().map(|fd| fd.as_fd());
-        with_pid_namespace(pid_namespace, || {
-            sys::clone::spawn(plan.new, directory, || child::first(&first))
-        })
-        .map_err(CreateError::Clone)
-    })();
+            .filter(|(kind, _)| *kind != UnshareFlags::NEWPID)
+            .map(|(kind, fd)| (*kind, fd.as_fd()))
+            .chain(network(&joined, netns))
+            .collect(),
+        cgroups: cgroup.as_ref().map(Cgroup::directories).unwrap_or_default(),
+    };
+    let pid_namespace = joined
+        .iter()
+        .find(|(kind, _)| *kind == UnshareFlags::NEWPID);
+    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
+    let directory = directory.as_ref().map(|fd| fd.as_fd());
+    let made = with_pid_namespace(pid_namespace.map(|(_, fd)| fd.as_fd()), || {
+        sys::clone::spawn(plan.new, directory, || child::first(&first))
+    })
+    .map_err(CreateError::Clone);
+    drop(first);
     // From here on only the child holds its ends, so their end of file is its end.
     drop(theirs);
     drop(child_stdio);

@@ -332,7 +332,13 @@ fn test(condition: Condition, abi: Abi, rest: usize) -> Vec<Insn> {
         value,
         masked,
     } = condition;
-    let halves = |value: u64| ((value >> 32) as u32, value as u32);
+    let halves = |value: u64| {
+        let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
+        (
+            u32::from_be_bytes([a, b, c, d]),
+            u32::from_be_bytes([e, f, g, h]),
+        )
+    };
     let (low_at, high_at) = if cfg!(target_endian = "big") {
         (4, 0)
     } else {

@@ -576,6 +576,6 @@ fn drain(streams: &mut Streams) -> (String, String) {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let out = read(streams.stdout.take().or(streams.console.take()));
+    let out = read(streams.stdout.take().or_else(|| streams.console.take()));
     (out, read(streams.stderr.take()))
 }

@@ -9,6 +9,11 @@
 //! | `exec` | more processes in a running container |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests panic; the message and the line are what they tell"
+)]
+
 mod cgroups;
 mod exec;
 mod identity;
