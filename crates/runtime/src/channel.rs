@@ -5,7 +5,6 @@
 //!
 //! | from | packet | means |
 //! |---|---|---|
-//! | caller | `C` | you are in your cgroup |
 //! | caller | `S` | start |
 //! | child | `T` + descriptor | the terminal's master |
 //! | child | `R` | all set up, waiting for `S` |
@@ -32,13 +31,6 @@ const PACKET_BYTES: usize = 8 << 10;
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
-/// What the caller says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Confined,
-    Start,
-}
-
 /// What the child says.
 #[derive(Debug)]
 pub(crate) enum Word {
@@ -63,29 +55,17 @@ impl Channel {
         self.0.as_raw_fd()
     }
 
-    pub(crate) fn order(&self, order: Order) -> io::Result<()> {
-        self.send(
-            match order {
-                Order::Confined => b"C",
-                Order::Start => b"S",
-            },
-            None,
-        )
+    pub(crate) fn send_start(&self) -> io::Result<()> {
+        self.send(b"S", None)
     }
 
-    /// Waits for the caller to say this. An error if it is gone.
-    pub(crate) fn expect(&self, order: Order) -> io::Result<()> {
+    /// Waits for the caller to say so. An error if it is gone.
+    pub(crate) fn expect_start(&self) -> io::Result<()> {
         let mut packet = [0_u8; 1];
         let (length, _) = self.receive(&mut packet)?;
-        let said = match &packet[..length] {
-            b"C" => Order::Confined,
-            b"S" => Order::Start,
-            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
-        };
-        if said == order {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
+        match &packet[..length] {
+            b"S" => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 
@@ -181,7 +161,7 @@ mod tests {
         assert!(caller.next().unwrap().is_none());
         let (caller, child) = pair().unwrap();
         drop(caller);
-        assert!(child.expect(Order::Start).is_err());
+        assert!(child.expect_start().is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::channel::{self, Channel, Order, Word};
+use crate::channel::{self, Channel, Word};
 use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::plan::Plan;
@@ -37,7 +37,7 @@ impl Created {
     /// Lets the process run its program; returns when that happened, or failed.
     pub fn start(&mut self) -> Result<(), StartError> {
         let gate = self.gate.take().ok_or(StartError::Twice)?;
-        gate.order(Order::Start).map_err(CreateError::Channel)?;
+        gate.send_start().map_err(CreateError::Channel)?;
         started(&gate)
     }
 }
@@ -89,11 +89,14 @@ pub fn create(
         }
         None => None,
     };
+    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
     let first = First {
         common: Common {
             channel: &theirs,
             stdio: &child_stdio,
             seccomp: filter.as_ref(),
+            cgroup: cgroup.as_ref(),
+            born_inside: directory.is_some(),
         },
         plan: &plan,
         join: joined
@@ -102,15 +105,14 @@ pub fn create(
             .map(|(kind, fd)| (*kind, fd.as_fd()))
             .chain(network(&joined, netns))
             .collect(),
-        cgroups: cgroup.as_ref().map(Cgroup::directories).unwrap_or_default(),
     };
     let pid_namespace = joined
         .iter()
         .find(|(kind, _)| *kind == UnshareFlags::NEWPID);
-    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
-    let directory = directory.as_ref().map(|fd| fd.as_fd());
     let made = with_pid_namespace(pid_namespace.map(|(_, fd)| fd.as_fd()), || {
-        sys::clone::spawn(plan.new, directory, || child::first(&first))
+        sys::clone::spawn(plan.new, directory.as_ref().map(|fd| fd.as_fd()), || {
+            child::first(&first)
+        })
     })
     .map_err(CreateError::Clone);
     drop(first);
@@ -130,7 +132,7 @@ pub fn create(
         streams,
         gate: None,
     };
-    match attend(&mut created, &ours, cgroup.as_ref()) {
+    match attend(&mut created, &ours) {
         Ok(()) => {
             created.gate = Some(ours);
             Ok(created)
@@ -143,13 +145,8 @@ pub fn create(
     }
 }
 
-/// Confines the child and waits until it is ready.
-fn attend(
-    created: &mut Created,
-    gate: &Channel,
-    cgroup: Option<&Cgroup>,
-) -> Result<(), CreateError> {
-    confine(gate, created.pid, cgroup)?;
+/// Waits until the child is ready.
+fn attend(created: &mut Created, gate: &Channel) -> Result<(), CreateError> {
     loop {
         match gate.next().map_err(CreateError::Channel)? {
             Some(Word::Terminal(master)) => created.streams.console = Some(master),
@@ -157,21 +154,6 @@ fn attend(
             Some(Word::Failed(failure)) => return Err(failure.into()),
             None => return Err(CreateError::Died),
         }
-    }
-}
-
-/// Moves the child into the cgroup and tells it. A child that died meanwhile says why itself.
-pub(crate) fn confine(
-    gate: &Channel,
-    pid: i32,
-    cgroup: Option<&Cgroup>,
-) -> Result<(), CreateError> {
-    if let Some(cgroup) = cgroup {
-        cgroup.add(pid).map_err(CreateError::Cgroup)?;
-    }
-    match gate.order(Order::Confined) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(CreateError::Channel),
     }
 }
 

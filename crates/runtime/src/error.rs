@@ -11,6 +11,8 @@ use crate::{cgroup, seccomp};
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
+    /// Entering the cgroup.
+    Cgroup,
     /// Joining or making a namespace.
     Namespace,
     /// Mounting the root file system.

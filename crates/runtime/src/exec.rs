@@ -8,9 +8,7 @@ use crate::bundle::ExecProcess;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Word};
 use crate::child::{self, Another, Common};
-use crate::create::{
-    confine, end, filter, prepare_stdio, start_error, started, with_pid_namespace,
-};
+use crate::create::{end, filter, prepare_stdio, start_error, started, with_pid_namespace};
 use crate::error::{CreateError, StartError};
 use crate::plan::Process;
 use crate::stdio::{Stdio, Streams};
@@ -45,11 +43,14 @@ pub fn exec(
     let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;
 
+    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
     let another = Another {
         common: Common {
             channel: &theirs,
             stdio: &child_stdio,
             seccomp: filter.as_ref(),
+            cgroup: cgroup.as_ref(),
+            born_inside: directory.is_some(),
         },
         process: &process,
         init,
@@ -59,7 +60,6 @@ pub fn exec(
             | ThreadNameSpaceType::NETWORK
             | ThreadNameSpaceType::CONTROL_GROUP,
     };
-    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
     let child = with_pid_namespace(Some(init), || {
         let none = rustix::thread::UnshareFlags::empty();
         let directory = directory.as_ref().map(|fd| fd.as_fd());
@@ -70,7 +70,6 @@ pub fn exec(
     drop(child_stdio);
 
     let started = (|| {
-        confine(&gate, child.pid, cgroup.as_ref())?;
         if let Stdio::Terminal { .. } = stdio {
             match gate.next().map_err(CreateError::Channel)? {
                 Some(Word::Terminal(master)) => streams.console = Some(master),

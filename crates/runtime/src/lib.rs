@@ -6,9 +6,10 @@
 //!  ───────────────────────────────              ─────────────────────────────────────
 //!  plan: spec → checked values
 //!  cgroup::Cgroup::create
-//!  clone3(all namespaces) ──────────────────────▶ bind sources, root, mounts, devices
-//!  cgroup add(pid) ── Confined ─────────────────▶ cgroup namespace, masks, pivot_root
-//!  ◀──────────────────────────────── Console(fd), identity, limits, capabilities
+//!  clone3(all namespaces) ──────────────────────▶ enters its cgroup and the cgroup namespace
+//!                                                bind sources, root, mounts, devices, masks
+//!                                                pivot_root
+//!  ◀──────────────────────────────── Terminal(fd), identity, limits, capabilities
 //!  Created ◀──────────────────────── Ready, or the step that failed and its errno
 //!  Created::start ── Start ─────────────────────▶ seccomp, execve
 //!  ◀───────────────────────── end of file: exec happened; or why it did not

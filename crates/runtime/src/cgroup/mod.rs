@@ -245,7 +245,22 @@ impl Cgroup {
         }
     }
 
-    /// Moves a process into it. One that was born in the version 2 cgroup is moved in the others.
+    /// Moves the calling thread into it; `born_inside` its version 2 cgroup already, or not.
+    ///
+    /// Moving a process takes a lock against all forks on the machine, which costs the kernel a
+    /// grace period: milliseconds. A thread that moves itself, by `tasks`, needs no lock
+    /// (kernel, cgroup.c, `cgroup_procs_write_start`; Linux 5.5).
+    pub(crate) fn enter(&self, born_inside: bool) -> Result<(), CgroupError> {
+        for hierarchy in &self.host.v1 {
+            files::write(&hierarchy.mount.join(&self.path).join("tasks"), "0")?;
+        }
+        match self.v2() {
+            Some(directory) if !born_inside => files::write(&directory.join("cgroup.procs"), "0"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a process into it.
     pub fn add(&self, pid: i32) -> Result<(), CgroupError> {
         let pid = pid.to_string();
         for hierarchy in &self.host.v1 {

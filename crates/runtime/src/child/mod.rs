@@ -5,14 +5,14 @@
 //! ```text
 //! create                                  exec
 //!   standalone: not dumpable, descriptors   standalone
+//!   its cgroup                              its cgroup
 //!   namespaces given by path                all namespaces of the container's process
 //!   view::isolate, open bind sources
 //!   view::mount_root, mounts, /dev
-//!   (caller: in the cgroup) cgroup namespace, cgroup mounts
 //!   kernel parameters, read-only and masked paths, host name
 //!   view::pivot
 //!   terminal, session, keyring              terminal, session, keyring
-//!   identity: limits, user, capabilities    (caller: in the cgroup) identity
+//!   identity: limits, user, capabilities    identity
 //!   Ready ──▶ caller ──▶ Start
 //!   program: find, seccomp, execve          program
 //! ```
@@ -31,12 +31,12 @@ mod view;
 use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
-use crate::channel::{Channel, Order};
+use crate::cgroup::Cgroup;
+use crate::channel::Channel;
 use crate::error::{During as _, SetupError, Step};
 use crate::plan::{Plan, Process};
 
@@ -65,6 +65,9 @@ pub(crate) struct Common<'a> {
     pub(crate) channel: &'a Channel,
     pub(crate) stdio: &'a ChildStdio,
     pub(crate) seccomp: Option<&'a Filter>,
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Whether clone made the child in its version 2 cgroup.
+    pub(crate) born_inside: bool,
 }
 
 /// A compiled filter and the flags to load it with.
@@ -81,9 +84,6 @@ pub(crate) struct First<'a> {
     pub(crate) plan: &'a Plan,
     /// Namespaces to join: those that the plan names, opened, and the caller's network.
     pub(crate) join: Vec<(UnshareFlags, BorrowedFd<'a>)>,
-    /// For `cgroup` mounts: the directories of the container's cgroup, by the name each has below
-    /// the mount's destination (none for a single version 2 hierarchy).
-    pub(crate) cgroups: Vec<(Option<String>, PathBuf)>,
 }
 
 /// One more process in a container.
@@ -116,6 +116,11 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
     let First { common, plan, .. } = first;
     let joined: Vec<RawFd> = first.join.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
     standalone(common, &joined)?;
+    confine(common)?;
+    if plan.new_cgroup_namespace {
+        sys::namespace::unshare(UnshareFlags::NEWCGROUP)
+            .during(Step::Namespace, || "make a cgroup namespace")?;
+    }
     oom_score(&plan.process)?;
     for (kind, namespace) in &first.join {
         rustix::thread::move_into_link_name_space(*namespace, link_type(*kind))
@@ -126,15 +131,9 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
     sys::descriptors::close_other_than(&keep(common, &[]))
         .during(Step::Channel, || "close descriptors")?;
 
-    let mut confinement = Confinement {
-        common,
-        plan,
-        entered: false,
-    };
     let master = {
         let root = view::mount_root(plan)?;
-        view::mount_all(&root, first, &mut confinement)?;
-        confinement.enter()?;
+        view::mount_all(&root, first)?;
         if plan.fill_dev {
             dev::fill(&root, &plan.devices)?;
         }
@@ -180,7 +179,7 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
         .during(Step::Channel, || "report readiness")?;
     common
         .channel
-        .expect(Order::Start)
+        .expect_start()
         .during(Step::Channel, || "wait for the start")?;
     program::run(&plan.process, &ready, common.seccomp)
 }
@@ -190,6 +189,7 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
         common, process, ..
     } = another;
     standalone(common, &[another.init.as_raw_fd()])?;
+    confine(common)?;
     oom_score(process)?;
     rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces)
         .during(Step::Namespace, || "join the container's namespaces")?;
@@ -204,10 +204,6 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     };
     terminal::adopt(common, master, process.uid)?;
     join_keyring(None)?;
-    common
-        .channel
-        .expect(Order::Confined)
-        .during(Step::Channel, || "wait for the cgroup")?;
     let ready = identity::assume(process, common.seccomp.is_some())?;
     program::run(process, &ready, common.seccomp)
 }
@@ -237,6 +233,18 @@ fn keep(common: &Common<'_>, extra: &[RawFd]) -> Vec<RawFd> {
     }
     keep.extend(extra);
     keep
+}
+
+/// Enters the cgroup while the host's hierarchies can be seen.
+fn confine(common: &Common<'_>) -> Result<(), SetupError> {
+    let Some(cgroup) = common.cgroup else {
+        return Ok(());
+    };
+    cgroup.enter(common.born_inside).map_err(|error| {
+        let source = std::error::Error::source(&error);
+        let reason = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        SetupError::new(Step::Cgroup, format!("enter the cgroup: {error}"), reason)
+    })
 }
 
 /// Through the host's `/proc`, while it is still ours to see.
@@ -286,30 +294,4 @@ fn namespace_name(kind: UnshareFlags) -> &'static str {
     .into_iter()
     .find_map(|(flag, name)| (flag == kind).then_some(name))
     .unwrap_or("unknown")
-}
-
-/// Being in the container's cgroup: waited for as late as possible, since the kernel may take
-/// milliseconds to move a process, and this one has other things to do.
-pub(crate) struct Confinement<'a> {
-    common: &'a Common<'a>,
-    plan: &'a Plan,
-    entered: bool,
-}
-
-impl Confinement<'_> {
-    /// Returns once this process is in its cgroup, and in a cgroup namespace whose root that is.
-    pub(crate) fn enter(&mut self) -> Result<(), SetupError> {
-        if std::mem::replace(&mut self.entered, true) {
-            return Ok(());
-        }
-        self.common
-            .channel
-            .expect(Order::Confined)
-            .during(Step::Channel, || "wait for the cgroup")?;
-        if self.plan.new_cgroup_namespace {
-            sys::namespace::unshare(UnshareFlags::NEWCGROUP)
-                .during(Step::Namespace, || "make a cgroup namespace")?;
-        }
-        Ok(())
-    }
 }

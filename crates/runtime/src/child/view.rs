@@ -17,8 +17,9 @@ use rustix::mount::{
 };
 use sys::mount::Change;
 
-use super::{Confinement, First, inside};
+use super::{First, inside};
 use crate::bundle::{Overlay, Rootfs};
+use crate::cgroup::Cgroup;
 use crate::error::{During as _, SetupError, Step};
 use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
 
@@ -158,11 +159,7 @@ pub(crate) fn set(mount: BorrowedFd<'_>, recursive: bool, change: &Change) -> io
 }
 
 /// The mounts of the plan, in its order.
-pub(crate) fn mount_all(
-    root: &Root,
-    first: &First<'_>,
-    confinement: &mut Confinement<'_>,
-) -> Result<(), SetupError> {
+pub(crate) fn mount_all(root: &Root, first: &First<'_>) -> Result<(), SetupError> {
     for (place, mount) in first.plan.mounts.iter().enumerate() {
         let at = mount.destination.display();
         match &mount.kind {
@@ -181,8 +178,12 @@ pub(crate) fn mount_all(
                 })?;
             }
             MountKind::Cgroup => {
-                confinement.enter()?;
-                cgroups(root, mount, &first.cgroups)?;
+                let own = first
+                    .common
+                    .cgroup
+                    .map(Cgroup::directories)
+                    .unwrap_or_default();
+                cgroups(root, mount, &own)?;
             }
         }
     }
