@@ -377,7 +377,7 @@ impl Failure for LayerError {
     fn kind(&self) -> Kind {
         match self {
             Self::Request(error) | Self::Attempts { source: error, .. } => error.kind(),
-            Self::Receive(error) => error.kind(),
+            Self::Receive(error) => not_the_callers(error.kind()),
         }
     }
 }
@@ -397,8 +397,16 @@ impl Failure for PullError {
             Self::OperatingSystem { .. } => Kind::InvalidArgument,
             Self::Malformed { .. } | Self::LookUp { .. } => Kind::Internal,
             Self::Layer { source, .. } => source.kind(),
-            Self::Put(error) => error.kind(),
+            Self::Put(error) => not_the_callers(error.kind()),
         }
+    }
+}
+
+/// What the store refuses was sent by a registry: whoever asked for the pull asked rightly.
+fn not_the_callers(kind: Kind) -> Kind {
+    match kind {
+        Kind::InvalidArgument => Kind::Internal,
+        kind => kind,
     }
 }
 
