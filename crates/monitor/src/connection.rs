@@ -145,7 +145,7 @@ impl Connection {
                 stdout,
                 stderr,
                 ..
-            } if exec == of && !self.hung_up => match stream {
+            } if exec == of && !self.hung_up && !self.closing => match stream {
                 Stream::Stdout => stdout,
                 Stream::Stderr => stderr,
             },

@@ -242,14 +242,6 @@ pub enum DetachError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// UDP flows to the container could not be forgotten.
-    #[error("forget UDP flows to container {}", container.short())]
-    Flows {
-        /// The container.
-        container: ContainerId,
-        /// The kernel's answer.
-        source: io::Error,
-    },
     /// Several of these; each with its causes.
     #[error("{}", .0.iter().map(|error| vocab::failure::chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<DetachError>),

@@ -26,12 +26,11 @@ use tasks::Group;
 use vocab::{ContainerId, NetworkId};
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
-use crate::flows;
 use crate::ipam::{self, Addresses, Unavailable};
 use crate::links::{self, Link, Links, Pair, Port};
 use crate::ports::{Held, Ports};
 use crate::rules::{self, Change, Table};
-use crate::{Attach, Bridge, Endpoint, Mac, Protocol, sandbox, sysctl};
+use crate::{Attach, Bridge, Endpoint, Mac, sandbox, sysctl};
 
 /// How the networks of one daemon are set up.
 #[derive(Clone, Debug)]
@@ -87,11 +86,6 @@ pub struct Networks {
     /// Looks after links of detached containers.
     sweeping: Group,
 }
-
-/// A port is tried so often, with this pause between: every child that the daemon forks has copies
-/// of the sockets that hold ports until it execs, and one just given back may live on in such a copy.
-const BIND_ATTEMPTS: u32 = 4;
-const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A detached container's link goes with its namespace; one that is still there after this time,
 /// because something holds the namespace open, is removed.
@@ -149,6 +143,7 @@ impl Networks {
         netns: BorrowedFd<'_>,
         wanted: Attach,
     ) -> Result<Endpoint, AttachError> {
+        let inner = Arc::clone(&self.inner);
         let netns = netns
             .try_clone_to_owned()
             .map_err(|source| AttachError::Link {
@@ -157,19 +152,7 @@ impl Networks {
                 container: wanted.container,
                 source,
             })?;
-        let (netns, wanted) = (Arc::new(netns), Arc::new(wanted));
-        let mut attempts = BIND_ATTEMPTS;
-        loop {
-            let inner = Arc::clone(&self.inner);
-            let (netns, wanted) = (Arc::clone(&netns), Arc::clone(&wanted));
-            attempts -= 1;
-            match tasks::blocking(move || inner.attach((*netns).as_fd(), &wanted)).await {
-                Err(AttachError::PortBind { source, .. })
-                    if attempts > 0 && source.kind() == io::ErrorKind::AddrInUse => {}
-                attached => return attached,
-            }
-            tokio::time::sleep(BIND_PAUSE).await;
-        }
+        tasks::blocking(move || inner.attach(netns.as_fd(), &wanted)).await
     }
 
     /// Takes a container whose processes are gone off the network. It is cut off and its ports and
@@ -279,11 +262,13 @@ impl Inner {
             .map_err(failed("raise"))?;
 
         let wanted = address(bridge.gateway, bridge.subnet.prefix_len());
-        let present = links.addresses().map_err(failed("list addresses"))?;
-        for (_, address) in present.iter().filter(|(owner, _)| *owner == link.index) {
-            if *address != wanted {
+        for present in links
+            .addresses(link.index)
+            .map_err(failed("list addresses"))?
+        {
+            if present != wanted {
                 links
-                    .remove_address(link.index, *address)
+                    .remove_address(link.index, present)
                     .map_err(failed("remove an address"))?;
             }
         }
@@ -406,27 +391,21 @@ impl Inner {
     }
 
     fn publish(&self, endpoint: &Endpoint) -> Result<(), AttachError> {
-        let failed = |source| AttachError::Rules {
-            ports: endpoint.ports.len(),
-            container: endpoint.container,
-            source,
-        };
-        {
-            let mut state = self.state();
-            if let Some(member) = state.members.get_mut(&endpoint.key()) {
-                member.published = true;
-            }
-            state.change(&rules::publish(endpoint)).map_err(failed)?;
+        let mut state = self.state();
+        if let Some(member) = state.members.get_mut(&endpoint.key()) {
+            member.published = true;
         }
-        forget_local(endpoint).map_err(failed)
+        state
+            .change(&rules::publish(endpoint))
+            .map_err(|source| AttachError::Rules {
+                ports: endpoint.ports.len(),
+                container: endpoint.container,
+                source,
+            })
     }
 
     fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
         let withdrawn = self.withdraw(endpoint);
-        let forgotten = flows::forget_container(endpoint).map_err(|source| DetachError::Flows {
-            container: endpoint.container,
-            source,
-        });
         let name = &endpoint.host_interface;
         let silenced = Links::open().and_then(|links| links.silence_port(name));
         let silenced = silenced.map_err(|source| DetachError::Link {
@@ -435,7 +414,7 @@ impl Inner {
         });
         // After that: whoever gets the port or the address next gets its packets too.
         self.state().release(endpoint.key());
-        DetachError::all([withdrawn, forgotten, silenced])
+        DetachError::all([withdrawn, silenced])
     }
 
     fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
@@ -768,22 +747,6 @@ fn port_settings(bridge: &Bridge) -> Port {
         isolated: !bridge.icc,
         hairpin: sysctl::is_on("net/bridge/bridge-nf-call-iptables"),
     }
-}
-
-fn forget_local(endpoint: &Endpoint) -> io::Result<()> {
-    let udp = endpoint
-        .ports
-        .iter()
-        .any(|port| port.protocol == Protocol::Udp);
-    if !udp {
-        return Ok(());
-    }
-    let local: Vec<_> = Links::open()?
-        .addresses()?
-        .iter()
-        .map(|(_, own)| own.addr())
-        .collect();
-    flows::forget_local(endpoint, &local)
 }
 
 fn check(bridge: &Bridge) -> Result<(), BridgeError> {

@@ -1,6 +1,7 @@
 //! Commands inside a running container.
 
-use monitor::protocol::{Event, ExecStatus, FailureKind, Request};
+use monitor::client;
+use monitor::protocol::{Event, ExecStatus, FailureKind, MAX_EXECS, Reply, Request};
 use vocab::ExecId;
 
 use crate::harness::{Container, command, refused};
@@ -202,4 +203,34 @@ fn privileged_what_does_not_fit_is_refused() {
         refuse(Request::ExecStart { id }),
         "the command was started before"
     );
+}
+
+#[test]
+fn privileged_commands_are_bounded_and_those_that_ended_make_room() {
+    let container = sleeper();
+    let watch = container.watch();
+    let ended = container.plan(&["true"], None);
+    container.run(ended);
+    assert_eq!(watch.next(), Some(Event::ExecExited { id: ended, code: 0 }));
+
+    let connection = container.connect();
+    let mut plan = || {
+        let id = ExecId::random();
+        let request = container.planned(id, &["true"], None);
+        (id, client::ask(&connection, &request).unwrap())
+    };
+    for number in 1..=MAX_EXECS {
+        assert_eq!(plan().1, Reply::Ok, "{number}");
+    }
+    let known: Vec<ExecId> = container
+        .status()
+        .execs
+        .iter()
+        .map(|exec| exec.id)
+        .collect();
+    assert_eq!(known.len(), MAX_EXECS);
+    assert!(!known.contains(&ended));
+    refused(plan().1, FailureKind::Refused);
+    container.must(&Request::ForgetExec { id: known[7] });
+    assert_eq!(plan().1, Reply::Ok);
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) struct Wanted {
     pub(crate) stdin_once: bool,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) max_log_bytes: Option<u64>,
+    pub(crate) netns: Option<OwnedFd>,
     /// Appended to the run directory's path.
     pub(crate) below: PathBuf,
     /// Hooked in at the end of the OCI document.
@@ -49,6 +51,7 @@ pub(crate) fn command(args: &[&str]) -> Wanted {
         stdin_once: false,
         memory_bytes: None,
         max_log_bytes: None,
+        netns: None,
         below: PathBuf::from("run"),
         change: |_| {},
     }
@@ -141,7 +144,8 @@ impl Wanted {
 
     pub(crate) fn try_create(&self) -> Result<Container, (SpawnError, Place)> {
         let place = Place::new(&self.below);
-        match monitor::spawn(PROGRAM.as_ref(), &place.dir, &self.setup(&place), None) {
+        let netns = self.netns.as_ref().map(OwnedFd::as_fd);
+        match monitor::spawn(PROGRAM.as_ref(), &place.dir, &self.setup(&place), netns) {
             Ok(Spawned {
                 control,
                 pid,
@@ -296,9 +300,20 @@ impl Container {
     #[track_caller]
     pub(crate) fn plan(&self, args: &[&str], terminal: Option<(u16, u16)>) -> ExecId {
         let id = ExecId::random();
+        self.must(&self.planned(id, args, terminal));
+        id
+    }
+
+    /// The request to remember a command.
+    pub(crate) fn planned(
+        &self,
+        id: ExecId,
+        args: &[&str],
+        terminal: Option<(u16, u16)>,
+    ) -> Request {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let process = Wanted::process(&args, terminal.is_some());
-        self.must(&Request::Exec {
+        Request::Exec {
             id,
             process: Box::new(runtime::ExecProcess {
                 process: serde_json::from_value(process).unwrap(),
@@ -307,8 +322,7 @@ impl Container {
             }),
             terminal,
             stdin: true,
-        });
-        id
+        }
     }
 
     /// Starts a command and gives its pid.

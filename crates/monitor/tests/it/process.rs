@@ -67,6 +67,22 @@ fn privileged_a_container_has_signals_and_descriptors_as_a_new_process_has_them(
 }
 
 #[test]
+fn privileged_a_container_joins_the_network_namespace_it_is_given() {
+    let owner = command(&["sleep", "1000"]).start();
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let netns = fs::File::open(format!("/proc/{}/ns/net", owner.pid)).unwrap();
+    let mut wanted = command(&["sleep", "1000"]);
+    wanted.netns = Some(netns.into());
+    let guest = wanted.start();
+    assert_eq!(namespace(guest.pid), namespace(owner.pid));
+    // The monitor stays where it was, and does not keep the namespace alive.
+    assert_ne!(namespace(guest.monitor_pid), namespace(owner.pid));
+    let entries = fs::read_dir(format!("/proc/{}/fd", guest.monitor_pid)).unwrap();
+    let mut open = entries.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    assert!(open.all(|path| path != namespace(owner.pid)));
+}
+
+#[test]
 fn privileged_a_monitor_outlives_a_killed_daemon() {
     let place = Place::new("run".as_ref());
     let wanted = script("trap 'exit 77' USR1; echo up; while :; do sleep 0.01; echo tick; done")
