@@ -182,6 +182,14 @@ pub struct Typed {
 }
 
 impl Typed {
+    /// As if only `--help` had been typed.
+    pub fn help() -> Self {
+        Self {
+            help: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether the flag was typed at all.
     pub fn has(&self, name: &str) -> bool {
         self.values.iter().any(|(flag, _)| *flag == name)
@@ -266,7 +274,7 @@ pub fn parse_integer(text: &str) -> Result<i64, String> {
         .map_err(|_| invalid("value out of range"))
 }
 
-fn parse_truth(text: &str) -> Result<bool, String> {
+pub(crate) fn parse_truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),

@@ -82,6 +82,15 @@ fn moment_in(seconds: i64, zone: TimeZone) -> String {
         .to_string()
 }
 
+/// RFC 3339 in the caller's time zone, of seconds since 1970.
+pub fn moment_rfc3339(seconds: i64) -> String {
+    let timestamp = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    let zoned = timestamp.to_zoned(TimeZone::system());
+    let offset = zoned.strftime("%:z").to_string();
+    let offset = if offset == "+00:00" { "Z" } else { &offset };
+    format!("{}{offset}", zoned.strftime("%Y-%m-%dT%H:%M:%S"))
+}
+
 /// RFC 3339 with nine digits in the caller's time zone, as `events` begins its lines.
 pub fn moment_nine(nanoseconds: i64) -> String {
     let timestamp = Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -142,6 +142,21 @@ impl Value {
         }))
     }
 
+    /// A map.
+    pub fn map(members: impl IntoIterator<Item = (&'static str, Self)>) -> Self {
+        Self::Object(Rc::new(Object {
+            members: members.into_iter().map(|(k, v)| (Rc::from(k), v)).collect(),
+            ..Object::default()
+        }))
+    }
+
+    /// Adds a member at the end.
+    pub fn push(&mut self, name: &str, value: Self) {
+        if let Self::Object(object) = self {
+            Rc::make_mut(object).members.push((Rc::from(name), value));
+        }
+    }
+
     /// A method of one text argument.
     pub fn method(body: impl Fn(&str) -> Self + 'static) -> Self {
         Self::Method(Method(Rc::new(body)))
@@ -157,6 +172,33 @@ impl Value {
         self
     }
 
+    /// Adds a member that templates find and JSON does not show.
+    pub fn add_hidden(&mut self, name: &str, value: Self) {
+        if let Self::Object(object) = self {
+            Rc::make_mut(object).hidden.push((Rc::from(name), value));
+        }
+    }
+
+    /// The member at a dotted path.
+    pub fn find(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |value, name| match value {
+            Self::Object(object) => object.find(name),
+            _ => None,
+        })
+    }
+
+    /// The same, to change it.
+    pub fn find_mut(&mut self, path: &str) -> Option<&mut Self> {
+        path.split('.').try_fold(self, |value, name| match value {
+            Self::Object(object) => Rc::make_mut(object)
+                .members
+                .iter_mut()
+                .find(|(key, _)| &**key == name)
+                .map(|(_, member)| member),
+            _ => None,
+        })
+    }
+
     fn know_one(&mut self, path: &str, zero: Zero) {
         let (head, rest) = match path.split_once('.') {
             Some((head, rest)) => (head, Some(rest)),
@@ -166,9 +208,11 @@ impl Value {
             Self::Object(object) => {
                 let object = Rc::make_mut(object);
                 if head == "*" {
-                    if let Some(rest) = rest {
-                        for (_, member) in &mut object.members {
-                            member.know_one(rest, zero);
+                    for (_, member) in &mut object.members {
+                        match rest {
+                            Some(rest) => member.know_one(rest, zero),
+                            None if matches!(member, Self::Nil) => *member = zero.value(),
+                            None => {}
                         }
                     }
                     return;
