@@ -26,7 +26,7 @@ impl Failure for OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// The device or its address could not be made.
-    #[error("{step} of bridge `{device}`")]
+    #[error("{step} bridge `{device}`")]
     Link {
         /// What was being done.
         step: &'static str,
@@ -155,7 +155,17 @@ pub enum AttachError {
         /// The container that has it.
         owner: ContainerId,
     },
-    /// Some process of the host has the port, or the address is not one of the host's.
+    /// Some process of the host has the port.
+    #[error("failed to bind host port {host_ip}:{host_port}/{protocol}: address already in use")]
+    PortInUse {
+        /// Host address.
+        host_ip: IpAddr,
+        /// Host port.
+        host_port: u16,
+        /// Transport.
+        protocol: Protocol,
+    },
+    /// The port could not be bound, for example because the address is not one of the host's.
     #[error("failed to bind host port {host_ip}:{host_port}/{protocol}")]
     PortBind {
         /// Host address.
@@ -214,6 +224,7 @@ impl Failure for AttachError {
             Self::Ipv6(_) => Kind::NotImplemented,
             // A start that cannot have its port answers 500 in Docker, and clients rely on it.
             Self::PortAllocated { .. }
+            | Self::PortInUse { .. }
             | Self::PortBind { .. }
             | Self::PortsExhausted { .. }
             | Self::AddressesExhausted { .. }
@@ -239,6 +250,14 @@ pub enum DetachError {
     Rules {
         /// Our table.
         table: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// UDP flows to the container could not be forgotten.
+    #[error("forget UDP flows to container {}", container.short())]
+    Flows {
+        /// The container.
+        container: ContainerId,
         /// The kernel's answer.
         source: io::Error,
     },

@@ -13,11 +13,13 @@
 //! | `ipam` | which address of a subnet is free, and which subnet the host does not use |
 //! | `ports` | host ports, held by a bound socket so that nobody else takes them |
 //! | `rules` | one nftables table: what it should hold (pure), and bringing it there |
+//! | `flows` | UDP flows that the kernel must forget when a port comes or goes |
 //! | [`files`] | the texts of `/etc/resolv.conf` and `/etc/hosts` |
 
 mod endpoint;
 mod error;
 pub mod files;
+mod flows;
 mod ipam;
 mod links;
 mod netlink;

@@ -263,15 +263,12 @@ impl Links {
         self.0.run(&batch)
     }
 
-    /// The IPv4 addresses of a link.
-    pub(crate) fn addresses(&self, index: u32) -> io::Result<Vec<Ipv4Net>> {
-        let all = self.0.dump(
-            libc::RTM_GETADDR,
-            &ifaddr(Ipv4Net::default(), 0),
-            |payload| Some((word(payload, 4)?, read_address(payload)?)),
-        )?;
-        let own = all.into_iter().filter(|(owner, _)| *owner == index);
-        Ok(own.map(|(_, address)| address).collect())
+    /// The host's IPv4 addresses, each with the index of its link.
+    pub(crate) fn addresses(&self) -> io::Result<Vec<(u32, Ipv4Net)>> {
+        let header = ifaddr(Ipv4Net::default(), 0);
+        self.0.dump(libc::RTM_GETADDR, &header, |payload| {
+            Some((word(payload, 4)?, read_address(payload)?))
+        })
     }
 
     pub(crate) fn remove_address(&self, index: u32, address: Ipv4Net) -> io::Result<()> {

@@ -26,7 +26,7 @@ const ANSWER_BYTES: usize = 64 << 10;
 /// A dump that the host's changes interrupt is begun anew this often.
 const DUMP_ATTEMPTS: usize = 8;
 /// The attribute's payload consists of attributes.
-const NLA_F_NESTED: u16 = 1 << 15;
+pub(crate) const NESTED: u16 = 1 << 15;
 /// Attribute of a refusal: a sentence.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
@@ -129,7 +129,7 @@ impl Attributes<'_> {
     }
 
     pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) {
-        self.write(kind | NLA_F_NESTED, |bytes| {
+        self.write(kind | NESTED, |bytes| {
             inner(&mut Attributes { bytes });
         });
     }
@@ -141,7 +141,7 @@ impl Attributes<'_> {
         header: &[u8],
         inner: impl FnOnce(&mut Attributes<'_>),
     ) {
-        self.write(kind | NLA_F_NESTED, |bytes| {
+        self.write(kind | NESTED, |bytes| {
             bytes.extend_from_slice(header);
             pad(bytes);
             inner(&mut Attributes { bytes });
@@ -217,6 +217,9 @@ impl Socket {
 
     /// Sends a batch that answers nothing but refusals; the first one is returned.
     pub(crate) fn run(&self, batch: &Batch) -> io::Result<()> {
+        if batch.bytes.is_empty() {
+            return Ok(());
+        }
         self.send(batch)?;
         let mut answer = vec![0; ANSWER_BYTES];
         loop {

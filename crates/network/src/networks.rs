@@ -26,11 +26,12 @@ use tasks::Group;
 use vocab::{ContainerId, NetworkId};
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
+use crate::flows;
 use crate::ipam::{self, Addresses, Unavailable};
 use crate::links::{self, Link, Links, Pair, Port};
 use crate::ports::{Held, Ports};
 use crate::rules::{self, Change, Table};
-use crate::{Attach, Bridge, Endpoint, Mac, sandbox, sysctl};
+use crate::{Attach, Bridge, Endpoint, Mac, Protocol, sandbox, sysctl};
 
 /// How the networks of one daemon are set up.
 #[derive(Clone, Debug)]
@@ -86,6 +87,11 @@ pub struct Networks {
     /// Looks after links of detached containers.
     sweeping: Group,
 }
+
+/// A port is tried so often, with this pause between: every child that the daemon forks has copies
+/// of the sockets that hold ports until it execs, and one just given back may live on in such a copy.
+const BIND_ATTEMPTS: u32 = 4;
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A detached container's link goes with its namespace; one that is still there after this time,
 /// because something holds the namespace open, is removed.
@@ -143,7 +149,6 @@ impl Networks {
         netns: BorrowedFd<'_>,
         wanted: Attach,
     ) -> Result<Endpoint, AttachError> {
-        let inner = Arc::clone(&self.inner);
         let netns = netns
             .try_clone_to_owned()
             .map_err(|source| AttachError::Link {
@@ -152,7 +157,18 @@ impl Networks {
                 container: wanted.container,
                 source,
             })?;
-        tasks::blocking(move || inner.attach(netns.as_fd(), &wanted)).await
+        let (netns, wanted) = (Arc::new(netns), Arc::new(wanted));
+        let mut attempts = BIND_ATTEMPTS;
+        loop {
+            let inner = Arc::clone(&self.inner);
+            let (netns, wanted) = (Arc::clone(&netns), Arc::clone(&wanted));
+            attempts -= 1;
+            match tasks::blocking(move || inner.attach((*netns).as_fd(), &wanted)).await {
+                Err(AttachError::PortInUse { .. }) if attempts > 0 => {}
+                attached => return attached,
+            }
+            tokio::time::sleep(BIND_PAUSE).await;
+        }
     }
 
     /// Takes a container whose processes are gone off the network. It is cut off and its ports and
@@ -243,14 +259,14 @@ impl Inner {
         };
         let mut state = self.state();
 
-        let links = Links::open().map_err(failed("open a netlink socket"))?;
+        let links = Links::open().map_err(failed("open a netlink socket for"))?;
         let mac = Mac::of(bridge.gateway);
-        if links.find(&device).map_err(failed("look"))?.is_none() {
+        if links.find(&device).map_err(failed("find"))?.is_none() {
             links
                 .create_bridge(&device, mac, bridge.mtu)
                 .map_err(failed("make"))?;
         }
-        let link = links.find(&device).map_err(failed("look"))?;
+        let link = links.find(&device).map_err(failed("find"))?;
         let link = link
             .filter(|link| link.kind.as_deref() == Some("bridge"))
             .ok_or_else(|| BridgeError::NotABridge {
@@ -262,19 +278,17 @@ impl Inner {
             .map_err(failed("raise"))?;
 
         let wanted = address(bridge.gateway, bridge.subnet.prefix_len());
-        for present in links
-            .addresses(link.index)
-            .map_err(failed("list addresses"))?
-        {
-            if present != wanted {
+        let present = links.addresses().map_err(failed("list the addresses of"))?;
+        for (_, address) in present.iter().filter(|(owner, _)| *owner == link.index) {
+            if *address != wanted {
                 links
-                    .remove_address(link.index, present)
-                    .map_err(failed("remove an address"))?;
+                    .remove_address(link.index, *address)
+                    .map_err(failed("remove an address of"))?;
             }
         }
         links
             .configure(link.index, wanted, None)
-            .map_err(failed("set the address"))?;
+            .map_err(failed("set the address of"))?;
 
         let network = state.network(bridge);
         let changes = rules::join(&network.bridge);
@@ -391,21 +405,27 @@ impl Inner {
     }
 
     fn publish(&self, endpoint: &Endpoint) -> Result<(), AttachError> {
-        let mut state = self.state();
-        if let Some(member) = state.members.get_mut(&endpoint.key()) {
-            member.published = true;
+        let failed = |source| AttachError::Rules {
+            ports: endpoint.ports.len(),
+            container: endpoint.container,
+            source,
+        };
+        {
+            let mut state = self.state();
+            if let Some(member) = state.members.get_mut(&endpoint.key()) {
+                member.published = true;
+            }
+            state.change(&rules::publish(endpoint)).map_err(failed)?;
         }
-        state
-            .change(&rules::publish(endpoint))
-            .map_err(|source| AttachError::Rules {
-                ports: endpoint.ports.len(),
-                container: endpoint.container,
-                source,
-            })
+        forget_local(endpoint).map_err(failed)
     }
 
     fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
         let withdrawn = self.withdraw(endpoint);
+        let forgotten = flows::forget_container(endpoint).map_err(|source| DetachError::Flows {
+            container: endpoint.container,
+            source,
+        });
         let name = &endpoint.host_interface;
         let silenced = Links::open().and_then(|links| links.silence_port(name));
         let silenced = silenced.map_err(|source| DetachError::Link {
@@ -414,7 +434,7 @@ impl Inner {
         });
         // After that: whoever gets the port or the address next gets its packets too.
         self.state().release(endpoint.key());
-        DetachError::all([withdrawn, silenced])
+        DetachError::all([withdrawn, forgotten, silenced])
     }
 
     fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
@@ -747,6 +767,22 @@ fn port_settings(bridge: &Bridge) -> Port {
         isolated: !bridge.icc,
         hairpin: sysctl::is_on("net/bridge/bridge-nf-call-iptables"),
     }
+}
+
+fn forget_local(endpoint: &Endpoint) -> io::Result<()> {
+    let udp = endpoint
+        .ports
+        .iter()
+        .any(|port| port.protocol == Protocol::Udp);
+    if !udp {
+        return Ok(());
+    }
+    let local: Vec<_> = Links::open()?
+        .addresses()?
+        .iter()
+        .map(|(_, own)| own.addr())
+        .collect();
+    flows::forget_local(endpoint, &local)
 }
 
 fn check(bridge: &Bridge) -> Result<(), BridgeError> {

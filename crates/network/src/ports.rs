@@ -115,6 +115,13 @@ impl Ports {
                 },
                 None => match bind(protocol, host_ip, host_port) {
                     Ok(held) => return Ok((host_port, held)),
+                    Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+                        AttachError::PortInUse {
+                            host_ip: host_ip.into(),
+                            host_port,
+                            protocol,
+                        }
+                    }
                     Err(source) => AttachError::PortBind {
                         host_ip: host_ip.into(),
                         host_port,

@@ -273,13 +273,40 @@ pub(crate) fn serve_udp(netns: &OwnedFd, port: u16) {
 }
 
 pub(crate) fn seen_as_udp(address: Ipv4Addr, port: u16) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect((address, port)).unwrap();
-    socket.send(b"?").ok()?;
-    let mut answer = [0; 64];
-    let length = socket.recv(&mut answer).ok()?;
-    String::from_utf8_lossy(&answer[..length]).parse().ok()
+    UdpClient::here((address, port)).ask()
+}
+
+/// A client that keeps its port.
+pub(crate) struct UdpClient(UdpSocket);
+
+impl UdpClient {
+    pub(crate) fn new(netns: &OwnedFd, server: (Ipv4Addr, u16)) -> Self {
+        inside(netns, || Self::here(server))
+    }
+
+    fn here(server: (Ipv4Addr, u16)) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(server).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn send(&self) {
+        self.0.send(b"?").unwrap();
+    }
+
+    /// Whether the server's host has said that nobody is there.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self.0.take_error(), Ok(Some(_)))
+    }
+
+    /// The address the server sees.
+    pub(crate) fn ask(&self) -> Option<IpAddr> {
+        self.send();
+        let mut answer = [0; 64];
+        let length = self.0.recv(&mut answer).ok()?;
+        String::from_utf8_lossy(&answer[..length]).parse().ok()
+    }
 }
 
 pub(crate) fn ip(arguments: &str) -> String {
