@@ -492,8 +492,12 @@ impl LayerIngest {
             .as_ref()
             .map_or(Algorithm::Sha256, Digest::algorithm);
         let same = form == Form::Plain && wanted == received_as;
+        let kept = same
+            .then(|| self.file.try_clone())
+            .transpose()
+            .map_err(write)?;
         let sink = Sink {
-            unpack: self.inner.layers.begin(same).map_err(write)?,
+            unpack: self.inner.layers.begin(kept).map_err(write)?,
             hasher: (!same).then(|| Hasher::new(wanted)),
             passed: 0,
             allowed: 0,
@@ -605,7 +609,10 @@ impl LayerIngest {
         let size_bytes = unpacked.size_bytes;
         // From here on the collector must not come between.
         let mut tables = inner.tables();
-        inner.blobs.adopt(staged, &blob.digest).map_err(write)?;
+        // One that is there has the same bytes, and may be part of a mount.
+        if inner.blobs.find(&blob.digest).map_err(write)?.is_none() {
+            inner.blobs.adopt(staged, &blob.digest).map_err(write)?;
+        }
         if !inner.layers.has(&diff_id) {
             inner.layers.keep(unpacked, &diff_id).map_err(write)?;
         }

@@ -38,11 +38,13 @@
 //! | `archive` | load, import and save of whole images |
 //! | [`changes`] | Dockerfile instructions of import and commit |
 //! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
+//! | [`erofs`] | the index of a tar, as a file system image |
 //! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
 
 mod archive;
 mod blobs;
 pub mod changes;
+pub mod erofs;
 mod files;
 mod hash;
 mod images;

@@ -13,7 +13,7 @@ pub const ARCHIVE_DOCUMENT_BYTES: u64 = 64 << 20;
 /// Entries of an archive that are neither configuration nor layer.
 pub const ARCHIVE_ENTRIES: usize = 100_000;
 /// Entries of one layer.
-pub const LAYER_ENTRIES: u64 = 4_000_000;
+pub const LAYER_ENTRIES: u64 = 1_000_000;
 /// Uncompressed bytes of a layer that are accepted whatever it is compressed to.
 pub const BOMB_FLOOR_BYTES: u64 = 64 << 20;
 /// How many times larger than its compressed form a layer may be, above that floor. DEFLATE

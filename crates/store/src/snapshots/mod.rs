@@ -5,7 +5,7 @@
 //! when to keep it. Writable layers are the same for all drivers: two directories for overlayfs.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,12 +16,14 @@ use crate::files::{self, Staged};
 use crate::store::{OpenError, Store};
 use crate::tree::UnpackError;
 
-pub(crate) mod overlay;
+mod erofs;
+mod overlay;
 
 /// How one driver keeps layers and makes directories of them.
 pub(crate) trait Layers: fmt::Debug + Send + Sync {
-    /// Begins a layer. `kept` says that its plain tar will be a blob, so no second copy is needed.
-    fn begin(&self, kept: bool) -> io::Result<Box<dyn Unpack>>;
+    /// Begins a layer. `kept` is where the caller is writing its plain tar, if that is to become a
+    /// blob, so that no second copy is needed.
+    fn begin(&self, kept: Option<File>) -> io::Result<Box<dyn Unpack>>;
     /// Makes a finished layer visible.
     fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()>;
     /// The layers that are there, by the digits of their diff id.
@@ -46,7 +48,8 @@ pub(crate) trait Unpack: Send {
 /// What a driver made of a tar.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
-    pub(crate) staged: Staged,
+    /// Each with what is added to the digits of the diff id; moved into place in this order.
+    pub(crate) parts: Vec<(Staged, &'static str)>,
     /// Bytes of the files in it.
     pub(crate) size_bytes: u64,
 }
@@ -54,17 +57,29 @@ pub(crate) struct Unpacked {
 /// Opens the driver that was asked for, or the best that works here.
 pub(crate) fn open(
     root: &Path,
-    _run: &Path,
+    run: &Path,
     wanted: Option<Driver>,
 ) -> Result<(Driver, Box<dyn Layers>), OpenError> {
-    let driver = wanted.unwrap_or(Driver::Overlay);
-    let failed = |source| OpenError::Driver { driver, source };
-    match driver {
-        Driver::Overlay => Ok((
-            driver,
-            Box::new(overlay::Overlay::open(root).map_err(failed)?),
-        )),
-        Driver::Erofs => Err(failed(io::ErrorKind::Unsupported.into())),
+    let overlay = || {
+        let opened = overlay::Overlay::open(root);
+        opened.map_err(|source| OpenError::Driver {
+            driver: Driver::Overlay,
+            source,
+        })
+    };
+    match wanted {
+        Some(Driver::Overlay) => Ok((Driver::Overlay, Box::new(overlay()?))),
+        Some(driver @ Driver::Erofs) => match erofs::Erofs::open(root, run) {
+            Ok(erofs) => Ok((driver, Box::new(erofs))),
+            Err(source) => Err(OpenError::Driver { driver, source }),
+        },
+        None => match erofs::Erofs::open(root, run) {
+            Ok(erofs) => Ok((Driver::Erofs, Box::new(erofs))),
+            Err(error) => {
+                tracing::info!(%error, "layers cannot be mounted as EROFS here; they are unpacked");
+                Ok((Driver::Overlay, Box::new(overlay()?)))
+            }
+        },
     }
 }
 

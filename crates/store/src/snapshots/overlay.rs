@@ -49,7 +49,7 @@ impl Overlay {
 }
 
 impl Layers for Overlay {
-    fn begin(&self, _kept: bool) -> io::Result<Box<dyn Unpack>> {
+    fn begin(&self, _kept: Option<File>) -> io::Result<Box<dyn Unpack>> {
         let staged = Staged::directory(&self.ingest)?;
         fs::set_permissions(
             staged.path(),
@@ -74,7 +74,10 @@ impl Layers for Overlay {
     }
 
     fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()> {
-        unpacked.staged.keep(&self.layers.join(diff_id.hex()))
+        for (staged, suffix) in unpacked.parts {
+            staged.keep(&self.layers.join(format!("{}{suffix}", diff_id.hex())))?;
+        }
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -121,7 +124,7 @@ impl Unpack for Unpacking {
         tree.set_directory_times()?;
         rustix::fs::syncfs(&tree.root).map_err(UnpackError::io("make durable", b"/"))?;
         Ok(Unpacked {
-            staged,
+            parts: vec![(staged, "")],
             size_bytes: tree.size_bytes,
         })
     }

@@ -1,6 +1,5 @@
 //! Full disks, and processes that die in the middle.
 
-use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,20 +13,48 @@ use crate::scratch::{Scratch, Tar, config, gzip};
 struct Small(PathBuf);
 
 impl Small {
-    fn new(directory: &Path, size: &str) -> Self {
+    /// On tmpfs, which is quick.
+    fn tmpfs(directory: &Path) -> Self {
         let path = directory.join("small");
         fs::create_dir(&path).unwrap();
-        let options = CString::new(format!("size={size}")).unwrap();
-        mount(
-            "tmpfs",
-            &path,
-            "tmpfs",
-            MountFlags::empty(),
-            options.as_c_str(),
-        )
-        .unwrap();
+        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), c"size=4m").unwrap();
         Self(path)
     }
+
+    /// On ext4 in a file: EROFS reads no files of tmpfs.
+    fn ext4(directory: &Path) -> Self {
+        let path = directory.join("small");
+        fs::create_dir(&path).unwrap();
+        let image = directory.join("image");
+        fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        run(
+            "mkfs.ext4",
+            &["-q", "-O", "^has_journal", image.to_str().unwrap()],
+        );
+        run(
+            "mount",
+            &[
+                "-o",
+                "loop",
+                image.to_str().unwrap(),
+                path.to_str().unwrap(),
+            ],
+        );
+        fs::remove_dir(path.join("lost+found")).unwrap();
+        Self(path)
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test may run the tools of its host"
+)]
+fn run(program: &str, arguments: &[&str]) {
+    let status = std::process::Command::new(program)
+        .args(arguments)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
 }
 
 impl Drop for Small {
@@ -59,9 +86,7 @@ fn noise(bytes: usize) -> Vec<u8> {
     noise
 }
 
-fn full_disk(driver: Driver) {
-    let directory = tempfile::tempdir().unwrap();
-    let small = Small::new(directory.path(), "4m");
+fn full_disk(driver: Driver, small: &Small) {
     let options = Options {
         driver: Some(driver),
     };
@@ -100,7 +125,14 @@ fn full_disk(driver: Driver) {
 
 #[test]
 fn privileged_a_full_disk_is_one_clear_error_and_no_debris() {
-    full_disk(Driver::Overlay);
+    let directory = tempfile::tempdir().unwrap();
+    full_disk(Driver::Overlay, &Small::tmpfs(directory.path()));
+}
+
+#[test]
+fn privileged_a_full_disk_is_one_clear_error_for_erofs_too() {
+    let directory = tempfile::tempdir().unwrap();
+    full_disk(Driver::Erofs, &Small::ext4(directory.path()));
 }
 
 /// What a killed process leaves, made by hand: every directory holds something that no row knows.

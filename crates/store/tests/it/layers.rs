@@ -15,6 +15,9 @@ macro_rules! suite {
         mod overlay {
             $(#[test] fn $name() { super::$name(store::Driver::Overlay); })*
         }
+        mod erofs {
+            $(#[test] fn $name() { super::$name(store::Driver::Erofs); })*
+        }
     };
 }
 
@@ -408,12 +411,14 @@ fn privileged_mounting_twice_gives_the_same_directories(driver: Driver) {
     assert_eq!(scratch.mounted(&image), first);
     scratch.reopen();
     assert_eq!(scratch.mounted(&image), first);
-    let count = fs::read_to_string("/proc/self/mountinfo")
-        .unwrap()
-        .lines()
-        .filter(|line| line.contains(first[0].to_str().unwrap()))
-        .count();
+    let mounted = |path: &str| {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().filter(|line| line.contains(path)).count()
+    };
+    let count = mounted(first[0].to_str().unwrap());
     assert!(count <= 1, "mounted {count} times");
+    scratch.store = None;
+    assert_eq!(mounted(scratch.path().to_str().unwrap()), 0, "left behind");
 }
 
 fn privileged_a_layer_survives_reopening(driver: Driver) {

@@ -89,20 +89,6 @@ impl std::ops::Deref for Scratch {
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.store = None;
-        // Layer mounts outlive the process by design; a test takes them along.
-        for entry in std::fs::read_dir(self.path().join("run/layers"))
-            .into_iter()
-            .flatten()
-        {
-            let path = entry.unwrap().path();
-            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
-
 fn open(directory: &Path, driver: Driver) -> Store {
     let options = Options {
         driver: Some(driver),

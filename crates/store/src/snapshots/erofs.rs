@@ -1,0 +1,302 @@
+//! Driver `erofs`: a layer is its plain tar and an index of it, mounted from the files.
+//!
+//! ```text
+//! layers/erofs/<hex>.tar     the tar, unless a blob is it already
+//! layers/erofs/<hex>.index   the EROFS image, and behind it its SHA-256: 32 bytes
+//! RUN/layers/<hex>/          the mount, shared by all containers
+//! ```
+//!
+//! The index is moved into place last and says that the layer is there. It is hashed before it is
+//! mounted, and made again from the blob when it is damaged. Overlayfs keeps what it is mounted
+//! from, so a layer's own mount is only needed while a container starts: it is taken away with the
+//! driver, and what a killed process left mounted is used or taken away by the next.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use vocab::Digest;
+
+use super::{Layers, Unpack, Unpacked};
+use crate::erofs::Tree;
+use crate::files::{self, Staged};
+use crate::hash::Hasher;
+use crate::tree::{Splitter, UnpackError};
+
+/// `EROFS_SUPER_MAGIC_V1`, as `statfs` shows it.
+const MAGIC: u64 = 0xE0F5_E1E2;
+/// Bytes of the hash behind an index.
+const SUM_BYTES: usize = 32;
+
+/// The indexed layers under one directory.
+#[derive(Debug)]
+pub(crate) struct Erofs {
+    layers: PathBuf,
+    ingest: PathBuf,
+    blobs: PathBuf,
+    mounts: PathBuf,
+    /// Held while a mount is looked for and made.
+    mounting: Mutex<()>,
+}
+
+impl Erofs {
+    /// Opens the driver; fails where such a layer cannot be mounted beneath overlayfs.
+    pub(crate) fn open(root: &Path, run: &Path) -> io::Result<Self> {
+        let layers = root.join("layers/erofs");
+        let mounts = run.join("layers");
+        fs::create_dir_all(&layers)?;
+        fs::create_dir_all(&mounts)?;
+        let driver = Self {
+            layers,
+            ingest: root.join("ingest"),
+            blobs: root.join("blobs"),
+            mounts,
+            mounting: Mutex::new(()),
+        };
+        driver.probe()?;
+        for name in super::names(&driver.mounts)? {
+            if !driver.layers.join(format!("{name}.index")).exists() {
+                driver.unmount(&name)?;
+            }
+        }
+        Ok(driver)
+    }
+
+    /// Mounts a layer of nothing, and overlayfs on top of it.
+    fn probe(&self) -> io::Result<()> {
+        let directory = Staged::directory(&self.ingest)?;
+        let tar = directory.path().join("tar");
+        fs::write(&tar, [0; 1024])?;
+        let image = crate::erofs::index(&File::open(&tar)?).map_err(io::Error::other)?;
+        let index = directory.path().join("index");
+        fs::write(&index, image)?;
+        let point = directory.path().join("mount");
+        fs::create_dir(&point)?;
+        mount(&index, &tar, &point)?;
+        let stacked = stack(&point, directory.path());
+        unmount(&point, UnmountFlags::DETACH)?;
+        stacked
+    }
+
+    fn index(&self, hex: &str) -> PathBuf {
+        self.layers.join(format!("{hex}.index"))
+    }
+
+    fn tar(&self, hex: &str) -> PathBuf {
+        self.layers.join(format!("{hex}.tar"))
+    }
+
+    fn unmount(&self, hex: &str) -> io::Result<()> {
+        let point = self.mounts.join(hex);
+        match unmount(&point, UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match fs::remove_dir(&point) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Erofs {
+    fn drop(&mut self) {
+        for name in super::names(&self.mounts).unwrap_or_default() {
+            if let Err(error) = self.unmount(&name) {
+                tracing::warn!(layer = name, %error, "stays mounted");
+            }
+        }
+    }
+}
+
+impl Layers for Erofs {
+    fn begin(&self, kept: Option<File>) -> io::Result<Box<dyn Unpack>> {
+        let own = match kept {
+            Some(_) => None,
+            None => Some(Staged::file(&self.ingest)?),
+        };
+        Ok(Box::new(Indexing {
+            splitter: Splitter::new(),
+            tree: Tree::new(),
+            kept,
+            own,
+            ingest: self.ingest.clone(),
+        }))
+    }
+
+    fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()> {
+        for (staged, suffix) in unpacked.parts {
+            staged.keep(&self.layers.join(format!("{}{suffix}", diff_id.hex())))?;
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut found: Vec<String> = super::names(&self.layers)?
+            .iter()
+            .filter_map(|name| Some(name.split_once('.')?.0.to_owned()))
+            .collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn has(&self, diff_id: &Digest) -> bool {
+        let point = self.mounts.join(diff_id.hex());
+        is_mounted(&point) || is_whole(&self.index(diff_id.hex())).unwrap_or(false)
+    }
+
+    fn mount(&self, diff_id: &Digest) -> io::Result<PathBuf> {
+        let point = self.mounts.join(diff_id.hex());
+        let _mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_mounted(&point) {
+            return Ok(point);
+        }
+        fs::create_dir_all(&point)?;
+        let own = self.tar(diff_id.hex());
+        let tar = match own.exists() {
+            true => own,
+            false => self
+                .blobs
+                .join(diff_id.algorithm().name())
+                .join(diff_id.hex()),
+        };
+        mount(&self.index(diff_id.hex()), &tar, &point)?;
+        Ok(point)
+    }
+
+    fn remove(&self, hex: &str) -> io::Result<Vec<Staged>> {
+        let _mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.unmount(hex)?;
+        let mut doomed = Vec::new();
+        // The index first: without it the tar is no layer.
+        for path in [self.index(hex), self.tar(hex)] {
+            match Staged::doomed(&self.ingest, &path) {
+                Ok(staged) => doomed.push(staged),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(doomed)
+    }
+}
+
+struct Indexing {
+    splitter: Splitter,
+    tree: Tree,
+    /// The tar that somebody else is writing.
+    kept: Option<File>,
+    /// The one that is written here.
+    own: Option<(Staged, File)>,
+    ingest: PathBuf,
+}
+
+impl Unpack for Indexing {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        if let Some((_, tar)) = &mut self.own {
+            tar.write_all(bytes).map_err(storing)?;
+        }
+        self.splitter.push(bytes, &mut self.tree)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Unpacked, UnpackError> {
+        let Self {
+            splitter,
+            tree,
+            kept,
+            own,
+            ingest,
+        } = *self;
+        splitter.finish()?;
+        let size_bytes = tree.size_bytes();
+        let mut parts = Vec::with_capacity(2);
+        let tar = match (kept, own) {
+            (_, Some((staged, tar))) => {
+                tar.sync_all().map_err(storing)?;
+                parts.push((staged, ".tar"));
+                tar
+            }
+            (Some(tar), None) => tar,
+            (None, None) => unreachable!("one of them was given"),
+        };
+        let image = tree.into_image(&tar)?;
+        let (staged, file) = Staged::file(&ingest).map_err(storing)?;
+        let sum = hex::decode(Hasher::sha256(&image).hex()).expect("digests are hexadecimal");
+        file.write_all_at(&image, 0)
+            .and_then(|()| file.write_all_at(&sum, image.len() as u64))
+            .and_then(|()| file.sync_all())
+            .map_err(storing)?;
+        parts.push((staged, ".index"));
+        Ok(Unpacked { parts, size_bytes })
+    }
+}
+
+fn storing(source: io::Error) -> UnpackError {
+    UnpackError::Io {
+        what: "write",
+        path: "the layer's tar and index".to_owned(),
+        source,
+    }
+}
+
+/// Whether an index is what was written.
+fn is_whole(path: &Path) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    let Some(at) = bytes.len().checked_sub(SUM_BYTES) else {
+        return Ok(false);
+    };
+    let (image, sum) = bytes.split_at(at);
+    Ok(Hasher::sha256(image).hex() == hex::encode(sum))
+}
+
+fn is_mounted(point: &Path) -> bool {
+    rustix::fs::statfs(point).is_ok_and(|found| u64::try_from(found.f_type) == Ok(MAGIC))
+}
+
+/// Mounts an index over its tar, read-only.
+fn mount(index: &Path, tar: &Path, point: &Path) -> io::Result<()> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", index)?;
+    fsconfig_set_string(&context, "device", tar)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    move_mount(
+        &mounted,
+        "",
+        CWD,
+        point,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
+    Ok(())
+}
+
+/// Whether overlayfs goes on top: where the data root is itself on overlayfs it does not.
+fn stack(lower: &Path, scratch: &Path) -> io::Result<()> {
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    files::make_directory(&upper, 0o755)?;
+    files::make_directory(&work, 0o755)?;
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "lowerdir+", lower)?;
+    fsconfig_set_string(&context, "upperdir", &upper)?;
+    fsconfig_set_string(&context, "workdir", &work)?;
+    fsconfig_create(&context)?;
+    // Never attached anywhere: it goes with its descriptor.
+    fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?;
+    Ok(())
+}
