@@ -169,7 +169,7 @@ pub(super) fn until(
 }
 
 /// A pause between two looks at the kernel's state, which offers no event to wait for here.
-fn wait(pause: Duration) {
+pub(super) fn wait(pause: Duration) {
     if let Ok(pause) = pause.try_into() {
         // An interruption only makes the next look come earlier.
         let _ = rustix::thread::nanosleep(&pause);

@@ -395,7 +395,10 @@ impl Cgroup {
                 let (event_fd, control_fd) = (files::number(&event), files::number(&control));
                 let order = format!("{event_fd} {control_fd}");
                 files::write(&directory.join("cgroup.event_control"), &order)?;
-                Ok(OomWatch { fd: event })
+                Ok(OomWatch {
+                    fd: event,
+                    early: true,
+                })
             }
             None => {
                 let watched = self.members().join("memory.events");
@@ -404,7 +407,7 @@ impl Cgroup {
                 let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
                 let fd = inotify::init(flags).map_err(failed)?;
                 inotify::add_watch(&fd, &watched, inotify::WatchFlags::MODIFY).map_err(failed)?;
-                Ok(OomWatch { fd })
+                Ok(OomWatch { fd, early: false })
             }
         }
     }
@@ -436,14 +439,23 @@ pub fn filter_devices(
 #[derive(Debug)]
 pub struct OomWatch {
     fd: OwnedFd,
+    /// Version 1 signals just before it kills, and counts after.
+    early: bool,
 }
 
+/// From version 1's signal to the kill that it announces.
+const KILLING: std::time::Duration = std::time::Duration::from_millis(5);
+
 impl OomWatch {
-    /// Forgets what was signalled.
+    /// Forgets what was signalled; returns when [`Cgroup::oom_kills`] has most likely counted it
+    /// (on version 1 it may still come later, so look again when the container ends).
     pub fn drain(&self) {
         let mut events = [0_u8; 4096];
         // Nonblocking: an error is the end of what there was.
         while rustix::io::read(&self.fd, &mut events).is_ok_and(|length| length > 0) {}
+        if self.early {
+            files::wait(KILLING);
+        }
     }
 }
 

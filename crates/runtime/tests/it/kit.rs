@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::cgroup::Cgroup;
 use runtime::{Bundle, Created, ExecProcess, Overlay, Rootfs, Stdio, Streams, oci};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -508,19 +509,20 @@ impl Stage {
             Step::Oom => {
                 let cgroup = cgroup()?;
                 let watch = cgroup.watch_oom().map_err(|e| chain(&e))?;
+                let mut looks = 0;
                 while cgroup.oom_kills().map_err(|e| chain(&e))? == 0 {
-                    let mut fds = [rustix::event::PollFd::new(
-                        &watch,
-                        rustix::event::PollFlags::IN,
-                    )];
+                    let mut fds = [PollFd::new(&watch, PollFlags::IN)];
+                    // Version 1 counts after it signals, so once may not be enough.
                     let limit = rustix::time::Timespec {
-                        tv_sec: 20,
-                        tv_nsec: 0,
+                        tv_sec: 0,
+                        tv_nsec: 100_000_000,
                     };
-                    if rustix::event::poll(&mut fds, Some(&limit)).unwrap() == 0 {
+                    rustix::event::poll(&mut fds, Some(&limit)).unwrap();
+                    watch.drain();
+                    looks += 1;
+                    if looks > 200 {
                         return Err(String::from("memory did not run out"));
                     }
-                    watch.drain();
                 }
                 said(cgroup.oom_kills().unwrap().to_string())
             }
