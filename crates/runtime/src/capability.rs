@@ -104,6 +104,15 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
+    /// No capability in any of them.
+    pub(crate) const NONE: Self = Self {
+        bounding: CapabilitySet::empty(),
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+        ambient: CapabilitySet::empty(),
+    };
+
     /// From the specification.
     pub(crate) fn new(capabilities: &oci::LinuxCapabilities) -> Self {
         Self {

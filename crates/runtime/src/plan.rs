@@ -109,7 +109,8 @@ pub(crate) struct Process {
     pub(crate) groups: Vec<u32>,
     pub(crate) umask: Option<u32>,
     pub(crate) limits: Vec<Limit>,
-    pub(crate) capabilities: Option<capability::Sets>,
+    /// None at all where the specification names none.
+    pub(crate) capabilities: capability::Sets,
     pub(crate) no_new_privileges: bool,
     pub(crate) oom_score: Option<i32>,
 }
@@ -155,9 +156,15 @@ impl Plan {
                 "a new mount namespace is required",
             ));
         }
-        let all_new = new;
-        let owns =
-            |kind| all_new.contains(kind) || joined.iter().any(|(joined, _)| *joined == kind);
+        let given = if joins_network {
+            UnshareFlags::NEWNET
+        } else {
+            UnshareFlags::empty()
+        };
+        let own = joined
+            .iter()
+            .fold(new | given, |own, (kind, _)| own | *kind);
+        let owns = |kind| own.contains(kind);
         for (name, value) in [
             ("hostname", spec.hostname()),
             ("domainname", spec.domainname()),
@@ -553,7 +560,7 @@ fn sysctl(
                 "is not in a namespace of its own",
             ));
         };
-        if !owns(needs) && needs != UnshareFlags::NEWNET {
+        if !owns(needs) {
             let reason = "needs a namespace of the container's own, which it shares with the host";
             return Err(invalid(format!("linux.sysctl[{name:?}]"), reason));
         }
@@ -637,7 +644,10 @@ impl Process {
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
             limits: limits(process)?,
-            capabilities: process.capabilities().as_ref().map(capability::Sets::new),
+            capabilities: process
+                .capabilities()
+                .as_ref()
+                .map_or(capability::Sets::NONE, capability::Sets::new),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score: process.oom_score_adj(),
         })
@@ -685,4 +695,80 @@ fn limits(process: &oci::Process) -> Result<Vec<Limit>, CreateError> {
         });
     }
     Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(options: &[&str]) -> (MountOptions, Option<bool>) {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut bind = None;
+        (
+            mount_options("mounts[0]", &options, &mut bind).unwrap(),
+            bind,
+        )
+    }
+
+    #[test]
+    fn options_go_to_who_takes_them() {
+        use MountAttrFlags as F;
+        let (options, bind) = planned(&[
+            "rbind",
+            "ro",
+            "nosuid",
+            "rslave",
+            "rnoexec",
+            "size=64k",
+            "nr_inodes=2",
+            "x",
+        ]);
+        assert_eq!(bind, Some(true));
+        assert_eq!(options.set, F::MOUNT_ATTR_RDONLY | F::MOUNT_ATTR_NOSUID);
+        assert_eq!(options.set_recursive, F::MOUNT_ATTR_NOEXEC);
+        let slave = Propagation {
+            kind: MountPropagationFlags::DOWNSTREAM,
+            recursive: true,
+        };
+        assert_eq!(options.propagation, [slave]);
+        let value = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            options.parameters,
+            [
+                (String::from("size"), value("64k")),
+                (String::from("nr_inodes"), value("2")),
+                (String::from("x"), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_opposites_the_last_one_counts() {
+        let (options, _) = planned(&["ro", "rw"]);
+        assert_eq!(options.set, MountAttrFlags::empty());
+        assert_eq!(options.clear, MountAttrFlags::MOUNT_ATTR_RDONLY);
+        let (options, _) = planned(&["rw", "ro"]);
+        assert_eq!(options.set, MountAttrFlags::MOUNT_ATTR_RDONLY);
+        assert_eq!(options.clear, MountAttrFlags::empty());
+    }
+
+    #[test]
+    fn relatime_and_rro_are_what_they_are() {
+        let (options, _) = planned(&["relatime", "rro"]);
+        assert_eq!(options.set, MountAttrFlags::empty());
+        assert_eq!(options.set_recursive, MountAttrFlags::MOUNT_ATTR_RDONLY);
+        assert!(options.parameters.is_empty());
+    }
+
+    #[test]
+    fn paths_are_cleaned_without_looking() {
+        for (path, expected) in [
+            ("/a/./b//c", "/a/b/c"),
+            ("/a/../../b", "/b"),
+            ("a", "/a"),
+            ("/..", "/"),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(expected));
+        }
+    }
 }

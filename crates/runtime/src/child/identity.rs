@@ -42,9 +42,8 @@ pub(crate) fn assume(process: &Process, will_filter: bool) -> Result<Ready, Setu
         Err(Errno::ACCESS | Errno::PERM) => false,
         Err(error) => return Err(cwd_error(process, error)),
     };
-    if let Some(bounding) = process.capabilities.map(|sets| sets.bounding) {
-        restrict(bounding).during(Step::Privilege, || "restrict the bounding set")?;
-    }
+    restrict(process.capabilities.bounding)
+        .during(Step::Privilege, || "restrict the bounding set")?;
     set_keep_capabilities(true).during(Step::Privilege, || "keep capabilities")?;
     become_user(process).during(Step::User, || {
         format!("become user {} of group {}", process.uid, process.gid)
@@ -54,10 +53,8 @@ pub(crate) fn assume(process: &Process, will_filter: bool) -> Result<Ready, Setu
     }
     verify_cwd()?;
     set_keep_capabilities(false).during(Step::Privilege, || "stop keeping capabilities")?;
-    if let Some(sets) = &process.capabilities {
-        let keep = will_filter && !process.no_new_privileges;
-        limit_to(sets, keep).during(Step::Privilege, || "set the capabilities")?;
-    }
+    let keep = will_filter && !process.no_new_privileges;
+    limit_to(&process.capabilities, keep).during(Step::Privilege, || "set the capabilities")?;
     if process.no_new_privileges {
         set_no_new_privs(true).during(Step::Privilege, || "set no_new_privs")?;
     }

@@ -33,6 +33,16 @@ fn privileged_root_has_dockers_capabilities() {
 }
 
 #[test]
+fn privileged_where_none_are_named_none_are_held() {
+    let mut none = Container::sh(CAPS);
+    none.spec["process"]
+        .as_object_mut()
+        .unwrap()
+        .remove("capabilities");
+    assert_eq!(capabilities(&none), [0; 5]);
+}
+
+#[test]
 fn privileged_a_user_has_none_but_may_gain_the_bounding_ones() {
     let user = Container::sh(CAPS).set("/process/user", json!({"uid": 33, "gid": 33}));
     assert_eq!(capabilities(&user), [0, 0, 0, DEFAULT, 0]);

@@ -73,6 +73,21 @@ fn privileged_nonsense_in_the_specification_is_named_by_its_path() {
 }
 
 #[test]
+fn privileged_parameters_of_the_hosts_network_are_not_set() {
+    let container = Container::sh("true")
+        .set(
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "uts"}, {"type": "pid"}]),
+        )
+        .set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+    assert_eq!(
+        refused(&container),
+        "invalid specification: linux.sysctl[\"net.ipv4.ip_forward\"]: \
+         needs a namespace of the container's own, which it shares with the host"
+    );
+}
+
+#[test]
 fn privileged_a_mount_that_fails_says_which_and_why() {
     let with = |mount: Value| refused(&Container::sh("true").add("/mounts", mount));
     assert_eq!(
