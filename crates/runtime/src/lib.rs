@@ -22,6 +22,7 @@
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
+//! | [`sealed`] | running the caller so that containers cannot write its program |
 //! | [`capability`] | names, numbers, the default set |
 //!
 //! What you will not find: threads, tokio, images, networks, policy, a log. The child is a fork
@@ -39,10 +40,12 @@ mod child;
 mod create;
 mod exec;
 mod plan;
+mod sealed;
 
 pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
 pub use create::{Created, create};
 pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, exec};
 pub use oci_spec::runtime as oci;
+pub use sealed::sealed;
 pub use stdio::{Stdio, Streams};

@@ -7,6 +7,7 @@
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
+//! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
 #![expect(
@@ -20,4 +21,5 @@ mod identity;
 mod kit;
 mod process;
 mod refusals;
+mod sealed;
 mod view;
