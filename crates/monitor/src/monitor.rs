@@ -95,7 +95,7 @@ pub(crate) struct Monitor {
     /// The exit is recorded and told.
     over: bool,
     buffer: Vec<u8>,
-    /// Memory was used that has not been given back.
+    /// Something happened since memory was last given back.
     busy: bool,
 }
 
@@ -177,7 +177,7 @@ impl Monitor {
             ended_at: 0,
             over: false,
             buffer: Vec::new(),
-            // Creating a container is a burst, too.
+            // Creating a container needs memory, too.
             busy: true,
         })
     }
@@ -185,7 +185,9 @@ impl Monitor {
     /// Goes on until the exit is recorded and everybody has been told.
     pub(crate) fn run(&mut self) {
         while !self.over || !self.connections.is_empty() {
-            for (token, flags) in self.wait() {
+            let ready = self.wait();
+            self.busy |= !ready.is_empty();
+            for (token, flags) in ready {
                 self.handle(token, flags);
             }
             self.settle();
@@ -402,7 +404,6 @@ impl Monitor {
     // Output.
 
     fn copy_output(&mut self, place: usize, stream: Stream) -> Output {
-        self.busy = true;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
         let process = &mut self.processes[place];
@@ -659,7 +660,6 @@ impl Monitor {
             return Err(Refusal::new("the container is not running"));
         };
         let stdio = process::stdio(plan.terminal, plan.stdin);
-        self.busy = true;
         match runtime::exec(pidfd, init.pid, &plan.process, stdio) {
             Ok(executed) => {
                 let pid = executed.pid;

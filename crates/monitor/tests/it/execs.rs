@@ -214,7 +214,7 @@ fn privileged_commands_are_bounded_and_those_that_ended_make_room() {
     assert_eq!(watch.next(), Some(Event::ExecExited { id: ended, code: 0 }));
 
     let connection = container.connect();
-    let mut plan = || {
+    let plan = || {
         let id = ExecId::random();
         let request = container.planned(id, &["true"], None);
         (id, client::ask(&connection, &request).unwrap())
