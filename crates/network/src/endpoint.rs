@@ -114,6 +114,13 @@ pub struct Endpoint {
     pub ports: Vec<PublishedPort>,
 }
 
+impl Endpoint {
+    /// What it is known by.
+    pub(crate) fn key(&self) -> (NetworkId, ContainerId) {
+        (self.network, self.container)
+    }
+}
+
 /// A container port as it is reachable on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PublishedPort {

@@ -7,6 +7,7 @@
 //! | module | hides |
 //! |---|---|
 //! | [`Networks`] | the order of things: bridge, sandbox, attach, detach, restore |
+//! | `state` | what is wanted: networks, who is on them, which ports they have |
 //! | `sandbox` | network namespaces, made and entered on short-lived threads |
 //! | `links` | bridge devices, veth pairs, addresses and routes (rtnetlink) |
 //! | `netlink` | messages, sockets and answers, shared by `links` and `rules` |
@@ -27,6 +28,7 @@ mod networks;
 mod ports;
 mod rules;
 mod sandbox;
+mod state;
 mod sysctl;
 
 pub use endpoint::{

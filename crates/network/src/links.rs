@@ -13,6 +13,9 @@ use crate::netlink::{self, Attributes, Batch, Family, Socket, attributes, find, 
 /// Bytes of a device name without its final zero.
 pub(crate) const NAME_BYTES: usize = 15;
 
+/// How names of ports begin; eleven random digits follow.
+const PORT_PREFIX: &str = "veth";
+
 /// `VETH_INFO_PEER` of `linux/veth.h`.
 const VETH_INFO_PEER: u16 = 1;
 /// Of `linux/if_link.h`.
@@ -285,6 +288,22 @@ impl Links {
         header[0] = u8::try_from(libc::AF_INET).expect("2");
         self.0.dump(libc::RTM_GETROUTE, &header, read_route)
     }
+}
+
+/// A new name for the host's end of a link. Not made from ids: a container that is started again
+/// gets its new link while the old one is on its way out.
+pub(crate) fn port_name() -> String {
+    let random = getrandom::u64().expect("the kernel's random source is always there");
+    let mut name = format!("{PORT_PREFIX}{random:016x}");
+    name.truncate(NAME_BYTES);
+    name
+}
+
+/// Whether a name may be one of those.
+pub(crate) fn is_port_name(name: &str) -> bool {
+    let digits = name.strip_prefix(PORT_PREFIX);
+    name.len() == NAME_BYTES
+        && digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// `struct ifinfomsg`; flags that are set are also the ones to change.

@@ -1,7 +1,7 @@
 //! The networks of one daemon: what is wanted, and the order in which it is brought about.
 //!
-//! What is wanted lives in [`State`], behind one lock that no `.await` and no slow link operation
-//! is made under. Everything the kernel has can be made again from it and from the endpoints that
+//! What is wanted lives in [`State`], behind one lock: it is held for binding ports and for changes
+//! of rules, but on the way of a container into and out of a network for no link operation. Everything the kernel has can be made again from it and from the endpoints that
 //! the engine stores, so a restarted daemon asserts instead of repairing:
 //!
 //! ```text
@@ -14,7 +14,7 @@
 //! Namespaces: sockets are opened on tokio's blocking threads, so all of this happens in the
 //! network namespace of the thread that the runtime was built on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tasks::Group;
-use vocab::{ContainerId, NetworkId};
+use vocab::NetworkId;
 
 use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
 use crate::flows;
-use crate::ipam::{self, Addresses, Unavailable};
+use crate::ipam;
 use crate::links::{self, Link, Links, Pair, Port};
-use crate::ports::{Held, Ports};
-use crate::rules::{self, Change, Table};
+use crate::rules::Table;
+use crate::state::State;
 use crate::{Attach, Bridge, Endpoint, Mac, Protocol, sandbox, sysctl};
 
 /// How the networks of one daemon are set up.
@@ -104,12 +104,7 @@ impl Networks {
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
-                state: Mutex::new(State {
-                    networks: BTreeMap::new(),
-                    members: BTreeMap::new(),
-                    ports: Ports::default(),
-                    table,
-                }),
+                state: Mutex::new(State::new(table)),
             }),
             sweeping: Group::new(),
         })
@@ -214,30 +209,6 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// What is wanted of the kernel.
-#[derive(Debug)]
-struct State {
-    networks: BTreeMap<NetworkId, Network>,
-    members: BTreeMap<(NetworkId, ContainerId), Member>,
-    ports: Ports,
-    table: Table,
-}
-
-#[derive(Debug)]
-struct Network {
-    bridge: Bridge,
-    addresses: Addresses,
-}
-
-#[derive(Debug)]
-struct Member {
-    endpoint: Endpoint,
-    /// Whether the rules should have its ports: from the moment its link is there.
-    published: bool,
-    /// The sockets that keep its host ports.
-    _held: Vec<Held>,
-}
-
 impl Inner {
     fn choose_subnet(&self, taken: Vec<Ipv4Net>) -> Result<Ipv4Net, SubnetError> {
         let routes = Links::open().and_then(|links| links.routes());
@@ -290,11 +261,8 @@ impl Inner {
             .configure(link.index, wanted, None)
             .map_err(failed("set the address of"))?;
 
-        let network = state.network(bridge);
-        let changes = rules::join(&network.bridge);
-        state
-            .change(&changes)
-            .map_err(|source| self.rules_failed(source))?;
+        let joined = state.join(bridge);
+        joined.map_err(|source| self.rules_failed(source))?;
 
         // Only now that the rules drop what would abuse them.
         let localnet = format!("net/ipv4/conf/{device}/route_localnet");
@@ -311,26 +279,21 @@ impl Inner {
     fn remove_bridge(&self, id: NetworkId) -> Result<(), BridgeError> {
         let mut state = self.state();
         let members = state
-            .members
-            .keys()
-            .filter(|(network, _)| *network == id)
+            .endpoints()
+            .filter(|endpoint| endpoint.network == id)
             .count();
         if members > 0 {
             return Err(BridgeError::Active { members });
         }
-        let Some(Network { bridge, .. }) = state.networks.remove(&id) else {
+        let Some(device) = state.find_bridge(&id).map(|bridge| bridge.device.clone()) else {
             return Ok(());
         };
-        let changes = match state.networks.is_empty() {
-            true => rules::remove_table(),
-            false => rules::leave(&bridge),
-        };
-        let rules = state.change(&changes);
-        let link = Links::open().and_then(|links| links.remove(&bridge.device));
+        let rules = state.leave(&id);
+        let link = Links::open().and_then(|links| links.remove(&device));
         rules.map_err(|source| self.rules_failed(source))?;
         link.map_err(|source| BridgeError::Link {
             step: "remove",
-            device: bridge.device,
+            device,
             source,
         })
     }
@@ -410,18 +373,16 @@ impl Inner {
             container: endpoint.container,
             source,
         };
-        {
-            let mut state = self.state();
-            if let Some(member) = state.members.get_mut(&endpoint.key()) {
-                member.published = true;
-            }
-            state.change(&rules::publish(endpoint)).map_err(failed)?;
-        }
+        self.state().publish(endpoint).map_err(failed)?;
         forget_local(endpoint).map_err(failed)
     }
 
     fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
-        let withdrawn = self.withdraw(endpoint);
+        let withdrawn = self.state().withdraw(endpoint);
+        let withdrawn = withdrawn.map_err(|source| DetachError::Rules {
+            table: self.config.table(),
+            source,
+        });
         let forgotten = flows::forget_container(endpoint).map_err(|source| DetachError::Flows {
             container: endpoint.container,
             source,
@@ -433,7 +394,7 @@ impl Inner {
             source,
         });
         // After that: whoever gets the port or the address next gets its packets too.
-        self.state().release(endpoint.key());
+        self.state().release(endpoint);
         DetachError::all([withdrawn, forgotten, silenced])
     }
 
@@ -450,27 +411,12 @@ impl Inner {
         })
     }
 
-    fn withdraw(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
-        let mut state = self.state();
-        let Some(member) = state.members.get_mut(&endpoint.key()) else {
-            return Ok(());
-        };
-        if !std::mem::take(&mut member.published) {
-            return Ok(());
-        }
-        let changes = rules::withdraw(&member.endpoint);
-        state.change(&changes).map_err(|source| DetachError::Rules {
-            table: self.config.table(),
-            source,
-        })
-    }
-
     fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
         let mut state = self.state();
         for endpoint in endpoints {
             state.take_up(endpoint);
         }
-        let rules = state.table.apply(&state.whole());
+        let rules = state.reassert();
         let rules = rules.map_err(|source| DetachError::Rules {
             table: self.config.table(),
             source,
@@ -489,53 +435,43 @@ impl Inner {
     /// Brings back ports that left their bridge; removes bridges and ports that nobody knows.
     fn tidy(&self, state: &State, links: &Links, present: &[Link]) -> Result<(), DetachError> {
         let prefix = self.alias("");
+        let wanted: BTreeSet<&str> = state.bridges().map(|bridge| &*bridge.device).collect();
         let known: BTreeMap<&str, &Endpoint> = state
-            .members
-            .values()
-            .map(|member| (member.endpoint.host_interface.as_str(), &member.endpoint))
+            .endpoints()
+            .map(|endpoint| (&*endpoint.host_interface, endpoint))
             .collect();
-        let ours: BTreeMap<u32, &Link> = present
-            .iter()
-            .filter(|link| link.kind.as_deref() == Some("bridge"))
-            .filter(|link| {
-                let wanted = state
-                    .networks
-                    .values()
-                    .any(|net| net.bridge.device == link.name);
-                wanted || link.alias.starts_with(&prefix)
-            })
+        let of_kind = |kind| {
+            present
+                .iter()
+                .filter(move |link| link.kind.as_deref() == Some(kind))
+        };
+        let ours: BTreeMap<u32, &Link> = of_kind("bridge")
+            .filter(|link| wanted.contains(&*link.name) || link.alias.starts_with(&prefix))
             .map(|link| (link.index, link))
             .collect();
+        let is_ours = |link: &Link| {
+            let on_our_bridge = link.master.is_some_and(|master| ours.contains_key(&master));
+            on_our_bridge && links::is_port_name(&link.name)
+        };
         let failed = |link: &Link| {
             let interface = link.name.clone();
             move |source| DetachError::Link { interface, source }
         };
 
-        let ports = present
-            .iter()
-            .filter(|link| link.kind.as_deref() == Some("veth"))
-            .map(|link| {
-                let done = match known.get(link.name.as_str()) {
-                    Some(endpoint) => state.hold_port(links, link, endpoint, present),
-                    None if is_port_name(&link.name)
-                        && link.master.is_some_and(|master| ours.contains_key(&master)) =>
-                    {
-                        links.remove(&link.name)
-                    }
-                    None => Ok(()),
-                };
-                done.map_err(failed(link))
-            });
-        let bridges = ours.values().map(|link| {
-            match state
-                .networks
-                .values()
-                .any(|net| net.bridge.device == link.name)
-            {
+        let ports = of_kind("veth").map(|link| {
+            let done = match known.get(&*link.name) {
+                Some(endpoint) => hold_port(state, links, link, endpoint, &ours),
+                None if is_ours(link) => links.remove(&link.name),
+                None => Ok(()),
+            };
+            done.map_err(failed(link))
+        });
+        let bridges = ours
+            .values()
+            .map(|link| match wanted.contains(&*link.name) {
                 true => Ok(()),
                 false => links.remove(&link.name).map_err(failed(link)),
-            }
-        });
+            });
         DetachError::all(ports.chain(bridges))
     }
 
@@ -555,206 +491,25 @@ impl Inner {
     }
 }
 
-impl State {
-    /// The network of a bridge; its addresses stay taken if the subnet is the same.
-    fn network(&mut self, bridge: Bridge) -> &Network {
-        let kept = self.networks.remove(&bridge.id);
-        let kept = kept.filter(|network| {
-            (network.bridge.subnet, network.bridge.gateway) == (bridge.subnet, bridge.gateway)
-        });
-        let addresses = match kept {
-            Some(network) => network.addresses,
-            None => Addresses::new(bridge.subnet, bridge.gateway),
-        };
-        self.networks
-            .entry(bridge.id)
-            .or_insert(Network { bridge, addresses })
+/// Sees to it that a known port is on its bridge.
+fn hold_port(
+    state: &State,
+    links: &Links,
+    port: &Link,
+    endpoint: &Endpoint,
+    bridges: &BTreeMap<u32, &Link>,
+) -> io::Result<()> {
+    let Some(wanted) = state.find_bridge(&endpoint.network) else {
+        return Ok(());
+    };
+    let bridge = bridges.values().find(|bridge| bridge.name == wanted.device);
+    if let Some(bridge) = bridge
+        && port.master != Some(bridge.index)
+    {
+        links.enslave(port.index, bridge.index)?;
     }
-
-    /// Takes address and ports for a container, or nothing.
-    fn reserve(&mut self, wanted: &Attach) -> Result<(Endpoint, Bridge), AttachError> {
-        let key = (wanted.network, wanted.container);
-        if self.members.contains_key(&key) {
-            return Err(AttachError::Attached {
-                container: wanted.container,
-                network: wanted.network,
-            });
-        }
-        let address = self.take_address(wanted)?;
-        let network = self.networks.get_mut(&wanted.network);
-        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
-        let mut endpoint = Endpoint {
-            network: wanted.network,
-            container: wanted.container,
-            interface: wanted.interface.clone(),
-            host_interface: port_name(),
-            address,
-            prefix: network.bridge.subnet.prefix_len(),
-            gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
-            mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
-            ports: Vec::new(),
-        };
-        let mut held = Vec::new();
-        // An internal network has no way in: its ports are not published, as in Docker.
-        let requests = wanted.ports.iter().filter(|_| !network.bridge.internal);
-        for request in requests {
-            match self.ports.take(wanted.container, request) {
-                Ok((port, socket)) => {
-                    endpoint.ports.push(port);
-                    held.push(socket);
-                }
-                Err(error) => {
-                    self.ports.release(wanted.container, &endpoint.ports);
-                    network.addresses.release(address);
-                    return Err(error);
-                }
-            }
-        }
-        let member = Member {
-            endpoint: endpoint.clone(),
-            published: false,
-            _held: held,
-        };
-        self.members.insert(key, member);
-        Ok((endpoint, network.bridge.clone()))
-    }
-
-    fn take_address(&mut self, wanted: &Attach) -> Result<Ipv4Addr, AttachError> {
-        let network = self.networks.get_mut(&wanted.network);
-        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
-        let Some(address) = wanted.address else {
-            return network
-                .addresses
-                .take_any()
-                .ok_or_else(|| AttachError::AddressesExhausted {
-                    network: network.bridge.name.clone(),
-                    subnet: network.bridge.subnet,
-                });
-        };
-        match network.addresses.take(address) {
-            Ok(()) => Ok(address),
-            Err(Unavailable::Outside) => Err(AttachError::AddressOutside {
-                address,
-                subnet: network.bridge.subnet,
-            }),
-            Err(Unavailable::Taken) => {
-                let owner = self.members.values().find(|member| {
-                    member.endpoint.network == wanted.network && member.endpoint.address == address
-                });
-                let owner = owner.map(|member| member.endpoint.container);
-                Err(AttachError::AddressInUse { address, owner })
-            }
-        }
-    }
-
-    /// Gives back what a container had on a network.
-    fn release(&mut self, key: (NetworkId, ContainerId)) {
-        let Some(Member { endpoint, .. }) = self.members.remove(&key) else {
-            return;
-        };
-        self.ports.release(endpoint.container, &endpoint.ports);
-        if let Some(network) = self.networks.get_mut(&endpoint.network) {
-            network.addresses.release(endpoint.address);
-        }
-    }
-
-    /// Knows an endpoint of an earlier life of the daemon.
-    fn take_up(&mut self, endpoint: &Endpoint) {
-        let Some(network) = self.networks.get_mut(&endpoint.network) else {
-            tracing::warn!(
-                container = endpoint.container.short(),
-                network = endpoint.network.short(),
-                "an endpoint of a network that is not there"
-            );
-            return;
-        };
-        if self.members.contains_key(&endpoint.key()) {
-            return;
-        }
-        if let Err(reason) = network.addresses.take(endpoint.address) {
-            tracing::warn!(
-                container = endpoint.container.short(), address = %endpoint.address, ?reason,
-                "an endpoint's address is not free any more"
-            );
-        }
-        let ports = endpoint.ports.iter();
-        let held = ports
-            .map(|port| self.ports.retake(endpoint.container, port))
-            .collect();
-        let member = Member {
-            endpoint: endpoint.clone(),
-            published: true,
-            _held: held,
-        };
-        self.members.insert(endpoint.key(), member);
-    }
-
-    /// Sees to it that a known port is on its bridge.
-    fn hold_port(
-        &self,
-        links: &Links,
-        port: &Link,
-        endpoint: &Endpoint,
-        present: &[Link],
-    ) -> io::Result<()> {
-        let Some(network) = self.networks.get(&endpoint.network) else {
-            return Ok(());
-        };
-        let bridge = present
-            .iter()
-            .find(|link| link.name == network.bridge.device);
-        match bridge {
-            Some(bridge) if port.master != Some(bridge.index) => {
-                links.enslave(port.index, bridge.index)?;
-            }
-            _ => {}
-        }
-        links.set_port(&port.name, port_settings(&network.bridge))
-    }
-
-    /// Applies changes; where the table is not as we left it, since somebody flushed it, all of it
-    /// is made anew.
-    fn change(&self, changes: &[Change]) -> io::Result<()> {
-        self.table.apply(changes).or_else(|refused| {
-            let table = self.table.name();
-            tracing::warn!(
-                table,
-                "rules are not as berth left them, making them anew: {refused}"
-            );
-            self.table.apply(&self.whole())
-        })
-    }
-
-    /// Everything the rules should hold.
-    fn whole(&self) -> Vec<Change> {
-        let bridges = self.networks.values().map(|network| &network.bridge);
-        let members = self.members.values().filter(|member| member.published);
-        rules::whole(bridges, members.map(|member| &member.endpoint))
-    }
+    links.set_port(&port.name, port_settings(wanted))
 }
-
-impl Endpoint {
-    fn key(&self) -> (NetworkId, ContainerId) {
-        (self.network, self.container)
-    }
-}
-
-/// A new name for the host's end of a link. Not made from ids: a container that is started again
-/// gets its new link while the old one is on its way out.
-fn port_name() -> String {
-    let random = getrandom::u64().expect("the kernel's random source is always there");
-    let mut name = format!("{PORT_PREFIX}{random:016x}");
-    name.truncate(links::NAME_BYTES);
-    name
-}
-
-fn is_port_name(name: &str) -> bool {
-    let digits = name.strip_prefix(PORT_PREFIX);
-    name.len() == links::NAME_BYTES
-        && digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-}
-
-const PORT_PREFIX: &str = "veth";
 
 /// Isolated where containers must not talk to each other. Hairpin where `br_netfilter` shows bridged
 /// packets to the rules: a container's call to its own published port is then sent back by the

@@ -485,10 +485,38 @@ fn privileged_a_detached_container_is_cut_off_and_its_link_goes() {
         let _other = Server::start(&netns, 8000);
         assert!(call(address, 8000).is_ok());
 
+        // Said late, or twice, it takes nothing from the new one.
+        lab.networks.detach(&container.endpoint).await.unwrap();
+        assert!(call(address, 8000).is_ok());
+
         // The old link is removed although something holds its namespace open.
         while ports_of("berth0") > 1 {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn privileged_detaching_late_leaves_the_next_life_of_a_container_alone() {
+    on_a_host(async || {
+        let lab = Lab::new().await;
+        let wanted = wanted(&lab.bridge, &[tcp(None, 8080, 80)]);
+        let attach = async || {
+            let netns = lab.networks.open_sandbox().await.unwrap();
+            let endpoint = lab
+                .networks
+                .attach(netns.as_fd(), wanted.clone())
+                .await
+                .unwrap();
+            Container { netns, endpoint }
+        };
+        let first = attach().await;
+        lab.networks.detach(&first.endpoint).await.unwrap();
+        let second = attach().await;
+        lab.networks.detach(&first.endpoint).await.unwrap();
+        let _server = Server::in_container(&second, 80);
+        assert!(call_from(&lab.lan, HOST, 8080).is_ok());
+        assert!(TcpListener::bind((LOCALHOST, 8080)).is_err());
     });
 }
 

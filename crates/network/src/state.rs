@@ -1,0 +1,259 @@
+//! What is wanted of the kernel: networks, who is on them, which ports they have.
+//!
+//! Changing it is all or nothing, and talks to the kernel in two ways only: binding the ports that
+//! are given out, and handing changes to the table.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+
+use vocab::{ContainerId, NetworkId};
+
+use crate::error::AttachError;
+use crate::ipam::{Addresses, Unavailable};
+use crate::ports::{Held, Ports};
+use crate::rules::{self, Change, Table};
+use crate::{Attach, Bridge, Endpoint, Mac, links};
+
+/// What is wanted of the kernel.
+#[derive(Debug)]
+pub(crate) struct State {
+    networks: BTreeMap<NetworkId, Network>,
+    /// Who is on which network.
+    members: BTreeMap<(NetworkId, ContainerId), Member>,
+    ports: Ports,
+    table: Table,
+}
+
+#[derive(Debug)]
+struct Network {
+    bridge: Bridge,
+    addresses: Addresses,
+}
+
+#[derive(Debug)]
+struct Member {
+    endpoint: Endpoint,
+    /// Whether the rules should have its ports: from the moment its link is there.
+    published: bool,
+    /// The sockets that keep its host ports.
+    _held: Vec<Held>,
+}
+
+impl State {
+    /// No network yet.
+    pub(crate) fn new(table: Table) -> Self {
+        Self {
+            networks: BTreeMap::new(),
+            members: BTreeMap::new(),
+            ports: Ports::default(),
+            table,
+        }
+    }
+
+    /// The bridges of all networks.
+    pub(crate) fn bridges(&self) -> impl Iterator<Item = &Bridge> {
+        self.networks.values().map(|network| &network.bridge)
+    }
+
+    /// The bridge of a network.
+    pub(crate) fn find_bridge(&self, network: &NetworkId) -> Option<&Bridge> {
+        self.networks.get(network).map(|network| &network.bridge)
+    }
+
+    /// Everybody on every network.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.members.values().map(|member| &member.endpoint)
+    }
+
+    /// Knows a network, and has the rules know it. Its addresses stay taken if it was known with
+    /// the same subnet.
+    pub(crate) fn join(&mut self, bridge: Bridge) -> io::Result<()> {
+        let changes = rules::join(&bridge);
+        let kept = self.networks.remove(&bridge.id);
+        let kept = kept.filter(|network| {
+            (network.bridge.subnet, network.bridge.gateway) == (bridge.subnet, bridge.gateway)
+        });
+        let addresses = match kept {
+            Some(network) => network.addresses,
+            None => Addresses::new(bridge.subnet, bridge.gateway),
+        };
+        self.networks
+            .insert(bridge.id, Network { bridge, addresses });
+        self.change(&changes)
+    }
+
+    /// Forgets a network, and has the rules forget it.
+    pub(crate) fn leave(&mut self, network: &NetworkId) -> io::Result<()> {
+        let Some(Network { bridge, .. }) = self.networks.remove(network) else {
+            return Ok(());
+        };
+        match self.networks.is_empty() {
+            true => self.change(&rules::remove_table()),
+            false => self.change(&rules::leave(&bridge)),
+        }
+    }
+
+    /// Takes address and ports for a container, or nothing.
+    pub(crate) fn reserve(&mut self, wanted: &Attach) -> Result<(Endpoint, Bridge), AttachError> {
+        let key = (wanted.network, wanted.container);
+        if self.members.contains_key(&key) {
+            return Err(AttachError::Attached {
+                container: wanted.container,
+                network: wanted.network,
+            });
+        }
+        let address = self.take_address(wanted)?;
+        let network = self.networks.get_mut(&wanted.network);
+        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
+        let mut endpoint = Endpoint {
+            network: wanted.network,
+            container: wanted.container,
+            interface: wanted.interface.clone(),
+            host_interface: links::port_name(),
+            address,
+            prefix: network.bridge.subnet.prefix_len(),
+            gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
+            mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
+            ports: Vec::new(),
+        };
+        let mut held = Vec::new();
+        // An internal network has no way in: its ports are not published, as in Docker.
+        let requests = wanted.ports.iter().filter(|_| !network.bridge.internal);
+        for request in requests {
+            match self.ports.take(wanted.container, request) {
+                Ok((port, socket)) => {
+                    endpoint.ports.push(port);
+                    held.push(socket);
+                }
+                Err(error) => {
+                    self.ports.release(wanted.container, &endpoint.ports);
+                    network.addresses.release(address);
+                    return Err(error);
+                }
+            }
+        }
+        let member = Member {
+            endpoint: endpoint.clone(),
+            published: false,
+            _held: held,
+        };
+        self.members.insert(key, member);
+        Ok((endpoint, network.bridge.clone()))
+    }
+
+    fn take_address(&mut self, wanted: &Attach) -> Result<Ipv4Addr, AttachError> {
+        let network = self.networks.get_mut(&wanted.network);
+        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
+        let Some(address) = wanted.address else {
+            return network
+                .addresses
+                .take_any()
+                .ok_or_else(|| AttachError::AddressesExhausted {
+                    network: network.bridge.name.clone(),
+                    subnet: network.bridge.subnet,
+                });
+        };
+        match network.addresses.take(address) {
+            Ok(()) => Ok(address),
+            Err(Unavailable::Outside) => Err(AttachError::AddressOutside {
+                address,
+                subnet: network.bridge.subnet,
+            }),
+            Err(Unavailable::Taken) => {
+                let owner = self.members.values().find(|member| {
+                    member.endpoint.network == wanted.network && member.endpoint.address == address
+                });
+                let owner = owner.map(|member| member.endpoint.container);
+                Err(AttachError::AddressInUse { address, owner })
+            }
+        }
+    }
+
+    /// Has the rules lead the endpoint's ports to it.
+    pub(crate) fn publish(&mut self, endpoint: &Endpoint) -> io::Result<()> {
+        if let Some(member) = self.find_member(endpoint) {
+            member.published = true;
+        }
+        self.change(&rules::publish(endpoint))
+    }
+
+    /// Has the rules forget the endpoint's ports.
+    pub(crate) fn withdraw(&mut self, endpoint: &Endpoint) -> io::Result<()> {
+        let member = self.find_member(endpoint);
+        match member.is_some_and(|member| std::mem::take(&mut member.published)) {
+            true => self.change(&rules::withdraw(endpoint)),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives back the endpoint's address and ports.
+    pub(crate) fn release(&mut self, endpoint: &Endpoint) {
+        if self.find_member(endpoint).is_none() {
+            return;
+        }
+        self.members.remove(&endpoint.key());
+        self.ports.release(endpoint.container, &endpoint.ports);
+        if let Some(network) = self.networks.get_mut(&endpoint.network) {
+            network.addresses.release(endpoint.address);
+        }
+    }
+
+    /// The member that has this very endpoint: not one that the same container got since, which
+    /// has another link.
+    fn find_member(&mut self, endpoint: &Endpoint) -> Option<&mut Member> {
+        let member = self.members.get_mut(&endpoint.key())?;
+        (member.endpoint.host_interface == endpoint.host_interface).then_some(member)
+    }
+
+    /// Knows an endpoint of an earlier life of the daemon.
+    pub(crate) fn take_up(&mut self, endpoint: &Endpoint) {
+        let Some(network) = self.networks.get_mut(&endpoint.network) else {
+            tracing::warn!(
+                container = endpoint.container.short(),
+                network = endpoint.network.short(),
+                "an endpoint of a network that is not there"
+            );
+            return;
+        };
+        if self.members.contains_key(&endpoint.key()) {
+            return;
+        }
+        if let Err(reason) = network.addresses.take(endpoint.address) {
+            tracing::warn!(
+                container = endpoint.container.short(), address = %endpoint.address, ?reason,
+                "an endpoint's address is not free any more"
+            );
+        }
+        let ports = endpoint.ports.iter();
+        let held = ports
+            .map(|port| self.ports.retake(endpoint.container, port))
+            .collect();
+        let member = Member {
+            endpoint: endpoint.clone(),
+            published: true,
+            _held: held,
+        };
+        self.members.insert(endpoint.key(), member);
+    }
+
+    /// Makes all of the table anew, in one transaction.
+    pub(crate) fn reassert(&self) -> io::Result<()> {
+        let published = self.members.values().filter(|member| member.published);
+        let endpoints = published.map(|member| &member.endpoint);
+        self.table.apply(&rules::whole(self.bridges(), endpoints))
+    }
+
+    /// Applies changes; where the table is not as we left it, since somebody flushed it, all of it
+    /// is made anew.
+    fn change(&self, changes: &[Change]) -> io::Result<()> {
+        self.table.apply(changes).or_else(|refused| {
+            let table = self.table.name();
+            tracing::warn!(
+                table,
+                "rules are not as berth left them, making them anew: {refused}"
+            );
+            self.reassert()
+        })
+    }
+}
