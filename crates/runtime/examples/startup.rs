@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|other| (format!("{other} run"), Vec::new())),
     );
     for round in 0..rounds {
-        let steps = run(&bundle)?;
+        let steps = run(&fresh(&bundle, dir.path(), round)?)?;
         for ((_, times), step) in times.iter_mut().zip(steps) {
             times.push(step);
         }
@@ -85,6 +85,18 @@ fn run(bundle: &Bundle) -> Result<[f64; 4], Box<dyn Error>> {
     Ok([create, start, millis(at), millis(begin)])
 }
 
+/// The bundle with a new writable layer, as a new container has it.
+fn fresh(bundle: &Bundle, dir: &Path, round: usize) -> Result<Bundle, Box<dyn Error>> {
+    let mut bundle = bundle.clone();
+    if let Rootfs::Overlay(overlay) = &mut bundle.rootfs {
+        overlay.upper = dir.join(format!("upper{round}"));
+        overlay.work = dir.join(format!("work{round}"));
+        fs::create_dir(&overlay.upper)?;
+        fs::create_dir(&overlay.work)?;
+    }
+    Ok(bundle)
+}
+
 fn run_other(runtime: &str, dir: &Path, round: usize) -> Result<f64, Box<dyn Error>> {
     let begin = Instant::now();
     let status = Command::new(runtime)
@@ -112,8 +124,6 @@ fn prepare(dir: &Path) -> Result<Bundle, Box<dyn Error>> {
         upper: dir.join("upper"),
         work: dir.join("work"),
     };
-    fs::create_dir(&overlay.upper)?;
-    fs::create_dir(&overlay.work)?;
 
     let held: Vec<String> = runtime::capability::DEFAULT.map(String::from).to_vec();
     let machine = runtime::seccomp::Machine::HOST;

@@ -146,6 +146,8 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| invalid("process", "is missing"))?;
 
+        refuse_unsupported(spec, linux)?;
+
         let (mut new, joined) = namespaces(linux)?;
         if joins_network && !joined.iter().any(|(kind, _)| *kind == UnshareFlags::NEWNET) {
             new.remove(UnshareFlags::NEWNET);
@@ -209,6 +211,50 @@ impl Plan {
             process: Process::new(process)?,
         })
     }
+}
+
+/// What is asked for and not done yet is refused, not ignored.
+fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), CreateError> {
+    let hooks = spec
+        .hooks()
+        .as_ref()
+        .is_some_and(|hooks| *hooks != oci::Hooks::default());
+    let given =
+        |list: &Option<Vec<oci::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    for (path, asked) in [
+        ("hooks", hooks),
+        ("linux.uidMappings", given(linux.uid_mappings())),
+        ("linux.gidMappings", given(linux.gid_mappings())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        (
+            "linux.mountLabel",
+            linux
+                .mount_label()
+                .as_deref()
+                .is_some_and(|label| !label.is_empty()),
+        ),
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
+        ),
+        ("linux.personality", linux.personality().is_some()),
+        (
+            "linux.timeOffsets",
+            linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
+        ),
+        (
+            "process.execCPUAffinity",
+            spec.process()
+                .as_ref()
+                .is_some_and(|p| p.exec_cpu_affinity().is_some()),
+        ),
+    ] {
+        if asked {
+            return Err(invalid(path, "is not supported yet"));
+        }
+    }
+    Ok(())
 }
 
 /// Which namespaces are new, and which are joined.
@@ -739,6 +785,24 @@ mod tests {
                 (String::from("nr_inodes"), value("2")),
                 (String::from("x"), None),
             ]
+        );
+    }
+
+    #[test]
+    fn what_others_take_for_a_default_is_accepted() {
+        let bundle = Bundle {
+            id: String::from("x"),
+            spec: oci::Spec::default(),
+            rootfs: Rootfs::Directory(PathBuf::from("/")),
+            seccomp: None,
+        };
+        let plan = Plan::new(&bundle, false).unwrap();
+        assert!(plan.new.contains(UnshareFlags::NEWNET) && plan.fill_dev);
+        assert!(
+            !Plan::new(&bundle, true)
+                .unwrap()
+                .new
+                .contains(UnshareFlags::NEWNET)
         );
     }
 

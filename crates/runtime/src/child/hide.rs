@@ -79,15 +79,26 @@ pub(crate) fn mask(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), SetupE
             continue;
         };
         let status = rustix::fs::fstat(&target).during(Step::Mask, what)?;
-        let cover = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-            cached(&mut empty, empty_directory)
+        let covered = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            cover(&target, &mut empty, empty_directory)
         } else {
-            cached(&mut null, || null_device(root))
+            cover(&target, &mut null, || null_device(root))
         };
-        let cover = cover.during(Step::Mask, what)?;
-        // All directories share one empty file system, all files one node.
-        let copy = view::clone_of(cover.as_fd(), false).during(Step::Mask, what)?;
-        view::attach(&copy, target.as_fd()).during(Step::Mask, what)?;
+        covered.during(Step::Mask, what)?;
+    }
+    Ok(())
+}
+
+/// All directories share one empty file system, all files one node: the first is attached itself,
+/// the others as copies of it. (A mount that is never attached costs a grace period when closed.)
+fn cover(
+    target: &OwnedFd,
+    cover: &mut Option<OwnedFd>,
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<()> {
+    match cover {
+        Some(first) => view::attach(&view::clone_of(first.as_fd(), false)?, target.as_fd())?,
+        None => view::attach(cover.insert(make()?), target.as_fd())?,
     }
     Ok(())
 }
@@ -97,16 +108,6 @@ fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Errno> {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn cached(
-    slot: &mut Option<OwnedFd>,
-    make: impl FnOnce() -> io::Result<OwnedFd>,
-) -> io::Result<&OwnedFd> {
-    match slot {
-        Some(made) => Ok(made),
-        None => Ok(slot.insert(make()?)),
     }
 }
 
