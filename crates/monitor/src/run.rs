@@ -83,6 +83,8 @@ fn detach(args: Vec<OsString>) -> Result<Option<Arguments>, DetachError> {
         Forked::Parent { .. } => Ok(None),
         Forked::Child => {
             rustix::process::setsid().map_err(|errno| DetachError::Session(errno.into()))?;
+            // Else `ps` and the kernel's log would call it by the number of a descriptor.
+            let _ = rustix::thread::set_name(c"berth-monitor");
             Ok(Some(arguments))
         }
     }

@@ -9,14 +9,20 @@
 //! | 0 | the control socket |
 //! | 1 | the network namespace, or `/dev/null` |
 //! | 2 | `monitor.log` |
+//!
+//! The program runs from a sealed handle on itself ([`runtime::sealed`]), so that nothing in a
+//! container can ever write to it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use vocab::{Failure, Kind};
 
@@ -121,8 +127,12 @@ pub fn spawn(
     };
     let mut first = {
         #[expect(clippy::disallowed_methods, reason = "posix_spawn of our own program")]
-        let mut command = Command::new(program);
-        command.args(["monitor", "--dir"]).arg(dir).env_clear();
+        let mut command = Command::new(sealed(program).map_err(failed)?);
+        command
+            .arg0("berth")
+            .args(["monitor", "--dir"])
+            .arg(dir)
+            .env_clear();
         command.env("_RJEM_MALLOC_CONF", ALLOCATOR);
         command
             .stdin(OwnedFd::from(theirs))
@@ -150,6 +160,18 @@ pub fn spawn(
             said: last_line(&dir.join(LOG)),
         }),
     }
+}
+
+/// Where `program` can be run but never written. Sealed once, since it costs a mount, and kept open
+/// as long as this process lives.
+fn sealed(program: &Path) -> io::Result<PathBuf> {
+    static SEALED: Mutex<BTreeMap<PathBuf, OwnedFd>> = Mutex::new(BTreeMap::new());
+    let mut sealed = SEALED.lock().unwrap_or_else(PoisonError::into_inner);
+    let handle = match sealed.entry(program.to_owned()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(runtime::sealed(program)?),
+    };
+    Ok(format!("/proc/self/fd/{}", handle.as_raw_fd()).into())
 }
 
 fn write<T>(

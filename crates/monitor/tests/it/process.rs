@@ -1,7 +1,7 @@
 //! The monitor as a process: alone, small, unimpressed by the end of its daemon.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::process::{Command, Stdio};
 
 use monitor::protocol::{Reply, Request, State};
@@ -46,6 +46,19 @@ fn privileged_a_monitor_stands_alone() {
         fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(),
         Some("/")
     );
+}
+
+#[test]
+fn privileged_a_monitors_program_cannot_be_written_through_its_process() {
+    let container = command(&["sleep", "1000"]).create();
+    for pid in [container.monitor_pid, container.pid] {
+        let exe = fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/exe"));
+        // Not `ExecutableFileBusy`, which ends with the process.
+        assert_eq!(exe.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    }
+    assert_eq!(status(container.monitor_pid, "Name:"), "berth-monitor");
 }
 
 #[test]
