@@ -463,18 +463,25 @@ impl Store {
         .map_err(ImportError::Put)
     }
 
-    /// The manifest of an image: the one it came with, or for an image that came without, one that
-    /// berth makes, always the same for the same image.
+    /// The manifest of an image: the one it came with, if its layers are kept in the form that it
+    /// names; else one that berth makes, always the same for the same image.
     pub fn manifest(&self, image: &Image) -> io::Result<Document> {
         if let Some(manifest) = &image.manifest
             && let Some(file) = self.find_blob(&manifest.digest)?
         {
             let mut bytes = Vec::new();
             file.take(limits::MANIFEST_BYTES).read_to_end(&mut bytes)?;
-            return Ok(Document {
-                media_type: manifest.media_type.clone(),
-                bytes,
-            });
+            let named: Manifest = serde_json::from_slice(&bytes)?;
+            let (named, kept) = (named.layers.iter(), image.layers.iter());
+            if named
+                .map(|layer| &layer.digest)
+                .eq(kept.map(|layer| &layer.digest))
+            {
+                return Ok(Document {
+                    media_type: manifest.media_type.clone(),
+                    bytes,
+                });
+            }
         }
         let blob = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({ "mediaType": media_type, "digest": digest, "size": size });
         let config = blob(
@@ -777,12 +784,11 @@ fn oci_image(
                 )));
             }
             let index: Index = serde_json::from_slice(&bytes).map_err(malformed)?;
-            let best = index
-                .find_best(&Platform::host())
-                .or(match index.manifests.as_slice() {
-                    [only] if only.platform.is_none() => Some(only),
-                    _ => None,
-                });
+            let only = match index.manifests.as_slice() {
+                [only] if only.platform.is_none() => Some(only),
+                _ => None,
+            };
+            let best = index.find_best(&Platform::host()).or(only);
             let Some(best) = best else { return Ok(None) };
             let image = oci_image(contents, best, names, depth - 1)?;
             let media_type = entry.media_type.clone();

@@ -46,7 +46,7 @@ impl Staged {
     pub(crate) fn keep(mut self, destination: &Path) -> io::Result<()> {
         fs::rename(&self.path, destination)?;
         self.kept = true;
-        sync_directory(destination.parent().unwrap_or(Path::new("/")))
+        sync_directory(destination.parent().expect("the store lies in a directory"))
     }
 }
 

@@ -589,7 +589,7 @@ fn normal(reference: Reference) -> Reference {
 fn is_single(names: &[Reference]) -> bool {
     let mut tags = names.iter().filter(|name| name.digest().is_none());
     let first = tags.next();
-    let repository = first.or(names.first()).map(Reference::repository);
+    let repository = first.or_else(|| names.first()).map(Reference::repository);
     tags.next().is_none()
         && names
             .iter()

@@ -222,6 +222,8 @@ pub struct LayerIngest {
     hasher: Hasher,
     received: u64,
     decoder: Decoder,
+    /// What a failed `write` could not say in full.
+    failure: Option<ReceiveError>,
     failed: bool,
 }
 
@@ -424,6 +426,7 @@ impl Store {
             file,
             received: 0,
             decoder: Decoder::Undecided(Vec::new()),
+            failure: None,
             failed: false,
         })
     }
@@ -536,11 +539,15 @@ impl LayerIngest {
         outcome.map_err(|source| refusal(&self.expected, source, sink.failure.take()))
     }
 
-    /// Verifies everything and makes the layer visible and durable.
+    /// Verifies everything and makes the layer visible and durable. What a failed `write` could only
+    /// say in words is told here as what it is.
     pub fn commit(mut self) -> Result<Layer, ReceiveError> {
         let layer = self.expected.name();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         if self.failed {
-            // A caller that went on after a refusal is told so again, though in fewer words.
+            // `receive` has told why.
             let reason = "it was refused before".to_owned();
             return Err(ReceiveError::Malformed { layer, reason });
         }
@@ -682,8 +689,14 @@ fn unsound(expected: &Expected, error: UnpackError) -> ReceiveError {
 
 impl Write for LayerIngest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.receive(bytes).map_err(io::Error::other)?;
-        Ok(bytes.len())
+        match self.receive(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(failure) => {
+                let said = io::Error::other(failure.to_string());
+                self.failure.get_or_insert(failure);
+                Err(said)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -171,7 +171,7 @@ pub enum SnapshotError {
         /// Which layer.
         layer: Digest,
         /// Cause.
-        source: crate::ReceiveError,
+        source: Box<crate::ReceiveError>,
     },
     /// A file or directory of the snapshot.
     #[error("{what} `{path}`")]
@@ -253,7 +253,7 @@ impl Store {
                 self.rebuild_layer(&layer)
                     .map_err(|source| SnapshotError::Rebuild {
                         layer: layer.clone(),
-                        source,
+                        source: Box::new(source),
                     })?;
             }
             match self.layers().mount(&layer) {

@@ -19,8 +19,10 @@ impl Read for Socket<'_> {
     }
 }
 
-fn load(store: &Store, archive: &[u8]) -> Result<Vec<Loaded>, store::LoadError> {
-    store.load(&mut Socket(archive), &mut |_| {})
+fn load(store: &Store, archive: &[u8]) -> Result<Vec<Loaded>, Box<store::LoadError>> {
+    store
+        .load(&mut Socket(archive), &mut |_| {})
+        .map_err(Box::new)
 }
 
 fn layer() -> Vec<u8> {
@@ -277,9 +279,9 @@ fn privileged_archives_that_are_none_are_refused_and_leave_nothing() {
         let mut scratch = Scratch::new(Driver::Overlay);
         let error = load(&scratch, &bytes).unwrap_err();
         assert!(
-            chain(&error).starts_with(expected),
+            chain(&*error).starts_with(expected),
             "{} for {expected}",
-            chain(&error)
+            chain(&*error)
         );
         assert_eq!(error.kind(), Kind::InvalidArgument, "{expected}");
         assert!(scratch.images().unwrap().is_empty());

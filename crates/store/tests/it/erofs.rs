@@ -186,11 +186,11 @@ fn privileged_a_tar_of_everything_looks_as_the_reference_shows_it() {
         .directory("./", 0o755)
         .directory("d", 0o1777)
         .entry("d/file", EntryType::Regular, &big, &pax, |header| {
-            header.set_mode(0o4755)
+            header.set_mode(0o4755);
         })
         .entry("short", EntryType::Regular, b"x", &numbers, |_| {})
         .entry("s", EntryType::Symlink, b"", &linkpath, |header| {
-            header.set_mode(0o777)
+            header.set_mode(0o777);
         })
         .entry("l", EntryType::Symlink, b"", &[], |header| {
             header.set_mode(0o777);

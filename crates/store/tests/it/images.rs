@@ -17,7 +17,7 @@ fn one(path: &str) -> Vec<u8> {
 fn privileged_an_image_keeps_its_exact_configuration() {
     let mut scratch = Scratch::new(Driver::Overlay);
     let layer = scratch.layer(&one("a")).unwrap();
-    let bytes = config(&[layer.clone()]);
+    let bytes = config(std::slice::from_ref(&layer));
     let id = scratch
         .put_image(NewImage {
             config: bytes.clone(),
@@ -48,7 +48,7 @@ fn privileged_an_image_is_found_by_name_id_and_prefix() {
     let b = scratch.image(&[one("b")], "localhost:5000/y:1");
     let by_digest = reference("x").with_digest(digest(b"manifest"));
     let layer = scratch.layer(&one("a")).unwrap();
-    let config = config(&[layer.clone()]);
+    let config = config(std::slice::from_ref(&layer));
     let names = vec![by_digest.clone()];
     let layers = vec![layer];
     scratch
@@ -153,7 +153,7 @@ fn privileged_the_last_tag_of_a_repository_takes_its_digests_along() {
     let layer = scratch.layer(&one("a")).unwrap();
     let digested = reference("x").with_digest(digest(b"m"));
     let names = vec![reference("x"), digested.clone()];
-    let config = config(&[layer.clone()]);
+    let config = config(std::slice::from_ref(&layer));
     let new = NewImage {
         config,
         layers: vec![layer],
@@ -265,7 +265,7 @@ fn privileged_layers_must_be_those_of_the_configuration() {
         scratch.layer(&one("a")).unwrap(),
         scratch.layer(&one("b")).unwrap(),
     );
-    let config = config(&[a.clone()]);
+    let config = config(std::slice::from_ref(&a));
     let put = |layers| {
         let new = NewImage {
             config: config.clone(),

@@ -1,4 +1,4 @@
-//! Full disks, and processes that die in the middle.
+//! Full disks, and processes that are killed in the middle.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -214,4 +214,162 @@ fn privileged_images_that_share_layers_come_and_go_together() {
     for below in ["blobs/sha256", "layers/overlay", "ingest", "snapshots"] {
         assert!(scratch.names(below).is_empty(), "debris in {below}");
     }
+}
+
+/// Where the child of the next test works; it is this test binary, run again.
+const CHILD_ROOT: &str = "BERTH_STORE_CHILD";
+
+/// Puts images in and removes them until it is killed. Says `+id` when an image is in, and `-id`
+/// before it removes one.
+#[test]
+#[ignore = "run by the test that kills it"]
+fn privileged_child() {
+    let root = PathBuf::from(std::env::var_os(CHILD_ROOT).unwrap());
+    let driver = if root.join("overlay").exists() {
+        Driver::Overlay
+    } else {
+        Driver::Erofs
+    };
+    let options = Options {
+        driver: Some(driver),
+    };
+    let store = Store::open(&root.join("store"), &root.join("run"), &options).unwrap();
+    let shared = gzip(&Tar::new().file("shared", &noise(200_000)).bytes());
+    let mut kept = Vec::new();
+    for round in 0_u64.. {
+        let own = Tar::new().file("own", &std::process::id().to_be_bytes());
+        let own = own
+            .file("round", &round.to_be_bytes())
+            .file("more", &noise(50_000))
+            .bytes();
+        let layers = [&shared, &own].map(|bytes| {
+            let mut ingest = store.receive_layer(None, None, None).unwrap();
+            bytes
+                .chunks(4096)
+                .for_each(|portion| ingest.receive(portion).unwrap());
+            ingest.commit().unwrap()
+        });
+        let config = config(&layers);
+        let layers = layers.to_vec();
+        let id = store
+            .put_image(NewImage {
+                config,
+                layers,
+                ..NewImage::default()
+            })
+            .unwrap();
+        say(&format!("+{}", id.hex()));
+        kept.push(id);
+        if kept.len() > 3 {
+            let id = kept.remove(0);
+            say(&format!("-{}", id.hex()));
+            store
+                .remove_image(id.hex(), false, false, &|_| Vec::new())
+                .unwrap();
+        }
+    }
+}
+
+/// Past the test harness, which would keep the line to itself.
+fn say(line: &str) {
+    let line = format!("\n{line}\n");
+    assert_eq!(
+        rustix::io::write(rustix::stdio::stdout(), line.as_bytes()),
+        Ok(line.len())
+    );
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only another process can be killed"
+)]
+fn killed_often(driver: Driver, rounds: u64) {
+    use std::collections::BTreeSet;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let mut scratch = Scratch::new(driver);
+    fs::write(scratch.path().join(driver.name()), b"").unwrap();
+    let mut promised: BTreeSet<String> = BTreeSet::new();
+    for round in 0..rounds {
+        scratch.store = None;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "interruption::privileged_child",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(CHILD_ROOT, scratch.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut settle = |line: &str| match line.split_at_checked(1) {
+            Some(("+", id)) => promised.insert(id.to_owned()),
+            Some(("-", id)) => promised.remove(id),
+            _ => false,
+        };
+        // Somewhere after the second image: the pause is of another length each time.
+        let mut seen = 0;
+        while seen < 2 + round % 7 {
+            let line = said.next().unwrap().unwrap();
+            seen += u64::from(line.starts_with(['+', '-']));
+            settle(&line);
+        }
+        let mut nothing = [];
+        let pause = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(noise(64)[(round % 64) as usize]) * 40_000,
+        };
+        rustix::event::poll(&mut nothing, Some(&pause)).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in said {
+            settle(&line.unwrap());
+        }
+        scratch.reopen();
+        assert!(scratch.names("ingest").is_empty(), "debris");
+        let images = scratch.images().unwrap();
+        for id in &promised {
+            assert!(
+                images.iter().any(|image| image.id.hex() == id),
+                "{id} is gone"
+            );
+        }
+        let mut needed = 0;
+        for image in &images {
+            needed += 2;
+            let lower = scratch.mounted(&image.id);
+            assert_eq!(fs::read(lower[1].join("shared")).unwrap(), noise(200_000));
+            assert_eq!(fs::read(lower[0].join("more")).unwrap(), noise(50_000));
+            promised.insert(image.id.hex().to_owned());
+        }
+        // One configuration and one layer each, the shared layer, and what waits to be resumed.
+        let blobs = scratch.names("blobs/sha256").len();
+        assert!(
+            blobs <= needed + 1 + 2 * (usize::try_from(round).unwrap() + 1),
+            "{blobs} blobs"
+        );
+    }
+    for id in promised {
+        scratch
+            .remove_image(&id, true, false, &|_| Vec::new())
+            .unwrap();
+    }
+}
+
+#[test]
+fn privileged_a_store_that_is_killed_is_whole_with_overlay() {
+    killed_often(Driver::Overlay, 8);
+}
+
+#[test]
+fn privileged_a_store_that_is_killed_is_whole_with_erofs() {
+    killed_often(Driver::Erofs, 8);
+}
+
+#[test]
+fn slow_privileged_a_store_survives_two_hundred_kills() {
+    killed_often(Driver::Erofs, 200);
 }

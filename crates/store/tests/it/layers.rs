@@ -82,7 +82,7 @@ fn privileged_a_layer_shows_what_its_tar_says(driver: Driver) {
         .entry("null", EntryType::Char, b"", &[], device(1, 3))
         .entry("disk", EntryType::Block, b"", &[], device(259, 70_000))
         .entry("pipe", EntryType::Fifo, b"", &[], |header| {
-            header.set_mode(0o600)
+            header.set_mode(0o600);
         })
         .bytes();
     shown(driver, tar, |root| {
@@ -476,7 +476,7 @@ fn privileged_a_directory_may_have_many_entries(driver: Driver) {
 fn privileged_an_empty_layer_is_an_empty_directory(driver: Driver) {
     for tar in [Tar::new().bytes(), Vec::new()] {
         shown(driver, tar, |root| {
-            assert_eq!(fs::read_dir(root).unwrap().count(), 0)
+            assert_eq!(fs::read_dir(root).unwrap().count(), 0);
         });
     }
     let scratch = Scratch::new(driver);

@@ -7,14 +7,14 @@ use store::{Driver, Layer, NewImage, Options, ReceiveError, Store};
 use vocab::{ContainerId, Digest, Reference};
 
 /// A store that vanishes with its directory.
-pub struct Scratch {
-    pub store: Option<Store>,
-    pub driver: Driver,
+pub(crate) struct Scratch {
+    pub(crate) store: Option<Store>,
+    pub(crate) driver: Driver,
     directory: tempfile::TempDir,
 }
 
 impl Scratch {
-    pub fn new(driver: Driver) -> Self {
+    pub(crate) fn new(driver: Driver) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path(), driver);
         Self {
@@ -24,22 +24,22 @@ impl Scratch {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.path().join("store")
     }
 
     /// The same data root, opened again.
-    pub fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         self.store = None;
         self.store = Some(open(self.directory.path(), self.driver));
     }
 
     /// A layer from a plain tar.
-    pub fn layer(&self, tar: &[u8]) -> Result<Layer, ReceiveError> {
+    pub(crate) fn layer(&self, tar: &[u8]) -> Result<Layer, ReceiveError> {
         let mut ingest = self.receive_layer(None, None, None)?;
         for portion in tar.chunks(1000) {
             ingest.receive(portion)?;
@@ -48,7 +48,7 @@ impl Scratch {
     }
 
     /// An image of these tars, lowest first.
-    pub fn image(&self, tars: &[Vec<u8>], name: &str) -> Digest {
+    pub(crate) fn image(&self, tars: &[Vec<u8>], name: &str) -> Digest {
         let layers: Vec<Layer> = tars.iter().map(|tar| self.layer(tar).unwrap()).collect();
         let names = if name.is_empty() {
             vec![]
@@ -66,14 +66,14 @@ impl Scratch {
     }
 
     /// The lower directories of a fresh container of an image, topmost first.
-    pub fn mounted(&self, image: &Digest) -> Vec<PathBuf> {
+    pub(crate) fn mounted(&self, image: &Digest) -> Vec<PathBuf> {
         let owner = ContainerId::random();
         self.create_snapshot(&owner, image).unwrap();
         self.mount_snapshot(&owner).unwrap().lower
     }
 
     /// Names of what lies in one of the store's directories.
-    pub fn names(&self, below: &str) -> Vec<String> {
+    pub(crate) fn names(&self, below: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.root().join(below)).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -96,12 +96,12 @@ fn open(directory: &Path, driver: Driver) -> Store {
     Store::open(&directory.join("store"), &directory.join("run"), &options).unwrap()
 }
 
-pub fn reference(name: &str) -> Reference {
+pub(crate) fn reference(name: &str) -> Reference {
     name.parse::<Reference>().unwrap().or_latest()
 }
 
 /// A configuration that names these layers, with members that berth does not know.
-pub fn config(layers: &[Layer]) -> Vec<u8> {
+pub(crate) fn config(layers: &[Layer]) -> Vec<u8> {
     let diff_ids: Vec<_> = layers.iter().map(Layer::diff_id).collect();
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05.678Z",
@@ -113,15 +113,15 @@ pub fn config(layers: &[Layer]) -> Vec<u8> {
 
 /// Writes tars, also such as no honest tool writes.
 #[derive(Default)]
-pub struct Tar(Vec<u8>);
+pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// One entry; `edit` has the last word on its header. `pax` records come before it.
-    pub fn entry(
+    pub(crate) fn entry(
         mut self,
         path: &str,
         kind: tar::EntryType,
@@ -169,51 +169,51 @@ impl Tar {
         self.0.resize(self.0.len().next_multiple_of(512), 0);
     }
 
-    pub fn file(self, path: &str, data: &[u8]) -> Self {
+    pub(crate) fn file(self, path: &str, data: &[u8]) -> Self {
         self.entry(path, tar::EntryType::Regular, data, &[], |_| {})
     }
 
-    pub fn directory(self, path: &str, mode: u32) -> Self {
+    pub(crate) fn directory(self, path: &str, mode: u32) -> Self {
         self.entry(path, tar::EntryType::Directory, b"", &[], |header| {
-            header.set_mode(mode)
+            header.set_mode(mode);
         })
     }
 
-    pub fn symlink(self, path: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(path, tar::EntryType::Symlink, b"", &[], |header| {
             header.set_link_name_literal(target).unwrap();
         })
     }
 
-    pub fn link(self, path: &str, target: &str) -> Self {
+    pub(crate) fn link(self, path: &str, target: &str) -> Self {
         self.entry(path, tar::EntryType::Link, b"", &[], |header| {
             header.set_link_name_literal(target).unwrap();
         })
     }
 
-    pub fn bytes(mut self) -> Vec<u8> {
+    pub(crate) fn bytes(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
 
     /// Without the two blocks that end a tar.
-    pub fn unfinished(self) -> Vec<u8> {
+    pub(crate) fn unfinished(self) -> Vec<u8> {
         self.0
     }
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-pub fn digest(bytes: &[u8]) -> Digest {
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     format!("sha256:{}", hex::encode(hash)).parse().unwrap()
 }
 
 /// The whole chain of causes.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     vocab::failure::chain(error)
 }
