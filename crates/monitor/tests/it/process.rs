@@ -52,10 +52,9 @@ fn privileged_a_monitor_stands_alone() {
 fn privileged_a_monitors_program_cannot_be_written_through_its_process() {
     let container = command(&["sleep", "1000"]).create();
     for pid in [container.monitor_pid, container.pid] {
-        let exe = fs::OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/{pid}/exe"));
-        // Not `ExecutableFileBusy`, which ends with the process.
+        let exe = format!("/proc/{pid}/exe");
+        // Not `ExecutableFileBusy`, which ends with the process, and comes second when truncating.
+        let exe = fs::OpenOptions::new().write(true).truncate(true).open(exe);
         assert_eq!(exe.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
     }
     assert_eq!(status(container.monitor_pid, "Name:"), "berth-monitor");
