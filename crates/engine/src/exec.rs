@@ -1,10 +1,27 @@
 //! Commands started inside running containers.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use monitor::protocol::{FailureKind, Reply, Request};
+use tokio::sync::oneshot;
 use vocab::{ContainerId, ExecId, Failure, Kind};
 
 use crate::Engine;
-use crate::attach::Attached;
-use crate::containers::FindError;
+use crate::attach::{Attached, attached};
+use crate::containers::index::View;
+use crate::containers::launch;
+use crate::containers::link::{self, LinkError};
+use crate::containers::record::Record;
+use crate::containers::state::Phase;
+use crate::containers::{FindError, launch::hostname};
+use crate::detach::{DetachKeys, KeysError};
+use crate::events::{Events, container as announce};
+use crate::networks::Mode;
+use crate::shared::{Shared, lock};
+use crate::spec::security::Security;
+use crate::spec::{self, CheckError, SeccompError, UserError, environment, user};
 
 /// A command that is wanted.
 #[derive(Clone, Debug, Default)]
@@ -67,12 +84,29 @@ pub enum CreateExecError {
     /// The container was not found.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Nothing to run.
+    #[error("No exec command specified")]
+    NoCommand,
+    /// The container does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// The container is paused.
+    #[error("container {0} is paused, unpause the container before exec")]
+    Paused(ContainerId),
+    /// The detach keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Too many commands are waiting or running.
+    #[error("container {0} has {EXECS_MAX} commands already")]
+    TooMany(ContainerId),
 }
 
 impl Failure for CreateExecError {
     fn kind(&self) -> Kind {
         match self {
             Self::Find(error) => error.kind(),
+            Self::NoCommand | Self::Keys(_) => Kind::InvalidArgument,
+            Self::NotRunning(_) | Self::Paused(_) | Self::TooMany(_) => Kind::Conflict,
         }
     }
 }
@@ -94,9 +128,36 @@ pub enum StartExecError {
     /// No such command.
     #[error(transparent)]
     Find(#[from] FindExecError),
+    /// It was started before.
+    #[error("exec command {0} is already running")]
+    Running(ExecId),
+    /// It has ended.
+    #[error("exec command {0} has already run")]
+    Over(ExecId),
+    /// Its container does not run any more.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// Its container is paused.
+    #[error("container {0} is paused, unpause the container before exec")]
+    Paused(ContainerId),
+    /// Its user is not there.
+    #[error(transparent)]
+    User(UserError),
+    /// The container's users cannot be read.
+    #[error("read /etc/passwd and /etc/group of the container")]
+    Accounts(#[source] std::io::Error),
+    /// An option cannot be.
+    #[error(transparent)]
+    Check(CheckError),
+    /// Its system call filter.
+    #[error(transparent)]
+    Seccomp(SeccompError),
+    /// The monitor did not.
+    #[error("exec in the container")]
+    Monitor(#[from] LinkError),
     /// It could not be executed. To an attached client this is output, not a failed request: the
     /// face upgrades the connection and writes the text there.
-    #[error("OCI runtime exec failed: exec failed: {message}")]
+    #[error("OCI runtime exec failed: exec failed: unable to start container process: {message}")]
     Launch {
         /// 126, 127 or 128: what the exec's `ExitCode` became.
         code: i32,
@@ -109,8 +170,175 @@ impl Failure for StartExecError {
     fn kind(&self) -> Kind {
         match self {
             Self::Find(error) => error.kind(),
+            Self::Running(_) | Self::Over(_) | Self::NotRunning(_) | Self::Paused(_) => {
+                Kind::Conflict
+            }
+            Self::User(error) => error.kind(),
+            Self::Check(error) => error.kind(),
+            Self::Seccomp(error) => error.kind(),
+            Self::Accounts(_) | Self::Monitor(_) => Kind::Internal,
             Self::Launch { .. } => Kind::InvalidArgument,
         }
+    }
+}
+
+/// Commands of one container that are remembered; the oldest that have ended go first.
+const EXECS_MAX: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Starting,
+    Running { pid: i32 },
+    Over { code: i32 },
+}
+
+#[derive(Debug)]
+struct Entry {
+    container: ContainerId,
+    number: u64,
+    wanted: Arc<CreateExec>,
+    progress: Progress,
+}
+
+/// Commands of all containers.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    entries: Mutex<(u64, HashMap<ExecId, Entry>)>,
+}
+
+impl Execs {
+    fn create(&self, container: ContainerId, wanted: CreateExec) -> Option<ExecId> {
+        let id = ExecId::random();
+        let (number, entries) = &mut *lock(&self.entries);
+        let of_container = entries
+            .values()
+            .filter(|entry| entry.container == container);
+        if of_container.count() >= EXECS_MAX {
+            let over = |(_, entry): &(&ExecId, &Entry)| {
+                entry.container == container && matches!(entry.progress, Progress::Over { .. })
+            };
+            let oldest = entries
+                .iter()
+                .filter(over)
+                .min_by_key(|(_, entry)| entry.number);
+            let oldest = oldest.map(|(id, _)| *id)?;
+            entries.remove(&oldest);
+        }
+        *number += 1;
+        let entry = Entry {
+            container,
+            number: *number,
+            wanted: Arc::new(wanted),
+            progress: Progress::Waiting,
+        };
+        entries.insert(id, entry);
+        Some(id)
+    }
+
+    /// Commands that an earlier engine started: nothing is known of them but that they run.
+    pub(crate) fn adopt(&self, container: ContainerId, id: ExecId, pid: i32) {
+        let (number, entries) = &mut *lock(&self.entries);
+        *number += 1;
+        entries.insert(
+            id,
+            Entry {
+                container,
+                number: *number,
+                wanted: Arc::default(),
+                progress: Progress::Running { pid },
+            },
+        );
+    }
+
+    fn find(
+        &self,
+        typed: &str,
+    ) -> Result<(ExecId, ContainerId, Arc<CreateExec>, Progress), FindExecError> {
+        let missing = || FindExecError(typed.to_owned());
+        let entries = &lock(&self.entries).1;
+        let found = match typed.parse::<ExecId>() {
+            Ok(id) => entries.get_key_value(&id),
+            Err(_) if typed.is_empty() => None,
+            Err(_) => {
+                let mut matches = entries
+                    .iter()
+                    .filter(|(id, _)| id.to_string().starts_with(typed));
+                matches.next().filter(|_| matches.next().is_none())
+            }
+        };
+        let (id, entry) = found.ok_or_else(missing)?;
+        Ok((
+            *id,
+            entry.container,
+            Arc::clone(&entry.wanted),
+            entry.progress,
+        ))
+    }
+
+    /// Moves on; answers whether the command was where the caller thought.
+    fn step(&self, id: &ExecId, from: Progress, to: Progress) -> bool {
+        match lock(&self.entries).1.get_mut(id) {
+            Some(entry) if entry.progress == from => {
+                entry.progress = to;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A monitor told that a command has ended.
+    pub(crate) fn exited(
+        &self,
+        events: &Events,
+        record: &Record,
+        name: &str,
+        id: ExecId,
+        code: i32,
+    ) {
+        if let Some(entry) = lock(&self.entries).1.get_mut(&id) {
+            entry.progress = Progress::Over { code };
+        }
+        let more = [("execID", id.to_string()), ("exitCode", code.to_string())];
+        announce::happened(events, "exec_die", record, name, &more);
+    }
+
+    /// The container has ended, and with it all its commands.
+    pub(crate) fn container_ended(&self, container: &ContainerId) {
+        const KILLED: i32 = 137;
+        lock(&self.entries).1.retain(|_, entry| {
+            if entry.container == *container
+                && matches!(
+                    entry.progress,
+                    Progress::Running { .. } | Progress::Starting
+                )
+            {
+                entry.progress = Progress::Over { code: KILLED };
+            }
+            // Those that never ran have nothing to tell.
+            entry.container != *container || entry.progress != Progress::Waiting
+        });
+    }
+
+    /// The container is gone, and with it all its commands.
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        lock(&self.entries)
+            .1
+            .retain(|_, entry| entry.container != *container);
+    }
+
+    /// Those that run.
+    pub(crate) fn running_in(&self, container: &ContainerId) -> Vec<ExecId> {
+        let entries = &lock(&self.entries).1;
+        let mut running: Vec<(u64, ExecId)> = entries
+            .iter()
+            .filter(|(_, entry)| {
+                entry.container == *container && matches!(entry.progress, Progress::Running { .. })
+            })
+            .map(|(id, entry)| (entry.number, *id))
+            .collect();
+        running.sort_unstable();
+        running.into_iter().map(|(_, id)| id).collect()
     }
 }
 
@@ -118,33 +346,271 @@ impl Engine {
     /// Registers a command; the container must run.
     pub async fn create_exec(
         &self,
-        _typed: &str,
-        _wanted: CreateExec,
+        typed: &str,
+        wanted: CreateExec,
     ) -> Result<ExecId, CreateExecError> {
-        todo!()
+        let view = self.shared.index().find(typed)?.view();
+        let id = view.record.id;
+        match view.course.phase {
+            Phase::Paused => return Err(CreateExecError::Paused(id)),
+            phase if !phase.has_process() => return Err(CreateExecError::NotRunning(id)),
+            _ => {}
+        }
+        if wanted.cmd.is_empty() {
+            return Err(CreateExecError::NoCommand);
+        }
+        DetachKeys::read(wanted.detach_keys.as_deref())?;
+        let action = format!("exec_create: {}", wanted.cmd.join(" "));
+        let created = self.shared.execs.create(id, wanted);
+        let exec = created.ok_or(CreateExecError::TooMany(id))?;
+        let more = [("execID", exec.to_string())];
+        announce::happened(
+            &self.shared.events,
+            &action,
+            &view.record,
+            &view.name,
+            &more,
+        );
+        Ok(exec)
     }
 
     /// Runs it. Attached unless `detach` says otherwise; no byte is lost in between.
     pub async fn start_exec(
         &self,
-        _id: &str,
-        _options: StartExec,
+        id: &str,
+        options: StartExec,
     ) -> Result<Option<Attached>, StartExecError> {
-        todo!()
+        let (id, container, wanted, progress) = self.shared.execs.find(id)?;
+        let view = self.running_container(container)?;
+        match progress {
+            Progress::Waiting => {}
+            Progress::Over { .. } => return Err(StartExecError::Over(id)),
+            Progress::Starting | Progress::Running { .. } => {
+                return Err(StartExecError::Running(id));
+            }
+        }
+        if !self
+            .shared
+            .execs
+            .step(&id, Progress::Waiting, Progress::Starting)
+        {
+            return Err(StartExecError::Running(id));
+        }
+        let started = self.run_exec(id, &view, &wanted, options).await;
+        if let Err(error) = &started {
+            let code = match error {
+                StartExecError::Launch { code, .. } => *code,
+                _ => 126,
+            };
+            self.shared
+                .execs
+                .step(&id, Progress::Starting, Progress::Over { code });
+        }
+        started
+    }
+
+    async fn run_exec(
+        &self,
+        id: ExecId,
+        view: &Arc<View>,
+        wanted: &Arc<CreateExec>,
+        options: StartExec,
+    ) -> Result<Option<Attached>, StartExecError> {
+        let terminal = wanted.tty.then(|| {
+            options
+                .console_size
+                .or(wanted.console_size)
+                .unwrap_or_default()
+        });
+        let attach = !options.detach;
+        let stdin = attach && wanted.attach_stdin;
+        let dir = self.shared.run_dir(&view.record.id);
+        let process = {
+            let (shared, view, wanted) = (
+                Arc::clone(&self.shared),
+                Arc::clone(view),
+                Arc::clone(wanted),
+            );
+            tasks::blocking(move || process(&shared, &view, &wanted)).await?
+        };
+        let registered = Request::Exec {
+            id,
+            process: Box::new(process),
+            terminal,
+            stdin,
+        };
+        let (mut link, _) = link::ask(&dir, &registered).await?;
+        let stream = if attach {
+            let request = Request::Attach {
+                exec: Some(id),
+                stdin,
+                stdout: wanted.attach_stdout || wanted.tty,
+                stderr: wanted.attach_stderr,
+            };
+            let dir = dir.clone();
+            Some(tasks::blocking(move || launch::attach(&dir, &request)).await?)
+        } else {
+            None
+        };
+        let pid = match link::ask_on(&mut link, &dir, &Request::ExecStart { id }).await {
+            Ok(Reply::Started { pid }) => pid,
+            Ok(answer) => {
+                return Err(LinkError::Unexpected {
+                    dir,
+                    answer: format!("{answer:?}"),
+                }
+                .into());
+            }
+            Err(LinkError::Refused { kind, message }) if kind != FailureKind::Refused => {
+                return Err(StartExecError::Launch {
+                    code: kind.exit_code(),
+                    message,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // Its end may have been told before its start was.
+        self.shared
+            .execs
+            .step(&id, Progress::Starting, Progress::Running { pid });
+        let action = format!("exec_start: {}", wanted.cmd.join(" "));
+        let more = [("execID", id.to_string())];
+        announce::happened(
+            &self.shared.events,
+            &action,
+            &view.record,
+            &view.name,
+            &more,
+        );
+        Ok(stream.map(|stream| {
+            let (sender, connected) = oneshot::channel();
+            // The receiver is right here.
+            let _ = sender.send(stream);
+            let keys = wanted
+                .tty
+                .then(|| DetachKeys::read(wanted.detach_keys.as_deref()).ok())
+                .flatten();
+            attached(wanted.tty, connected, stdin, keys)
+        }))
+    }
+
+    fn running_container(&self, id: ContainerId) -> Result<Arc<View>, StartExecError> {
+        let view = match self.shared.index().get(&id) {
+            Some(handle) => handle.view(),
+            None => return Err(StartExecError::NotRunning(id)),
+        };
+        match view.course.phase {
+            Phase::Paused => Err(StartExecError::Paused(id)),
+            phase if !phase.has_process() => Err(StartExecError::NotRunning(id)),
+            _ => Ok(view),
+        }
     }
 
     /// Sets the size of its terminal.
     pub async fn resize_exec(
         &self,
-        _id: &str,
-        _rows: u16,
-        _columns: u16,
+        id: &str,
+        rows: u16,
+        columns: u16,
     ) -> Result<(), StartExecError> {
-        todo!()
+        let (id, container, _, progress) = self.shared.execs.find(id)?;
+        if let Progress::Over { .. } = progress {
+            return Err(StartExecError::Over(id));
+        }
+        let view = self.running_container(container)?;
+        let request = Request::Resize {
+            exec: Some(id),
+            rows,
+            columns,
+        };
+        link::ask(&self.shared.run_dir(&view.record.id), &request).await?;
+        Ok(())
     }
 
     /// What is known about it.
-    pub async fn inspect_exec(&self, _id: &str) -> Result<ExecDetails, FindExecError> {
-        todo!()
+    pub async fn inspect_exec(&self, id: &str) -> Result<ExecDetails, FindExecError> {
+        let (id, container, wanted, progress) = self.shared.execs.find(id)?;
+        Ok(ExecDetails {
+            id,
+            container,
+            wanted: (*wanted).clone(),
+            running: matches!(progress, Progress::Running { .. }),
+            exit_code: match progress {
+                Progress::Over { code } => Some(code),
+                _ => None,
+            },
+            pid: match progress {
+                Progress::Running { pid } => pid,
+                _ => 0,
+            },
+            can_remove: matches!(progress, Progress::Over { .. }),
+        })
     }
+}
+
+/// What runs, as whom. Blocks.
+fn process(
+    shared: &Shared,
+    view: &View,
+    wanted: &CreateExec,
+) -> Result<runtime::ExecProcess, StartExecError> {
+    let record = &view.record;
+    let accounts =
+        spec::cache::accounts_of_process(view.course.pid).map_err(StartExecError::Accounts)?;
+    let typed = wanted.user.as_deref().filter(|user| !user.is_empty());
+    let identity = user::find(
+        typed.unwrap_or(&record.config.user),
+        match typed {
+            // Docker gives the extra groups only to the container's own user.
+            Some(_) => &[],
+            None => record.host.group_add.as_deref().unwrap_or_default(),
+        },
+        &accounts.passwd,
+        &accounts.group,
+    )
+    .map_err(StartExecError::User)?;
+    let mut security = Security::of(&record.host, shared.config.no_new_privileges)
+        .map_err(StartExecError::Check)?;
+    let seccomp = if wanted.privileged {
+        security.capabilities = runtime::capability::all();
+        None
+    } else {
+        shared
+            .cache
+            .program(&security)
+            .map_err(StartExecError::Seccomp)?
+    };
+    let mode = if record.host.network_mode == "host" {
+        Mode::Host
+    } else {
+        Mode::Own(Vec::new())
+    };
+    let env = environment::of_exec(
+        record.config.env.as_deref().unwrap_or_default(),
+        &wanted.env,
+        &hostname(record, &mode),
+        wanted.tty,
+        &identity.home,
+    );
+    let working_dir = wanted.working_dir.as_deref().filter(|dir| !dir.is_empty());
+    let mut process = spec::process_of(
+        &identity,
+        wanted.cmd.clone(),
+        env,
+        working_dir.unwrap_or(&record.config.working_dir),
+        wanted.tty,
+        &security.capabilities,
+        security.no_new_privileges,
+    );
+    process
+        .set_rlimits(Some(spec::limits::rlimits(
+            record.host.resources.ulimits.as_deref().unwrap_or_default(),
+            &shared.config.ulimits,
+        )))
+        .set_oom_score_adj(Some(record.host.oom_score_adj));
+    Ok(runtime::ExecProcess {
+        process,
+        seccomp: seccomp.map(PathBuf::from),
+        cgroup: shared.cgroup(&record.id, &record.host.resources.cgroup_parent),
+    })
 }

@@ -1,14 +1,20 @@
 //! Images: names, pulls and removals, thin over `store` and `registry`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use registry::{Credentials, Progress, Pulled};
-use tokio::sync::mpsc;
+use store::MetadataError;
+use tokio::sync::{mpsc, watch};
 use vocab::image::ImageConfig;
+use vocab::time::{parse_rfc3339, parse_unix};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
-use crate::containers::Pruned;
+use crate::containers::{Prune, Pruned};
+use crate::events::{EventKind, has_label};
+use crate::shared::{Shared, lock};
 use crate::{Engine, FilterError, Filters};
 
 /// An image that is here.
@@ -91,112 +97,646 @@ pub enum LoadedImage {
     Unnamed(String),
 }
 
-macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
-        $(#[$doc])*
-        #[derive(Debug, thiserror::Error)]
-        pub enum $name {}
+/// Why an image was not found.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct FindImageError(#[from] pub store::FindError);
 
-        impl Failure for $name {
-            fn kind(&self) -> Kind {
-                match *self {}
-            }
-        }
-    )* };
+impl Failure for FindImageError {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
 }
 
-errors!(
-    /// Why an image was not found.
-    FindImageError,
-    /// Why an image did not get a name.
-    TagError,
-    /// Why an image was not removed.
-    RemoveImageError,
-    /// Why nothing was loaded.
-    LoadError,
-    /// Why nothing was imported.
-    ImportError,
-    /// Why nothing was saved.
-    SaveError,
-    /// Why images were not listed.
-    ListImagesError,
-    /// Why an image was not pulled.
-    PullError,
-);
+/// Why an image did not get a name.
+#[derive(Debug, thiserror::Error)]
+pub enum TagError {
+    /// The image is not here.
+    #[error(transparent)]
+    Find(#[from] store::FindError),
+    /// The name was not put down.
+    #[error(transparent)]
+    Tag(#[from] store::TagError),
+}
+
+impl Failure for TagError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Tag(error) => error.kind(),
+        }
+    }
+}
+
+/// Why an image was not removed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RemoveImageError(#[from] pub store::RemoveError);
+
+impl Failure for RemoveImageError {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+}
+
+/// Why nothing was loaded.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LoadError(#[from] pub store::LoadError);
+
+impl Failure for LoadError {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+}
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ImportError(#[from] pub store::ImportError);
+
+impl Failure for ImportError {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+}
+
+/// Why nothing was saved.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SaveError(#[from] pub store::SaveError);
+
+impl Failure for SaveError {
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+}
+
+/// Why images were not listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListImagesError {
+    /// A filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The store.
+    #[error("list images")]
+    Store(#[source] MetadataError),
+}
+
+impl Failure for ListImagesError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Filter(error) => error.kind(),
+            Self::Store(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why an image was not pulled. All who shared the download get the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PullError {
+    /// The registry or the store.
+    #[error(transparent)]
+    Registry(Arc<registry::PullError>),
+    /// The pull that was shared was given up.
+    #[error("the pull of {0} was given up")]
+    GivenUp(String),
+}
+
+impl Failure for PullError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Registry(error) => error.kind(),
+            Self::GivenUp(_) => Kind::Unavailable,
+        }
+    }
+}
+
+/// Steps of progress that a slow client may be behind.
+const PROGRESS: usize = 256;
+
+type PullKey = (Reference, Option<Platform>, Option<Credentials>);
+type PullOutcome = Option<Result<Pulled, PullError>>;
+
+/// Pulls under way: one for each reference, platform and login.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls {
+    flights: Mutex<Vec<Flight>>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    key: PullKey,
+    outcome: watch::Receiver<PullOutcome>,
+    listeners: Arc<Mutex<Listeners>>,
+}
+
+/// Those who want to see the progress, and the last word about each layer for those who come late.
+#[derive(Debug, Default)]
+struct Listeners {
+    senders: Vec<mpsc::Sender<Progress>>,
+    said: Vec<Progress>,
+}
+
+impl Listeners {
+    fn tell(&mut self, progress: Progress) {
+        // A client that is too slow misses counts, not the end: that is the outcome.
+        self.senders.retain(|sender| {
+            !matches!(
+                sender.try_send(progress.clone()),
+                Err(mpsc::error::TrySendError::Closed(_))
+            )
+        });
+        let same = |said: &Progress| match (said, &progress) {
+            (Progress::Layer { id, .. }, Progress::Layer { id: new, .. }) => id == new,
+            (said, new) => said == new,
+        };
+        match self.said.iter_mut().find(|said| same(said)) {
+            Some(said) => *said = progress,
+            None => self.said.push(progress),
+        }
+    }
+
+    fn join(&mut self, sender: mpsc::Sender<Progress>) {
+        for progress in &self.said {
+            // As many as there are layers; what does not fit is only display.
+            let _ = sender.try_send(progress.clone());
+        }
+        self.senders.push(sender);
+    }
+}
 
 impl Engine {
     /// Pulls an image. Callers of the same reference at the same time share one download.
     pub async fn pull(
         &self,
-        _reference: &Reference,
-        _platform: Option<&Platform>,
-        _credentials: Option<&Credentials>,
-        _progress: mpsc::Sender<Progress>,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        credentials: Option<&Credentials>,
+        progress: mpsc::Sender<Progress>,
     ) -> Result<Pulled, PullError> {
-        todo!()
+        let key = (reference.clone(), platform.cloned(), credentials.cloned());
+        let mut outcome = self.join_pull(key, progress);
+        let over = outcome.wait_for(Option::is_some).await;
+        match over.map(|outcome| outcome.clone()) {
+            Ok(Some(outcome)) => outcome,
+            _ => Err(PullError::GivenUp(reference.familiar())),
+        }
+    }
+
+    /// Joins a pull that is under way, or begins one.
+    fn join_pull(
+        &self,
+        key: PullKey,
+        progress: mpsc::Sender<Progress>,
+    ) -> watch::Receiver<PullOutcome> {
+        let mut flights = lock(&self.shared.pulls.flights);
+        // A pull whose task was cut has a sender no more.
+        flights.retain(|flight| flight.outcome.has_changed().is_ok());
+        if let Some(flight) = flights.iter().find(|flight| flight.key == key) {
+            lock(&flight.listeners).join(progress);
+            return flight.outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        let listeners = Arc::new(Mutex::new(Listeners::default()));
+        lock(&listeners).join(progress);
+        flights.push(Flight {
+            key: key.clone(),
+            outcome: outcome.clone(),
+            listeners: Arc::clone(&listeners),
+        });
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn("pull", async move {
+            let pulled = fly(&shared, &key, &listeners, &sender).await;
+            // Late comers begin another one, which finds everything there.
+            lock(&shared.pulls.flights).retain(|flight| flight.key != key);
+            if let Some(pulled) = pulled {
+                sender.send_replace(Some(pulled));
+            }
+        });
+        outcome
     }
 
     /// The image that was named: reference, id or prefix of an id.
-    pub async fn inspect_image(&self, _typed: &str) -> Result<Image, FindImageError> {
-        todo!()
+    pub async fn inspect_image(&self, typed: &str) -> Result<Image, FindImageError> {
+        let image = self.find_image(typed).await?;
+        Ok(self.shared.image(image))
+    }
+
+    async fn find_image(&self, typed: &str) -> Result<store::Image, store::FindError> {
+        let (store, typed) = (Arc::clone(&self.shared.store), typed.to_owned());
+        tasks::blocking(move || store.find_image(&typed)).await
     }
 
     /// Images, newest first.
-    pub async fn list_images(&self, _options: ListImages) -> Result<Vec<Image>, ListImagesError> {
-        todo!()
+    pub async fn list_images(&self, options: ListImages) -> Result<Vec<Image>, ListImagesError> {
+        let sieve = ImageSieve::new(self, &options.filters).await?;
+        let store = Arc::clone(&self.shared.store);
+        let images = tasks::blocking(move || store.images())
+            .await
+            .map_err(ListImagesError::Store)?;
+        Ok(images
+            .into_iter()
+            .filter_map(|image| sieve.pass(self.shared.image(image)))
+            .collect())
     }
 
     /// How the image came to be.
-    pub async fn image_history(&self, _typed: &str) -> Result<Vec<HistoryEntry>, FindImageError> {
-        todo!()
+    pub async fn image_history(&self, typed: &str) -> Result<Vec<HistoryEntry>, FindImageError> {
+        let image = self.find_image(typed).await?;
+        let mut sizes = image.layers.iter().map(|layer| layer.size_bytes);
+        let mut history: Vec<HistoryEntry> = image
+            .config
+            .history
+            .iter()
+            .map(|step| HistoryEntry {
+                id: None,
+                created: step.created.as_deref().and_then(parse_rfc3339),
+                created_by: step.created_by.clone(),
+                tags: Vec::new(),
+                size_bytes: match step.empty_layer {
+                    true => 0,
+                    false => sizes.next().unwrap_or(0),
+                },
+                comment: step.comment.clone(),
+            })
+            .collect();
+        if let Some(newest) = history.last_mut() {
+            newest.id = Some(image.id.clone());
+            newest.tags = image.names.iter().map(Reference::familiar).collect();
+        }
+        history.reverse();
+        Ok(history)
     }
 
     /// Gives an image another name.
-    pub async fn tag_image(&self, _typed: &str, _name: &Reference) -> Result<(), TagError> {
-        todo!()
+    pub async fn tag_image(&self, typed: &str, name: &Reference) -> Result<(), TagError> {
+        let image = self.find_image(typed).await?;
+        let (store, id, name) = (
+            Arc::clone(&self.shared.store),
+            image.id.clone(),
+            name.clone().or_latest(),
+        );
+        let familiar = name.familiar();
+        tasks::blocking(move || store.tag(&id, &name)).await?;
+        self.shared
+            .announce_image("tag", &image.id.to_string(), &familiar);
+        Ok(())
     }
 
     /// Takes a name away, and deletes the image when it was the last one.
     pub async fn remove_image(
         &self,
-        _typed: &str,
-        _force: bool,
-        _no_prune: bool,
+        typed: &str,
+        force: bool,
+        no_prune: bool,
     ) -> Result<Vec<RemovedImage>, RemoveImageError> {
-        todo!()
+        let found = self
+            .find_image(typed)
+            .await
+            .map_err(store::RemoveError::Find)?;
+        let (shared, typed) = (Arc::clone(&self.shared), typed.to_owned());
+        let removed = tasks::blocking(move || {
+            let users = |image: &Digest| shared.image_users(image);
+            shared.store.remove_image(&typed, force, no_prune, &users)
+        })
+        .await?;
+        let id = found.id.to_string();
+        Ok(removed
+            .into_iter()
+            .map(|removed| match removed {
+                store::Removed::Untagged(name) => {
+                    self.shared.announce_image("untag", &id, &name);
+                    RemovedImage::Untagged(name)
+                }
+                store::Removed::Deleted(digest) => {
+                    self.shared.cache.forget(&digest);
+                    let digest = digest.to_string();
+                    if digest == id {
+                        self.shared.announce_image("delete", &digest, &digest);
+                    }
+                    RemovedImage::Deleted(digest)
+                }
+            })
+            .collect())
     }
 
     /// Loads a `docker save` or OCI tar. The reader blocks; it is read on the blocking pool.
     pub async fn load_images(
         &self,
-        _tar: Box<dyn Read + Send>,
+        mut tar: Box<dyn Read + Send>,
     ) -> Result<Vec<LoadedImage>, LoadError> {
-        todo!()
+        let store = Arc::clone(&self.shared.store);
+        let loaded = tasks::blocking(move || store.load(&mut tar, &mut |_| {})).await?;
+        let mut answers = Vec::new();
+        for image in loaded {
+            let id = image.id.to_string();
+            if image.names.is_empty() {
+                self.shared.announce_image("load", &id, &id);
+                answers.push(LoadedImage::Unnamed(id));
+                continue;
+            }
+            for name in image.names {
+                let name = name.familiar();
+                self.shared.announce_image("load", &id, &name);
+                answers.push(LoadedImage::Named(name));
+            }
+        }
+        Ok(answers)
     }
 
     /// Makes an image of a root file system tar.
     pub async fn import_image(
         &self,
-        _tar: Box<dyn Read + Send>,
-        _options: ImportImage,
+        mut tar: Box<dyn Read + Send>,
+        options: ImportImage,
     ) -> Result<Digest, ImportError> {
-        todo!()
+        let store = Arc::clone(&self.shared.store);
+        let name = options.name.map(Reference::or_latest);
+        let familiar = name.as_ref().map(Reference::familiar);
+        let import = store::Import {
+            message: options.message,
+            changes: options.changes,
+            platform: options.platform.unwrap_or_else(Platform::host),
+        };
+        let id = tasks::blocking(move || store.import(&mut tar, &import, name.as_ref())).await?;
+        let text = id.to_string();
+        self.shared
+            .announce_image("import", &text, familiar.as_deref().unwrap_or(&text));
+        Ok(id)
     }
 
     /// Writes images as a `docker save` tar.
     pub async fn save_images(
         &self,
-        _typed: &[String],
-        _out: Box<dyn Write + Send>,
+        typed: &[String],
+        mut out: Box<dyn Write + Send>,
     ) -> Result<(), SaveError> {
-        todo!()
+        let (store, names) = (Arc::clone(&self.shared.store), typed.to_vec());
+        tasks::blocking(move || store.save(&names, &mut out)).await?;
+        for name in typed {
+            self.shared.announce_image("save", name, name);
+        }
+        Ok(())
     }
 
     /// Removes images that no container uses: unnamed ones, or with `dangling=false` all.
     pub async fn prune_images(
         &self,
-        _filters: Filters,
+        filters: Filters,
     ) -> Result<(Vec<RemovedImage>, Pruned), FilterError> {
-        todo!()
+        let mut rest = filters;
+        let dangling = rest.remove("dangling").is_none_or(|values| {
+            !values
+                .iter()
+                .any(|value| matches!(value.as_str(), "false" | "0"))
+        });
+        let prune = Prune::new(&rest)?;
+        let images = self
+            .list_images(ListImages::default())
+            .await
+            .unwrap_or_default();
+        let before = self.store_bytes().await;
+        let mut removed = Vec::new();
+        for image in images {
+            let config = image.config.config.as_ref();
+            let labels = config
+                .and_then(|config| config.labels.clone())
+                .unwrap_or_default();
+            let created = image.created.unwrap_or(SystemTime::UNIX_EPOCH);
+            let named = !image.tags.is_empty();
+            if image.containers > 0 || named && dangling || !prune.takes(&labels, created) {
+                continue;
+            }
+            let names = match image.tags.as_slice() {
+                [] => vec![image.id.to_string()],
+                tags => tags.to_vec(),
+            };
+            for name in names {
+                // One that a container took meanwhile refuses, and stays.
+                if let Ok(gone) = self.remove_image(&name, false, false).await {
+                    removed.extend(gone);
+                }
+            }
+        }
+        let store = Arc::clone(&self.shared.store);
+        if let Err(error) = tasks::blocking(move || store.collect()).await {
+            tracing::warn!(error = vocab::failure::chain(&error), "collect layers");
+        }
+        let pruned = Pruned {
+            removed: Vec::new(),
+            reclaimed_bytes: before.saturating_sub(self.store_bytes().await),
+        };
+        Ok((removed, pruned))
+    }
+
+    async fn store_bytes(&self) -> u64 {
+        let store = Arc::clone(&self.shared.store);
+        let usage = tasks::blocking(move || store.usage())
+            .await
+            .unwrap_or_default();
+        usage.layers_bytes + usage.blobs_bytes
+    }
+}
+
+/// Runs one pull until it is over or nobody listens any more.
+async fn fly(
+    shared: &Arc<Shared>,
+    key: &PullKey,
+    listeners: &Arc<Mutex<Listeners>>,
+    sender: &watch::Sender<PullOutcome>,
+) -> Option<Result<Pulled, PullError>> {
+    let (reference, platform, credentials) = key;
+    let (steps, mut heard) = mpsc::channel(PROGRESS);
+    let pull = shared.registry.pull(
+        Arc::clone(&shared.store),
+        reference,
+        platform.as_ref(),
+        credentials.as_ref(),
+        steps,
+    );
+    let tell = async {
+        while let Some(progress) = heard.recv().await {
+            lock(listeners).tell(progress);
+        }
+    };
+    let both = async { tokio::join!(pull, tell).0 };
+    // The flight in the table holds one receiver; without any other nobody waits.
+    let deserted = async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            if sender.receiver_count() <= 1 {
+                return;
+            }
+        }
+    };
+    let pulled = tokio::select! {
+        pulled = both => pulled,
+        () = deserted => return None,
+    };
+    // The last listener sees the end of its progress before the outcome.
+    lock(listeners).senders.clear();
+    if let Ok(pulled) = &pulled {
+        let name = reference.clone().or_latest().familiar();
+        shared.announce_image("pull", &name, &name);
+        if !pulled.up_to_date {
+            shared.announce_image("create", &pulled.id.to_string(), &name);
+        }
+    }
+    Some(pulled.map_err(|error| PullError::Registry(Arc::new(error))))
+}
+
+impl Shared {
+    fn image_users(&self, image: &Digest) -> Vec<store::User> {
+        let views = self.index().views();
+        views
+            .iter()
+            .filter(|view| view.record.image == *image)
+            .map(|view| store::User {
+                container: view.record.id,
+                running: view.course.state().is_running(),
+            })
+            .collect()
+    }
+
+    fn image(&self, image: store::Image) -> Image {
+        Image {
+            containers: self.image_users(&image.id).len(),
+            id: image.id,
+            config: image.config,
+            config_json: image.raw_config,
+            tags: image.names.iter().map(Reference::familiar).collect(),
+            digests: image.digests.iter().map(Reference::familiar).collect(),
+            size_bytes: image.size_bytes,
+            created: image.created,
+            last_tagged: image.tagged,
+        }
+    }
+
+    fn announce_image(&self, action: &str, id: &str, name: &str) {
+        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        self.events.publish(
+            EventKind::Image,
+            action.to_owned(),
+            id.to_owned(),
+            attributes,
+        );
+    }
+}
+
+/// Which images a filter lets through.
+struct ImageSieve {
+    before: Option<SystemTime>,
+    since: Option<SystemTime>,
+    until: Option<SystemTime>,
+    dangling: Option<bool>,
+    labels: Vec<String>,
+    without: Vec<String>,
+    references: Vec<globset::GlobMatcher>,
+}
+
+impl ImageSieve {
+    async fn new(engine: &Engine, filters: &Filters) -> Result<Self, FilterError> {
+        const KEYS: [&str; 7] = [
+            "before",
+            "dangling",
+            "label",
+            "label!",
+            "reference",
+            "since",
+            "until",
+        ];
+        if let Some(key) = filters.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(FilterError::Unknown(key.clone()));
+        }
+        let first = |key: &str| filters.get(key).and_then(|values| values.first());
+        let wrong = |key: &str, value: &str| FilterError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let mut moments = HashMap::new();
+        for key in ["before", "since"] {
+            if let Some(typed) = first(key) {
+                let image = engine
+                    .find_image(typed)
+                    .await
+                    .map_err(|_| wrong(key, typed))?;
+                moments.insert(key, image.created.unwrap_or(SystemTime::UNIX_EPOCH));
+            }
+        }
+        let until = match first("until") {
+            Some(text) => Some(
+                parse_unix(text)
+                    .or_else(|| parse_rfc3339(text))
+                    .ok_or_else(|| wrong("until", text))?,
+            ),
+            None => None,
+        };
+        let dangling = match first("dangling").map(String::as_str) {
+            None => None,
+            Some("true" | "1") => Some(true),
+            Some("false" | "0") => Some(false),
+            Some(value) => return Err(wrong("dangling", value)),
+        };
+        let list = |key: &str| filters.get(key).cloned().unwrap_or_default();
+        let references = list("reference")
+            .iter()
+            .map(|pattern| {
+                // As Go's `path.Match`: a star does not cross a slash.
+                globset::GlobBuilder::new(pattern)
+                    .literal_separator(true)
+                    .build()
+                    .map(|glob| glob.compile_matcher())
+                    .map_err(|_| wrong("reference", pattern))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            before: moments.get("before").copied(),
+            since: moments.get("since").copied(),
+            until,
+            dangling,
+            labels: list("label"),
+            without: list("label!"),
+            references,
+        })
+    }
+
+    /// The image, with those of its names that match.
+    fn pass(&self, mut image: Image) -> Option<Image> {
+        let created = image.created.unwrap_or(SystemTime::UNIX_EPOCH);
+        let config = image.config.config.as_ref();
+        let labels = config
+            .and_then(|config| config.labels.clone())
+            .unwrap_or_default();
+        let fine = self.before.is_none_or(|before| created < before)
+            && self.since.is_none_or(|since| created > since)
+            && self.until.is_none_or(|until| created < until)
+            && self
+                .dangling
+                .is_none_or(|dangling| image.tags.is_empty() == dangling)
+            && self.labels.iter().all(|wanted| has_label(&labels, wanted))
+            && !self
+                .without
+                .iter()
+                .any(|unwanted| has_label(&labels, unwanted));
+        if !fine {
+            return None;
+        }
+        if !self.references.is_empty() {
+            image.tags.retain(|name| self.named(name));
+            image.digests.retain(|name| self.named(name));
+            if image.tags.is_empty() && image.digests.is_empty() {
+                return None;
+            }
+        }
+        Some(image)
+    }
+
+    fn named(&self, name: &str) -> bool {
+        let bare = name.split('@').next().unwrap_or(name);
+        let bare = bare.rsplit_once(':').map_or(bare, |(bare, _)| bare);
+        self.references
+            .iter()
+            .any(|pattern| pattern.is_match(name) || pattern.is_match(bare))
     }
 }

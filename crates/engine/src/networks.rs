@@ -1,12 +1,24 @@
 //! Networks: records of them, and the endpoints of containers.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::Ipv4Net;
+use network::{Attach, AttachError, Bridge, BridgeError, SubnetError};
+use serde::{Deserialize, Serialize};
 use vocab::config::EndpointSettings;
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
+use crate::config;
 use crate::containers::FindError;
+use crate::containers::ports;
+use crate::containers::record::{Joined, Record as Container, nanos};
+use crate::db::{Db, DbError, Durability};
+use crate::events::{EventKind, has_label};
+use crate::shared::Shared;
 use crate::{Engine, FilterError, Filters};
 
 /// A network.
@@ -116,85 +128,972 @@ impl Failure for FindNetworkError {
     }
 }
 
-macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
-        $(#[$doc])*
-        #[derive(Debug, thiserror::Error)]
-        pub enum $name {
-            /// The network was not found.
-            #[error(transparent)]
-            Find(#[from] FindNetworkError),
-            /// The container was not found.
-            #[error(transparent)]
-            Container(#[from] FindError),
-        }
+/// Why a container is not on its networks.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The network is not there any more.
+    #[error(transparent)]
+    Find(#[from] FindNetworkError),
+    /// The container whose namespace is to be shared is not there.
+    #[error(transparent)]
+    Container(#[from] FindError),
+    /// That container does not run.
+    #[error("cannot join network namespace of a non running container: {0}")]
+    NotRunning(String),
+    /// A setting cannot be read.
+    #[error("{0}")]
+    Setting(String),
+    /// The network refused it.
+    #[error("failed to set up container networking: {network}")]
+    Attach {
+        /// The network's name.
+        network: String,
+        /// Why.
+        source: AttachError,
+    },
+}
 
-        impl Failure for $name {
-            fn kind(&self) -> Kind {
-                match self {
-                    Self::Find(error) => error.kind(),
-                    Self::Container(error) => error.kind(),
+impl Failure for JoinError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::NotRunning(_) => Kind::Conflict,
+            Self::Setting(_) => Kind::InvalidArgument,
+            Self::Attach { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// Why the predefined networks are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenNetworksError {
+    /// No subnet.
+    #[error("choose a subnet for network {network}")]
+    Subnet {
+        /// Its name.
+        network: String,
+        /// Why.
+        source: SubnetError,
+    },
+    /// A setting of the daemon.
+    #[error("{0}")]
+    Setting(String),
+    /// The bridge.
+    #[error("make the bridge of network {network}")]
+    Bridge {
+        /// Its name.
+        network: String,
+        /// Why.
+        source: BridgeError,
+    },
+    /// The record.
+    #[error("record network {network}")]
+    Record {
+        /// Its name.
+        network: String,
+        /// Why.
+        source: DbError,
+    },
+}
+
+/// Why a network was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateNetworkError {
+    /// The name is taken.
+    #[error("network with name {0} already exists")]
+    Taken(String),
+    /// The name is not fine.
+    #[error(
+        "invalid network name {0:?}: only \"[a-zA-Z0-9][a-zA-Z0-9_.-]*\" are allowed, and bridge, \
+         host, none and default are predefined"
+    )]
+    Name(String),
+    /// Docker does it, berth does not.
+    #[error("berth does not do {0} yet")]
+    NotYet(String),
+    /// A subnet or address cannot be read, or is taken.
+    #[error("{0}")]
+    Invalid(String),
+    /// No subnet.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The bridge.
+    #[error("make the bridge of network {network}")]
+    Bridge {
+        /// Its name.
+        network: String,
+        /// Why.
+        source: BridgeError,
+    },
+    /// The record.
+    #[error("record network {network}")]
+    Record {
+        /// Its name.
+        network: String,
+        /// Why.
+        source: DbError,
+    },
+}
+
+impl Failure for CreateNetworkError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Taken(_) => Kind::Conflict,
+            Self::Name(_) | Self::Invalid(_) => Kind::InvalidArgument,
+            Self::NotYet(_) => Kind::NotImplemented,
+            Self::Subnet(error) => error.kind(),
+            Self::Bridge { source, .. } => source.kind(),
+            Self::Record { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Why a network was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveNetworkError {
+    /// The network was not found.
+    #[error(transparent)]
+    Find(#[from] FindNetworkError),
+    /// It is one of the predefined ones.
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    Predefined(String),
+    /// Containers are on it.
+    #[error("error while removing network: network {network} has active endpoints ({members})")]
+    InUse {
+        /// Its name.
+        network: String,
+        /// Who is.
+        members: String,
+    },
+    /// The bridge.
+    #[error("remove the bridge of network {network}")]
+    Bridge {
+        /// Its name.
+        network: String,
+        /// Why not.
+        source: BridgeError,
+    },
+    /// The record.
+    #[error("forget network {network}")]
+    Record {
+        /// Its name.
+        network: String,
+        /// Why not.
+        source: DbError,
+    },
+}
+
+impl Failure for RemoveNetworkError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Predefined(_) | Self::InUse { .. } => Kind::Forbidden,
+            Self::Bridge { .. } | Self::Record { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container did not join or leave a network.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The network was not found.
+    #[error(transparent)]
+    Find(#[from] FindNetworkError),
+    /// The container was not found.
+    #[error(transparent)]
+    Container(#[from] FindError),
+    /// Docker does it, berth does not.
+    #[error("berth does not connect existing containers to networks yet")]
+    NotYet,
+}
+
+impl Failure for ConnectError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Container(error) => error.kind(),
+            Self::NotYet => Kind::NotImplemented,
+        }
+    }
+}
+
+/// What is kept of a network in `engine.db`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: NetworkId,
+    pub(crate) name: String,
+    #[serde(with = "nanos")]
+    pub(crate) created: SystemTime,
+    /// `bridge`, `host` or `null`.
+    pub(crate) driver: String,
+    /// Of `bridge`.
+    pub(crate) bridge: Option<Bridge>,
+    pub(crate) range: String,
+    pub(crate) attachable: bool,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// All networks.
+#[derive(Debug, Default)]
+pub(crate) struct Records(BTreeMap<NetworkId, Record>);
+
+/// Where a container's network namespace comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Mode {
+    /// It is the host's.
+    Host,
+    /// It is its own, on these networks.
+    Own(Vec<(Record, EndpointSettings)>),
+    /// It is that of a container which runs.
+    Container { id: ContainerId, pid: i32 },
+}
+
+/// Networks that are always there.
+const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+impl Records {
+    /// Those that were kept.
+    pub(crate) fn read(rows: Vec<(String, String, String)>) -> Result<Self, serde_json::Error> {
+        let records = rows.into_iter().map(|(_, _, record)| {
+            let record: Record = serde_json::from_str(&record)?;
+            Ok((record.id, record))
+        });
+        Ok(Self(records.collect::<Result<_, serde_json::Error>>()?))
+    }
+
+    /// By id, name, or a prefix of the id that only it has.
+    pub(crate) fn find(&self, typed: &str) -> Result<&Record, FindNetworkError> {
+        if let Some(record) = typed.parse().ok().and_then(|id: NetworkId| self.0.get(&id)) {
+            return Ok(record);
+        }
+        if let Some(record) = self.0.values().find(|record| record.name == typed) {
+            return Ok(record);
+        }
+        let mut matches = self
+            .0
+            .values()
+            .filter(|record| !typed.is_empty() && record.id.to_string().starts_with(typed));
+        match (matches.next(), matches.count()) {
+            (Some(record), 0) => Ok(record),
+            (Some(_), more) => Err(FindNetworkError::Ambiguous {
+                typed: typed.to_owned(),
+                matches: more + 1,
+            }),
+            (None, _) => Err(FindNetworkError::NotFound(typed.to_owned())),
+        }
+    }
+
+    /// The gateway of the predefined bridge.
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
+        let bridge = self.0.values().find(|record| record.name == "bridge")?;
+        Some(bridge.bridge.as_ref()?.gateway)
+    }
+
+    fn subnets(&self) -> Vec<Ipv4Net> {
+        self.0
+            .values()
+            .filter_map(|record| Some(record.bridge.as_ref()?.subnet))
+            .collect()
+    }
+}
+
+/// Makes sure that the predefined networks are recorded and every bridge is there.
+pub(crate) async fn open(
+    records: &mut Records,
+    db: &Db,
+    links: &network::Networks,
+    own: &network::Config,
+    wanted: &config::Bridge,
+) -> Result<(), OpenNetworksError> {
+    let known = |records: &Records, name: &str| {
+        records
+            .0
+            .values()
+            .find(|record| record.name == name)
+            .cloned()
+    };
+    for (name, driver) in [("host", "host"), ("none", "null")] {
+        if known(records, name).is_none() {
+            let record = plain(name, driver);
+            keep(db, &record)
+                .await
+                .map_err(|source| OpenNetworksError::Record {
+                    network: name.to_owned(),
+                    source,
+                })?;
+            records.0.insert(record.id, record);
+        }
+    }
+    let old = known(records, "bridge");
+    if wanted.enabled {
+        let record = predefined_bridge(records, old.clone(), links, own, wanted).await?;
+        if old.as_ref() != Some(&record) {
+            keep(db, &record)
+                .await
+                .map_err(|source| OpenNetworksError::Record {
+                    network: record.name.clone(),
+                    source,
+                })?;
+        }
+        records.0.insert(record.id, record);
+    } else if let Some(old) = old {
+        records.0.remove(&old.id);
+    }
+    for record in records.0.values() {
+        if let Some(bridge) = &record.bridge {
+            links
+                .ensure_bridge(bridge)
+                .await
+                .map_err(|source| OpenNetworksError::Bridge {
+                    network: record.name.clone(),
+                    source,
+                })?;
+        }
+    }
+    Ok(())
+}
+
+fn plain(name: &str, driver: &str) -> Record {
+    Record {
+        id: NetworkId::random(),
+        name: name.to_owned(),
+        created: SystemTime::now(),
+        driver: driver.to_owned(),
+        bridge: None,
+        range: String::new(),
+        attachable: false,
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+async fn predefined_bridge(
+    records: &Records,
+    old: Option<Record>,
+    links: &network::Networks,
+    own: &network::Config,
+    wanted: &config::Bridge,
+) -> Result<Record, OpenNetworksError> {
+    let mut record = old.unwrap_or_else(|| plain("bridge", "bridge"));
+    let (subnet, gateway) = match (&wanted.address, &record.bridge) {
+        (Some(text), _) => {
+            let net: Ipv4Net = text.parse().map_err(|_| {
+                OpenNetworksError::Setting(format!("invalid bridge address (bip): {text}"))
+            })?;
+            (net.trunc(), net.addr())
+        }
+        (None, Some(bridge)) => (bridge.subnet, bridge.gateway),
+        (None, None) => {
+            let subnet = links
+                .choose_subnet(&records.subnets())
+                .await
+                .map_err(|source| OpenNetworksError::Subnet {
+                    network: record.name.clone(),
+                    source,
+                })?;
+            (subnet, first_host(subnet))
+        }
+    };
+    let device = wanted.device.clone().unwrap_or_else(|| own.bridge_device());
+    if wanted.fixed_cidr.is_some() {
+        return Err(OpenNetworksError::Setting(
+            "berth does not do fixed-cidr yet".to_owned(),
+        ));
+    }
+    record.options = BTreeMap::from([
+        (
+            "com.docker.network.bridge.default_bridge".to_owned(),
+            "true".to_owned(),
+        ),
+        (
+            "com.docker.network.bridge.enable_icc".to_owned(),
+            wanted.icc.to_string(),
+        ),
+        (
+            "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
+            wanted.masquerade.to_string(),
+        ),
+        (
+            "com.docker.network.bridge.host_binding_ipv4".to_owned(),
+            wanted.publish_address.to_string(),
+        ),
+        ("com.docker.network.bridge.name".to_owned(), device.clone()),
+        (
+            "com.docker.network.driver.mtu".to_owned(),
+            wanted.mtu.unwrap_or(1500).to_string(),
+        ),
+    ]);
+    record.bridge = Some(Bridge {
+        id: record.id,
+        name: record.name.clone(),
+        device,
+        subnet,
+        gateway,
+        mtu: wanted.mtu,
+        internal: false,
+        icc: wanted.icc,
+        masquerade: wanted.masquerade,
+    });
+    Ok(record)
+}
+
+fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
+    subnet.hosts().next().unwrap_or(subnet.addr())
+}
+
+async fn keep(db: &Db, record: &Record) -> Result<(), DbError> {
+    let row = (
+        record.id.to_string(),
+        record.name.clone(),
+        crate::containers::to_json(record),
+    );
+    db.write(Durability::Full, move |db| {
+        db.execute("INSERT OR REPLACE INTO networks VALUES (?1, ?2, ?3)", row)
+            .map(drop)
+    })
+    .await
+}
+
+/// Refuses endpoint settings that have no effect.
+pub(crate) fn check_settings(network: &str, settings: &EndpointSettings) -> Result<(), String> {
+    if settings
+        .links
+        .as_ref()
+        .is_some_and(|links| !links.is_empty())
+    {
+        return Err("berth does not do links between endpoints yet".to_owned());
+    }
+    if let Some(ipam) = &settings.ipam_config {
+        if !ipam.ipv6_address.is_empty()
+            || ipam.link_local_ips.as_ref().is_some_and(|l| !l.is_empty())
+        {
+            return Err("berth does not do IPv6 and link-local addresses yet".to_owned());
+        }
+        if !ipam.ipv4_address.is_empty() {
+            ipam.ipv4_address
+                .parse::<Ipv4Addr>()
+                .map_err(|_| format!("invalid IPv4 address: {}", ipam.ipv4_address))?;
+            if PREDEFINED.contains(&network) {
+                return Err(
+                    "invalid endpoint settings: user specified IP address is supported on user \
+                     defined networks only"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    if !settings.mac_address.is_empty() {
+        settings
+            .mac_address
+            .parse::<network::Mac>()
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Where this container's network namespace comes from.
+    pub(crate) fn network_mode(&self, record: &Container) -> Result<Mode, JoinError> {
+        let mode = record.host.network_mode.as_str();
+        if let Some(typed) = mode.strip_prefix("container:") {
+            let id = self.index().find(typed)?.id;
+            return Ok(Mode::Container {
+                id,
+                pid: self.running_pid(typed)?,
+            });
+        }
+        if mode == "host" {
+            return Ok(Mode::Host);
+        }
+        let records = self.networks();
+        let own = record
+            .networks
+            .iter()
+            .map(|(name, settings)| Ok((records.find(name)?.clone(), settings.clone())));
+        own.collect::<Result<_, JoinError>>().map(Mode::Own)
+    }
+
+    /// The first process of a container that must run.
+    pub(crate) fn running_pid(&self, typed: &str) -> Result<i32, JoinError> {
+        let view = self.index().find(typed)?.view();
+        if view.course.phase.has_process() {
+            Ok(view.course.pid)
+        } else {
+            Err(JoinError::NotRunning(typed.to_owned()))
+        }
+    }
+
+    /// Puts a container on its networks. After a failure it is on none.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        record: &Container,
+        _name: &str,
+        mode: &Mode,
+        sandbox: Option<&OwnedFd>,
+    ) -> Result<Vec<Joined>, JoinError> {
+        let wanted = match mode {
+            Mode::Container { .. } => return Ok(Vec::new()),
+            Mode::Host => {
+                let records = self.networks();
+                let host = records.find("host")?;
+                return Ok(vec![joined(host, None)]);
+            }
+            Mode::Own(wanted) => wanted,
+        };
+        let mut done: Vec<Joined> = Vec::new();
+        for (number, (network, settings)) in wanted.iter().enumerate() {
+            let endpoint = match (&network.bridge, sandbox) {
+                (Some(bridge), Some(sandbox)) => {
+                    let attached = self.attach(record, bridge, settings, number, sandbox).await;
+                    match attached {
+                        Ok(endpoint) => Some(endpoint),
+                        Err(error) => {
+                            for joined in &done {
+                                if let Some(endpoint) = &joined.endpoint
+                                    && let Err(error) = self.links.detach(endpoint).await
+                                {
+                                    let error = vocab::failure::chain(&error);
+                                    tracing::warn!(error, "leave a network");
+                                }
+                            }
+                            return Err(error);
+                        }
+                    }
+                }
+                _ => None,
+            };
+            done.push(joined(network, endpoint));
+        }
+        Ok(done)
+    }
+
+    async fn attach(
+        &self,
+        record: &Container,
+        bridge: &Bridge,
+        settings: &EndpointSettings,
+        number: usize,
+        sandbox: &OwnedFd,
+    ) -> Result<network::Endpoint, JoinError> {
+        let default = self.config.bridge.publish_address;
+        let ports = if number == 0 {
+            ports::requests(&record.config, &record.host, default).map_err(JoinError::Setting)?
+        } else {
+            Vec::new()
+        };
+        let address = settings
+            .ipam_config
+            .as_ref()
+            .and_then(|ipam| ipam.ipv4_address.parse().ok());
+        let wanted = Attach {
+            network: bridge.id,
+            container: record.id,
+            interface: format!("eth{number}"),
+            address,
+            mac: settings.mac_address.parse().ok(),
+            ports,
+            default_route: number == 0,
+        };
+        self.links
+            .attach(sandbox.as_fd(), wanted)
+            .await
+            .map_err(|source| JoinError::Attach {
+                network: bridge.name.clone(),
+                source,
+            })
+    }
+
+    fn network(&self, record: &Record) -> Network {
+        let mut containers = BTreeMap::new();
+        for view in self.index().views() {
+            for joined in &view.course.endpoints {
+                if joined.network_id == record.id {
+                    containers.insert(view.record.id, member(&view.name, joined));
                 }
             }
         }
-    )* };
+        Network {
+            id: record.id,
+            name: record.name.clone(),
+            created: record.created,
+            driver: record.driver.clone(),
+            ipv6: false,
+            internal: record.bridge.as_ref().is_some_and(|bridge| bridge.internal),
+            attachable: record.attachable,
+            subnets: record
+                .bridge
+                .iter()
+                .map(|bridge| Subnet {
+                    subnet: bridge.subnet.to_string(),
+                    range: record.range.clone(),
+                    gateway: bridge.gateway.to_string(),
+                    reserved: BTreeMap::new(),
+                })
+                .collect(),
+            ipam_options: None,
+            options: record.options.clone(),
+            labels: record.labels.clone(),
+            containers,
+        }
+    }
 }
 
-errors!(
-    /// Why a network was not created.
-    CreateNetworkError,
-    /// Why a network was not removed.
-    RemoveNetworkError,
-    /// Why a container did not join or leave a network.
-    ConnectError,
-);
+fn joined(record: &Record, endpoint: Option<network::Endpoint>) -> Joined {
+    Joined {
+        network: record.name.clone(),
+        network_id: record.id,
+        endpoint_id: NetworkId::random().to_string(),
+        endpoint,
+    }
+}
+
+fn member(name: &str, joined: &Joined) -> Member {
+    let endpoint = joined.endpoint.as_ref();
+    Member {
+        name: name.to_owned(),
+        endpoint_id: joined.endpoint_id.clone(),
+        mac_address: endpoint.map(|e| e.mac.to_string()).unwrap_or_default(),
+        ipv4_address: endpoint
+            .map(|e| format!("{}/{}", e.address, e.prefix))
+            .unwrap_or_default(),
+        ipv6_address: String::new(),
+    }
+}
+
+/// What a container asked of its networks, with what it got.
+pub(crate) fn settings(
+    wanted: &[(String, EndpointSettings)],
+    got: &[Joined],
+    records: &Records,
+) -> BTreeMap<String, EndpointSettings> {
+    wanted
+        .iter()
+        .map(|(name, settings)| {
+            let mut settings = settings.clone();
+            if let Ok(record) = records.find(name) {
+                settings.network_id = record.id.to_string();
+            }
+            if let Some(joined) = got.iter().find(|joined| joined.network == *name) {
+                settings.network_id = joined.network_id.to_string();
+                settings.endpoint_id.clone_from(&joined.endpoint_id);
+                if let Some(endpoint) = &joined.endpoint {
+                    settings.gateway = endpoint
+                        .gateway
+                        .map(|gateway| gateway.to_string())
+                        .unwrap_or_default();
+                    settings.ip_address = endpoint.address.to_string();
+                    settings.ip_prefix_len = endpoint.prefix;
+                    settings.mac_address = endpoint.mac.to_string();
+                }
+            }
+            (name.clone(), settings)
+        })
+        .collect()
+}
 
 impl Engine {
     /// Networks; the predefined ones are `bridge`, `host` and `none`.
-    pub async fn list_networks(&self, _filters: Filters) -> Result<Vec<Network>, FilterError> {
-        todo!()
+    pub async fn list_networks(&self, filters: Filters) -> Result<Vec<Network>, FilterError> {
+        const KEYS: [&str; 8] = [
+            "dangling",
+            "driver",
+            "id",
+            "label",
+            "name",
+            "scope",
+            "type",
+            "attachable",
+        ];
+        if let Some(key) = filters.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(FilterError::Unknown(key.clone()));
+        }
+        for value in filters.get("type").into_iter().flatten() {
+            if !matches!(value.as_str(), "builtin" | "custom") {
+                return Err(FilterError::Value {
+                    key: "type".to_owned(),
+                    value: value.clone(),
+                });
+            }
+        }
+        let records: Vec<Record> = self.shared.networks().0.values().cloned().collect();
+        Ok(records
+            .iter()
+            .map(|record| self.shared.network(record))
+            .filter(|network| passes(network, &filters))
+            .collect())
     }
 
     /// One network by id, name or prefix of an id.
-    pub async fn inspect_network(&self, _typed: &str) -> Result<Network, FindNetworkError> {
-        todo!()
+    pub async fn inspect_network(&self, typed: &str) -> Result<Network, FindNetworkError> {
+        let record = self.shared.networks().find(typed)?.clone();
+        Ok(self.shared.network(&record))
     }
 
     /// Makes a network; answers with its id and a warning, which is empty.
     pub async fn create_network(
         &self,
-        _wanted: CreateNetwork,
+        wanted: CreateNetwork,
     ) -> Result<(NetworkId, String), CreateNetworkError> {
-        todo!()
+        let record = self.plan_network(&wanted).await?;
+        let id = record.id;
+        // Known before it is made, so that two of the same name cannot both be.
+        {
+            let mut records = self.shared.networks();
+            if records.0.values().any(|other| other.name == record.name) {
+                return Err(CreateNetworkError::Taken(record.name));
+            }
+            records.0.insert(id, record.clone());
+        }
+        let made = async {
+            if let Some(bridge) = &record.bridge {
+                self.shared
+                    .links
+                    .ensure_bridge(bridge)
+                    .await
+                    .map_err(|source| CreateNetworkError::Bridge {
+                        network: record.name.clone(),
+                        source,
+                    })?;
+            }
+            keep(&self.shared.db, &record)
+                .await
+                .map_err(|source| CreateNetworkError::Record {
+                    network: record.name.clone(),
+                    source,
+                })
+        };
+        if let Err(error) = made.await {
+            self.shared.networks().0.remove(&id);
+            if let Err(error) = self.shared.links.remove_bridge(&id).await {
+                let error = vocab::failure::chain(&error);
+                tracing::warn!(error, "remove the bridge of a network that was not made");
+            }
+            return Err(error);
+        }
+        self.announce_network("create", &record);
+        Ok((id, String::new()))
+    }
+
+    async fn plan_network(&self, wanted: &CreateNetwork) -> Result<Record, CreateNetworkError> {
+        use CreateNetworkError::{Invalid, Name, NotYet, Taken};
+        let fine = wanted.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && wanted
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        if PREDEFINED.contains(&wanted.name.as_str()) {
+            return Err(Taken(wanted.name.clone()));
+        }
+        if !fine || wanted.name == "default" {
+            return Err(Name(wanted.name.clone()));
+        }
+        if !matches!(wanted.driver.as_str(), "" | "bridge") {
+            return Err(NotYet(format!("networks of driver {}", wanted.driver)));
+        }
+        if wanted.ipv6 {
+            return Err(NotYet("IPv6 on networks".to_owned()));
+        }
+        if !matches!(wanted.ipam_driver.as_str(), "" | "default") || !wanted.ipam_options.is_empty()
+        {
+            return Err(NotYet(
+                "address drivers other than default, and their options".to_owned(),
+            ));
+        }
+        if wanted.subnets.len() > 1 {
+            return Err(NotYet("several subnets on one network".to_owned()));
+        }
+        let taken = self.shared.networks().subnets();
+        let given = wanted.subnets.first().cloned().unwrap_or_default();
+        if !given.range.is_empty() || !given.reserved.is_empty() {
+            return Err(NotYet(
+                "address ranges and reserved addresses of a subnet".to_owned(),
+            ));
+        }
+        let subnet = if given.subnet.is_empty() {
+            self.shared.links.choose_subnet(&taken).await?
+        } else {
+            let subnet: Ipv4Net = given
+                .subnet
+                .parse()
+                .map_err(|_| Invalid(format!("invalid subnet {}", given.subnet)))?;
+            let subnet = subnet.trunc();
+            let overlaps = |other: &&Ipv4Net| other.contains(&subnet) || subnet.contains(*other);
+            if let Some(other) = taken.iter().find(overlaps) {
+                return Err(Invalid(format!(
+                    "invalid pool request: Pool overlaps with other one on this address space: \
+                     {subnet} and {other}"
+                )));
+            }
+            subnet
+        };
+        let gateway = if given.gateway.is_empty() {
+            first_host(subnet)
+        } else {
+            let gateway = given.gateway.parse();
+            gateway.map_err(|_| Invalid(format!("invalid gateway {}", given.gateway)))?
+        };
+        let mut record = plain(&wanted.name, "bridge");
+        let option = |key: &str| wanted.options.get(&format!("com.docker.network.{key}"));
+        for key in wanted.options.keys() {
+            const KNOWN: [&str; 4] = [
+                "com.docker.network.bridge.name",
+                "com.docker.network.bridge.enable_icc",
+                "com.docker.network.bridge.enable_ip_masquerade",
+                "com.docker.network.driver.mtu",
+            ];
+            if !KNOWN.contains(&key.as_str()) {
+                return Err(NotYet(format!("the network option {key}")));
+            }
+        }
+        let flag = |key: &str| option(key).is_none_or(|value| value != "false" && value != "0");
+        record.attachable = wanted.attachable;
+        record.options = wanted.options.clone();
+        record.labels = wanted.labels.clone();
+        record.bridge = Some(Bridge {
+            id: record.id,
+            name: record.name.clone(),
+            device: option("bridge.name")
+                .cloned()
+                .unwrap_or_else(|| Bridge::device_of(&record.id)),
+            subnet,
+            gateway,
+            mtu: match option("driver.mtu") {
+                Some(text) => Some(
+                    text.parse()
+                        .map_err(|_| Invalid(format!("invalid MTU {text}")))?,
+                ),
+                None => self.shared.config.bridge.mtu,
+            },
+            internal: wanted.internal,
+            icc: flag("bridge.enable_icc"),
+            masquerade: flag("bridge.enable_ip_masquerade"),
+        });
+        Ok(record)
     }
 
     /// Removes a network that no container is on.
-    pub async fn remove_network(&self, _typed: &str) -> Result<(), RemoveNetworkError> {
-        todo!()
+    pub async fn remove_network(&self, typed: &str) -> Result<(), RemoveNetworkError> {
+        let record = self.shared.networks().find(typed)?.clone();
+        if PREDEFINED.contains(&record.name.as_str()) {
+            return Err(RemoveNetworkError::Predefined(record.name));
+        }
+        let network = self.shared.network(&record);
+        if !network.containers.is_empty() {
+            let members = network
+                .containers
+                .values()
+                .map(|member| format!("name:{:?} id:{:?}", member.name, &member.endpoint_id[..12]))
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(RemoveNetworkError::InUse {
+                network: record.name,
+                members,
+            });
+        }
+        let name = || record.name.clone();
+        self.shared
+            .links
+            .remove_bridge(&record.id)
+            .await
+            .map_err(|source| RemoveNetworkError::Bridge {
+                network: name(),
+                source,
+            })?;
+        let key = record.id.to_string();
+        self.shared
+            .db
+            .write(Durability::Full, move |db| {
+                db.execute("DELETE FROM networks WHERE id = ?1", [key])
+                    .map(drop)
+            })
+            .await
+            .map_err(|source| RemoveNetworkError::Record {
+                network: name(),
+                source,
+            })?;
+        self.shared.networks().0.remove(&record.id);
+        self.announce_network("destroy", &record);
+        Ok(())
     }
 
     /// Lets a container join a network.
     pub async fn connect_network(
         &self,
-        _typed: &str,
-        _container: &str,
+        typed: &str,
+        container: &str,
         _settings: EndpointSettings,
     ) -> Result<(), ConnectError> {
-        todo!()
+        self.shared.networks().find(typed)?;
+        self.shared.index().find(container)?;
+        Err(ConnectError::NotYet)
     }
 
     /// Lets a container leave a network.
     pub async fn disconnect_network(
         &self,
-        _typed: &str,
-        _container: &str,
+        typed: &str,
+        container: &str,
         _force: bool,
     ) -> Result<(), ConnectError> {
-        todo!()
+        self.shared.networks().find(typed)?;
+        self.shared.index().find(container)?;
+        Err(ConnectError::NotYet)
     }
 
     /// Removes networks that no container is on; answers with their names.
-    pub async fn prune_networks(&self, _filters: Filters) -> Result<Vec<String>, FilterError> {
-        todo!()
+    pub async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, FilterError> {
+        let prune = crate::containers::Prune::new(&filters)?;
+        let records: Vec<Record> = self.shared.networks().0.values().cloned().collect();
+        let mut removed = Vec::new();
+        for record in records {
+            let predefined = PREDEFINED.contains(&record.name.as_str());
+            let wanted = prune.takes(&record.labels, record.created);
+            // One that is in use refuses, and stays.
+            if !predefined && wanted && self.remove_network(&record.id.to_string()).await.is_ok() {
+                removed.push(record.name);
+            }
+        }
+        Ok(removed)
     }
+
+    fn announce_network(&self, action: &str, record: &Record) {
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), record.name.clone()),
+            ("type".to_owned(), record.driver.clone()),
+        ]);
+        self.shared.events.publish(
+            EventKind::Network,
+            action.to_owned(),
+            record.id.to_string(),
+            attributes,
+        );
+    }
+}
+
+fn passes(network: &Network, filters: &Filters) -> bool {
+    filters.iter().all(|(key, values)| {
+        let any = |test: &dyn Fn(&str) -> bool| {
+            values.is_empty() || values.iter().any(|value| test(value))
+        };
+        match key.as_str() {
+            "driver" => any(&|value| network.driver == value),
+            "id" => any(&|value| network.id.to_string().starts_with(value)),
+            "name" => any(&|value| network.name.contains(value)),
+            "scope" => any(&|value| value == "local"),
+            "type" => {
+                any(&|value| PREDEFINED.contains(&network.name.as_str()) == (value == "builtin"))
+            }
+            "label" => values
+                .iter()
+                .all(|wanted| has_label(&network.labels, wanted)),
+            "dangling" => any(&|value| {
+                let unused =
+                    network.containers.is_empty() && !PREDEFINED.contains(&network.name.as_str());
+                unused == matches!(value, "true" | "1")
+            }),
+            _ => true,
+        }
+    })
 }

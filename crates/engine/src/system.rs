@@ -1,9 +1,14 @@
 //! The host and the totals.
 
-use crate::Engine;
-use crate::containers::Summary;
-use crate::images::Image;
+use std::fs;
+use std::sync::Arc;
+
+use runtime::cgroup::Layout;
+
+use crate::containers::{ListOptions, Status, Summary};
+use crate::images::{Image, ListImages};
 use crate::volumes::Volume;
+use crate::{Engine, Filters};
 
 /// What `info` shows of the engine and its host.
 #[derive(Clone, Debug, Default)]
@@ -73,11 +78,165 @@ pub struct DiskUsage {
 impl Engine {
     /// The engine and its host.
     pub async fn info(&self) -> Info {
-        todo!()
+        let shared = Arc::clone(&self.shared);
+        let count = |status: Status| {
+            let views = self.shared.index().views();
+            views
+                .iter()
+                .filter(|view| view.course.state().status == status)
+                .count()
+        };
+        let containers = self.shared.index().views().len();
+        let running = count(Status::Running) + count(Status::Restarting);
+        let paused = count(Status::Paused);
+        let config = self.shared.config.clone();
+        let limits = limits(shared.layout);
+        let host = tasks::blocking(move || {
+            let images = shared.store.images().map_or(0, |images| images.len());
+            (images, Host::read())
+        });
+        let (images, host) = host.await;
+        let mut warnings = Vec::new();
+        for limit in ["memory", "swap", "cpu-cfs", "cpuset", "pids", "blkio"] {
+            if !limits.iter().any(|own| own == limit) {
+                warnings.push(format!("WARNING: No {limit} limit support"));
+            }
+        }
+        Info {
+            id: self.shared.id.clone(),
+            containers,
+            running,
+            paused,
+            stopped: containers.saturating_sub(running + paused),
+            images,
+            storage_driver: self.shared.store.driver().name().to_owned(),
+            storage_status: Vec::new(),
+            root: config.data_root.to_string_lossy().into_owned(),
+            cgroup_version: match self.shared.layout {
+                Layout::V2 => "2".to_owned(),
+                Layout::V1 | Layout::Hybrid => "1".to_owned(),
+            },
+            limits,
+            security_options: vec![match &config.seccomp_profile {
+                None => "name=seccomp,profile=builtin".to_owned(),
+                Some(path) => format!("name=seccomp,profile={}", path.display()),
+            }],
+            log_driver: config.log.kind,
+            kernel: host.kernel,
+            operating_system: host.operating_system,
+            os_version: host.os_version,
+            architecture: host.architecture,
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_bytes: memory_bytes(),
+            name: host.name,
+            ipv4_forwarding: host.ipv4_forwarding,
+            labels: config.labels,
+            warnings,
+        }
     }
 
     /// What takes space.
     pub async fn disk_usage(&self) -> DiskUsage {
-        todo!()
+        let store = Arc::clone(&self.shared.store);
+        let usage = tasks::blocking(move || store.usage())
+            .await
+            .unwrap_or_default();
+        let everything = ListOptions {
+            all: true,
+            size: true,
+            ..ListOptions::default()
+        };
+        let mut volumes = Vec::new();
+        for volume in self.list_volumes(Filters::new()).await.unwrap_or_default() {
+            let bytes = self.volume_bytes(&volume.name).await;
+            let users = self.volume_users(&volume.name);
+            volumes.push((volume, bytes, users));
+        }
+        DiskUsage {
+            layers_bytes: usage.layers_bytes,
+            images: self
+                .list_images(ListImages::default())
+                .await
+                .unwrap_or_default(),
+            containers: self.list(everything).await.unwrap_or_default(),
+            volumes,
+        }
     }
+}
+
+/// Bytes of the host's memory.
+pub(crate) fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
+struct Host {
+    kernel: String,
+    architecture: String,
+    name: String,
+    operating_system: String,
+    os_version: String,
+    ipv4_forwarding: bool,
+}
+
+impl Host {
+    fn read() -> Self {
+        let names = rustix::system::uname();
+        let release = fs::read_to_string("/etc/os-release")
+            .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
+            .unwrap_or_default();
+        let field = |key: &str| {
+            let value = release.lines().find_map(|line| line.strip_prefix(key));
+            value.unwrap_or_default().trim_matches('"').to_owned()
+        };
+        let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
+        Self {
+            kernel: names.release().to_string_lossy().into_owned(),
+            architecture: names.machine().to_string_lossy().into_owned(),
+            name: names.nodename().to_string_lossy().into_owned(),
+            operating_system: field("PRETTY_NAME="),
+            os_version: field("VERSION_ID="),
+            ipv4_forwarding: forward.trim() == "1",
+        }
+    }
+}
+
+/// What can be limited: by the kernel's list of controllers.
+fn limits(layout: Layout) -> Vec<String> {
+    let controllers: Vec<String> = match layout {
+        Layout::V2 => fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        Layout::V1 | Layout::Hybrid => fs::read_to_string("/proc/cgroups")
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.trim_end().ends_with('1'))
+            .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+            .collect(),
+    };
+    let has = |name: &str| controllers.iter().any(|own| own == name);
+    let swap = match layout {
+        Layout::V2 => true,
+        _ => fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false),
+    };
+    [
+        ("memory", has("memory")),
+        ("swap", has("memory") && swap),
+        ("oom-kill", has("memory") && layout != Layout::V2),
+        ("cpu-cfs", has("cpu")),
+        ("cpu-shares", has("cpu")),
+        ("cpuset", has("cpuset")),
+        ("pids", has("pids")),
+        ("blkio", has("blkio") || has("io")),
+    ]
+    .into_iter()
+    .filter(|(_, there)| *there)
+    .map(|(name, _)| name.to_owned())
+    .collect()
 }

@@ -5,12 +5,25 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use vocab::{Failure, Kind};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
+use vocab::{ContainerId, Failure, Kind, NetworkId};
 
-use crate::containers::Pruned;
+use crate::containers::record::{MountKind, nanos};
+use crate::containers::{Prune, Pruned};
+use crate::db::{DbError, Durability};
+use crate::events::{EventKind, has_label};
+use crate::shared::Shared;
+use crate::spec::cache::open_root;
+use crate::spec::{CheckError, mounts};
 use crate::{Engine, FilterError, Filters};
 
 /// A volume that is wanted.
@@ -43,52 +56,573 @@ pub struct Volume {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
-        $(#[$doc])*
-        #[derive(Debug, thiserror::Error)]
-        pub enum $name {}
-
-        impl Failure for $name {
-            fn kind(&self) -> Kind {
-                match *self {}
-            }
-        }
-    )* };
+/// Why a volume was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateVolumeError {
+    /// The name, driver or an option cannot be.
+    #[error(transparent)]
+    Check(CheckError),
+    /// There is one of that name with another driver or other options.
+    #[error("create {0}: conflict: volume name must be unique")]
+    Taken(String),
+    /// Its directory.
+    #[error("create volume {name}: make `{path}`")]
+    Files {
+        /// The volume.
+        name: String,
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its record.
+    #[error("create volume {name}")]
+    Record {
+        /// The volume.
+        name: String,
+        /// Why not.
+        source: DbError,
+    },
 }
 
-errors!(
-    /// Why a volume was not created.
-    CreateVolumeError,
-    /// Why a volume was not found.
-    FindVolumeError,
-    /// Why a volume was not removed.
-    RemoveVolumeError,
-);
+impl Failure for CreateVolumeError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Check(error) => error.kind(),
+            Self::Taken(_) => Kind::Conflict,
+            Self::Files { .. } | Self::Record { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Why a volume was not found.
+#[derive(Debug, thiserror::Error)]
+#[error("get {0}: no such volume")]
+pub struct FindVolumeError(pub String);
+
+impl Failure for FindVolumeError {
+    fn kind(&self) -> Kind {
+        Kind::NotFound
+    }
+}
+
+/// Why a volume was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveVolumeError {
+    /// It is not there.
+    #[error(transparent)]
+    Find(#[from] FindVolumeError),
+    /// Containers use it.
+    #[error("remove {name}: volume is in use - [{}]", .users.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    InUse {
+        /// The volume.
+        name: String,
+        /// Who does.
+        users: Vec<ContainerId>,
+    },
+    /// Its directory.
+    #[error("remove volume {name}: remove `{path}`")]
+    Files {
+        /// The volume.
+        name: String,
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its record.
+    #[error("remove volume {name}")]
+    Record {
+        /// The volume.
+        name: String,
+        /// Why not.
+        source: DbError,
+    },
+}
+
+impl Failure for RemoveVolumeError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::InUse { .. } => Kind::Conflict,
+            Self::Files { .. } | Self::Record { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Why the image's content was not copied into a new volume.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyUpError {
+    /// The root of the container.
+    #[error("open the image's root to fill a volume")]
+    Root(#[source] io::Error),
+    /// A file.
+    #[error("copy `{path}` of the image into a volume")]
+    Copy {
+        /// Inside the image.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What is kept of a volume in `engine.db`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    #[serde(with = "nanos")]
+    created: SystemTime,
+    options: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    /// Whether nobody named it.
+    anonymous: bool,
+}
+
+/// All volumes by name.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes(BTreeMap<String, Record>);
+
+impl Volumes {
+    /// Those that were kept.
+    pub(crate) fn read(rows: Vec<(String, String)>) -> Result<Self, serde_json::Error> {
+        let records = rows
+            .into_iter()
+            .map(|(name, record)| Ok((name, serde_json::from_str(&record)?)));
+        Ok(Self(records.collect::<Result<_, serde_json::Error>>()?))
+    }
+}
+
+/// Label of volumes that nobody named (Docker's).
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+impl Shared {
+    fn volume_dir(&self, name: &str) -> PathBuf {
+        self.config.data_root.join("volumes").join(name)
+    }
+
+    fn volume(&self, name: &str, record: &Record) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            driver: "local".to_owned(),
+            mountpoint: self.volume_dir(name).join("_data"),
+            created: record.created,
+            options: record.options.clone(),
+            labels: record.labels.clone(),
+        }
+    }
+
+    /// Which containers have this volume, running or not.
+    fn users(&self, name: &str) -> Vec<ContainerId> {
+        let uses = |view: &std::sync::Arc<crate::containers::index::View>| {
+            let mut mounts = view.record.mounts.iter();
+            mounts.any(|mounted| mounted.kind == MountKind::Volume && mounted.volume == name)
+        };
+        let views = self.index().views();
+        views
+            .iter()
+            .filter(|view| uses(view))
+            .map(|view| view.record.id)
+            .collect()
+    }
+
+    /// The volume that a container mounts, made if it is not there: its name, where it is, and
+    /// whether it is new.
+    pub(crate) async fn volume_for(
+        &self,
+        name: &str,
+        anonymous: bool,
+    ) -> Result<(String, PathBuf, bool), CreateVolumeError> {
+        let name = if name.is_empty() {
+            NetworkId::random().to_string()
+        } else {
+            name.to_owned()
+        };
+        let known = self.volumes().0.contains_key(&name);
+        let record = Record {
+            created: SystemTime::now(),
+            options: None,
+            labels: anonymous.then(|| BTreeMap::from([(ANONYMOUS.to_owned(), String::new())])),
+            anonymous,
+        };
+        if !known {
+            self.make_volume(&name, record).await?;
+        }
+        Ok((name.clone(), self.volume_dir(&name).join("_data"), !known))
+    }
+
+    async fn make_volume(&self, name: &str, record: Record) -> Result<(), CreateVolumeError> {
+        let row = (name.to_owned(), crate::containers::to_json(&record));
+        self.db
+            .write(Durability::Full, move |db| {
+                db.execute("INSERT OR IGNORE INTO volumes VALUES (?1, ?2)", row)
+                    .map(drop)
+            })
+            .await
+            .map_err(|source| CreateVolumeError::Record {
+                name: name.to_owned(),
+                source,
+            })?;
+        let path = self.volume_dir(name).join("_data");
+        let made = path.clone();
+        let made = tasks::blocking(move || fs::create_dir_all(made)).await;
+        if let Err(source) = made {
+            let key = name.to_owned();
+            // Forgotten again; if that fails too, the next start makes the directory.
+            let forgotten = self.db.write(Durability::Full, move |db| {
+                db.execute("DELETE FROM volumes WHERE name = ?1", [key])
+                    .map(drop)
+            });
+            drop(forgotten.await);
+            return Err(CreateVolumeError::Files {
+                name: name.to_owned(),
+                path,
+                source,
+            });
+        }
+        let driver = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        self.volumes().0.insert(name.to_owned(), record);
+        self.events.publish(
+            EventKind::Volume,
+            "create".to_owned(),
+            name.to_owned(),
+            driver,
+        );
+        Ok(())
+    }
+
+    /// Removes a volume unless somebody other than `owner` uses it.
+    pub(crate) async fn remove_unused_volume(&self, name: &str, owner: ContainerId) {
+        if self.users(name).iter().any(|user| *user != owner) {
+            return;
+        }
+        if let Err(error) = self.delete_volume(name).await {
+            tracing::warn!(error = vocab::failure::chain(&error), "remove a volume");
+        }
+    }
+
+    async fn delete_volume(&self, name: &str) -> Result<(), RemoveVolumeError> {
+        let path = self.volume_dir(name);
+        let removed = path.clone();
+        match tasks::blocking(move || fs::remove_dir_all(removed)).await {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RemoveVolumeError::Files {
+                    name: name.to_owned(),
+                    path,
+                    source,
+                });
+            }
+            _ => {}
+        }
+        let key = name.to_owned();
+        self.db
+            .write(Durability::Full, move |db| {
+                db.execute("DELETE FROM volumes WHERE name = ?1", [key])
+                    .map(drop)
+            })
+            .await
+            .map_err(|source| RemoveVolumeError::Record {
+                name: name.to_owned(),
+                source,
+            })?;
+        self.volumes().0.remove(name);
+        let driver = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        self.events.publish(
+            EventKind::Volume,
+            "destroy".to_owned(),
+            name.to_owned(),
+            driver,
+        );
+        Ok(())
+    }
+}
 
 impl Engine {
     /// Makes a volume, or finds the one of that name.
-    pub async fn create_volume(&self, _wanted: CreateVolume) -> Result<Volume, CreateVolumeError> {
-        todo!()
+    pub async fn create_volume(&self, wanted: CreateVolume) -> Result<Volume, CreateVolumeError> {
+        let refuse = |error| Err(CreateVolumeError::Check(error));
+        if !matches!(wanted.driver.as_str(), "" | "local") {
+            return refuse(CheckError::NotYet(format!(
+                "volumes of driver {}",
+                wanted.driver
+            )));
+        }
+        if !wanted.options.is_empty() {
+            return refuse(CheckError::NotYet(
+                "options of the local volume driver".to_owned(),
+            ));
+        }
+        let anonymous = wanted.name.is_empty();
+        let mut labels = wanted.labels;
+        if anonymous {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        } else {
+            mounts::check_volume_name(&wanted.name).map_err(CreateVolumeError::Check)?;
+        }
+        let name = if anonymous {
+            NetworkId::random().to_string()
+        } else {
+            wanted.name
+        };
+        let known = self.shared.volumes().0.get(&name).cloned();
+        let record = match known {
+            Some(record) => record,
+            None => {
+                let record = Record {
+                    created: SystemTime::now(),
+                    options: None,
+                    labels: Some(labels),
+                    anonymous,
+                };
+                self.shared.make_volume(&name, record.clone()).await?;
+                record
+            }
+        };
+        Ok(self.shared.volume(&name, &record))
     }
 
     /// Volumes by name.
-    pub async fn list_volumes(&self, _filters: Filters) -> Result<Vec<Volume>, FilterError> {
-        todo!()
+    pub async fn list_volumes(&self, filters: Filters) -> Result<Vec<Volume>, FilterError> {
+        const KEYS: [&str; 4] = ["dangling", "driver", "label", "name"];
+        if let Some(key) = filters.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(FilterError::Unknown(key.clone()));
+        }
+        let all: Vec<Volume> = {
+            let volumes = self.shared.volumes();
+            volumes
+                .0
+                .iter()
+                .map(|(name, record)| self.shared.volume(name, record))
+                .collect()
+        };
+        Ok(all
+            .into_iter()
+            .filter(|volume| self.passes(volume, &filters))
+            .collect())
+    }
+
+    fn passes(&self, volume: &Volume, filters: &Filters) -> bool {
+        let none = BTreeMap::new();
+        filters.iter().all(|(key, values)| match key.as_str() {
+            "label" => {
+                let labels = volume.labels.as_ref().unwrap_or(&none);
+                values.iter().all(|wanted| has_label(labels, wanted))
+            }
+            "driver" => values.iter().any(|value| volume.driver == *value),
+            "name" => values.iter().any(|value| volume.name.contains(value)),
+            _ => values.iter().any(|value| {
+                let wanted = matches!(value.as_str(), "true" | "1");
+                self.shared.users(&volume.name).is_empty() == wanted
+            }),
+        })
     }
 
     /// One volume.
-    pub async fn inspect_volume(&self, _name: &str) -> Result<Volume, FindVolumeError> {
-        todo!()
+    pub async fn inspect_volume(&self, name: &str) -> Result<Volume, FindVolumeError> {
+        let volumes = self.shared.volumes();
+        match volumes.0.get(name) {
+            Some(record) => Ok(self.shared.volume(name, record)),
+            None => Err(FindVolumeError(name.to_owned())),
+        }
     }
 
     /// Removes a volume that no container uses; `force` forgives that there is none.
-    pub async fn remove_volume(&self, _name: &str, _force: bool) -> Result<(), RemoveVolumeError> {
-        todo!()
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), RemoveVolumeError> {
+        if !self.shared.volumes().0.contains_key(name) {
+            return match force {
+                true => Ok(()),
+                false => Err(FindVolumeError(name.to_owned()).into()),
+            };
+        }
+        let users = self.shared.users(name);
+        if !users.is_empty() {
+            return Err(RemoveVolumeError::InUse {
+                name: name.to_owned(),
+                users,
+            });
+        }
+        self.shared.delete_volume(name).await
     }
 
     /// Removes anonymous volumes that no container uses, or with `all=true` every such volume.
-    pub async fn prune_volumes(&self, _filters: Filters) -> Result<Pruned, FilterError> {
-        todo!()
+    pub async fn prune_volumes(&self, filters: Filters) -> Result<Pruned, FilterError> {
+        let all = filters.get("all").is_some_and(|values| {
+            values
+                .iter()
+                .any(|value| matches!(value.as_str(), "true" | "1"))
+        });
+        let mut rest = filters;
+        rest.remove("all");
+        let prune = Prune::new(&rest)?;
+        let candidates: Vec<(String, Record)> = {
+            let volumes = self.shared.volumes();
+            volumes
+                .0
+                .iter()
+                .map(|(name, record)| (name.clone(), record.clone()))
+                .collect()
+        };
+        let mut pruned = Pruned::default();
+        for (name, record) in candidates {
+            let labels = record.labels.clone().unwrap_or_default();
+            let wanted = (all || record.anonymous) && prune.takes(&labels, record.created);
+            if !wanted || !self.shared.users(&name).is_empty() {
+                continue;
+            }
+            let bytes = self.volume_bytes(&name).await;
+            if self.shared.delete_volume(&name).await.is_ok() {
+                pruned.reclaimed_bytes += bytes;
+                pruned.removed.push(name);
+            }
+        }
+        Ok(pruned)
     }
+
+    /// Bytes in a volume.
+    pub(crate) async fn volume_bytes(&self, name: &str) -> u64 {
+        let path = self.shared.volume_dir(name);
+        tasks::blocking(move || tree_bytes(&path)).await
+    }
+
+    /// Containers that have this volume.
+    pub(crate) fn volume_users(&self, name: &str) -> usize {
+        self.shared.users(name).len()
+    }
+}
+
+fn tree_bytes(path: &Path) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| tree_bytes(&entry.path()))
+        .sum()
+}
+
+/// Copies what the image has at each destination into the volume, if that is empty. Blocks.
+pub(crate) fn copy_up(
+    root: &store::Mounts,
+    volumes: &[(PathBuf, String)],
+) -> Result<(), CopyUpError> {
+    let root = open_root(root).map_err(CopyUpError::Root)?;
+    for (volume, destination) in volumes {
+        let copy = |source| CopyUpError::Copy {
+            path: PathBuf::from(destination),
+            source,
+        };
+        let empty = fs::read_dir(volume).map_err(copy)?.next().is_none();
+        if !empty {
+            continue;
+        }
+        if let Some(dir) = open_inside(&root, destination).map_err(copy)? {
+            // The root is read-only and mounted nowhere: what is listed does not change.
+            let source = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+            copy_dir(&source, volume).map_err(copy)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_inside(root: &OwnedFd, path: &str) -> io::Result<Option<OwnedFd>> {
+    let relative = path.trim_start_matches('/');
+    let opened = rustix::fs::openat2(
+        root.as_fd(),
+        relative,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    );
+    match opened {
+        Ok(dir) => Ok(Some(dir)),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Copies a directory's content and its own owner, mode and time.
+fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy_entry(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    // Follows the descriptor's link for the topmost one, which is a directory for sure.
+    let metadata = fs::metadata(from)?;
+    copy_attributes(&metadata, to)
+}
+
+fn copy_entry(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    let kind = metadata.file_type();
+    if kind.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+        return std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()));
+    }
+    if kind.is_dir() {
+        fs::create_dir(to)?;
+        return copy_dir(from, to);
+    }
+    if kind.is_file() {
+        fs::copy(from, to)?;
+        copy_xattrs(from, to)?;
+    } else {
+        let kind = FileType::from_raw_mode(metadata.mode());
+        let mode = Mode::from_raw_mode(metadata.mode());
+        rustix::fs::mknodat(rustix::fs::CWD, to, kind, mode, metadata.rdev())?;
+    }
+    copy_attributes(&metadata, to)
+}
+
+/// Owner before mode, because a change of owner clears set-user-id; times last.
+fn copy_attributes(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
+    std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    let time = rustix::fs::Timespec {
+        tv_sec: metadata.mtime(),
+        tv_nsec: metadata.mtime_nsec(),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        to,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
+}
+
+/// File capabilities are attributes; an owner set later would drop them, so owners come first.
+fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
+    const NAMES_BYTES: usize = 64 << 10;
+    const VALUE_BYTES: usize = 64 << 10;
+    let metadata = fs::symlink_metadata(from)?;
+    std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    let mut names = vec![0u8; NAMES_BYTES];
+    let length = match rustix::fs::llistxattr(from, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut value = vec![0u8; VALUE_BYTES];
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        // Overlayfs keeps its own notes there.
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name);
+        let length = rustix::fs::lgetxattr(from, name, &mut value)?;
+        rustix::fs::lsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use vocab::{Digest, Failure, Kind};
+use vocab::{ContainerId, Digest, Failure, Kind};
 
 use crate::blobs::{Blobs, Ingest, IngestError};
 use crate::files;
@@ -303,6 +303,12 @@ impl Store {
             blobs_bytes,
             snapshots_bytes,
         })
+    }
+
+    /// Those who have a snapshot.
+    pub fn snapshot_owners(&self) -> Result<Vec<ContainerId>, MetadataError> {
+        let owners = self.tables().snapshots()?;
+        Ok(owners.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Deletes those of `candidates` that no image, snapshot or [`Layer`](crate::Layer) needs, with

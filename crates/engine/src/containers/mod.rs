@@ -1,19 +1,57 @@
 //! Containers: what users ask of them, and what they see.
 //!
 //! Every operation takes what the user typed: a full id, a name, or a unique prefix of an id.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `state` | the state machine, drawn and pure |
+//! | `owner` | the task that owns one container |
+//! | `record` | what `engine.db` keeps of it |
+//! | `index` | all containers by id and name |
+//! | `create`, `launch`, `remove`, `update` | the operations that take steps |
+//! | `link` | connections to monitors |
+//! | `recover` | what a restarted engine finds |
+//! | `list` | what users see, and filters |
+
+pub(crate) mod create;
+pub(crate) mod index;
+pub(crate) mod launch;
+pub(crate) mod link;
+mod list;
+pub(crate) mod names;
+pub(crate) mod owner;
+pub(crate) mod ports;
+pub(crate) mod record;
+pub(crate) mod recover;
+mod remove;
+pub(crate) mod state;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use network::SandboxError;
+use runtime::cgroup::CgroupError;
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
 use vocab::config::{
     ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, PortBinding, Resources,
     RestartPolicy,
 };
 use vocab::{ContainerId, Digest, ExecId, Failure, Kind, Platform};
 
+use crate::db::DbError;
+use crate::networks::{FindNetworkError, JoinError};
+use crate::spec::{CheckError, DeviceError, SeccompError, UserError, check};
+use crate::volumes::{CopyUpError, CreateVolumeError};
 use crate::{Engine, FilterError, Filters};
+use index::View;
+use owner::Request;
+
+pub use link::LinkError;
+pub(crate) use list::Prune;
 
 /// A container that is wanted.
 #[derive(Clone, Debug, Default)]
@@ -102,8 +140,8 @@ impl State {
     }
 
     /// What `ps` prints: `Up 3 minutes`, `Exited (0) 2 hours ago`.
-    pub fn sentence(&self, _now: SystemTime) -> String {
-        todo!()
+    pub fn sentence(&self, now: SystemTime) -> String {
+        list::sentence(self, now)
     }
 }
 
@@ -281,12 +319,41 @@ pub struct WaitOutcome {
 
 /// A registered waiter.
 #[derive(Debug)]
-pub struct Wait {}
+pub struct Wait {
+    view: watch::Receiver<Arc<View>>,
+    condition: WaitCondition,
+    /// Ends at the time of registration.
+    exits: u64,
+    /// Whether it was waited for a container that ran.
+    ran: bool,
+}
 
 impl Wait {
     /// Waits for what was registered.
-    pub async fn outcome(self) -> WaitOutcome {
-        todo!()
+    pub async fn outcome(mut self) -> WaitOutcome {
+        loop {
+            let view = Arc::clone(&self.view.borrow_and_update());
+            let ended = view.exits > self.exits || !view.course.phase.has_process() && self.ran;
+            let met = match self.condition {
+                WaitCondition::NotRunning => ended || !self.ran,
+                WaitCondition::NextExit => view.exits > self.exits,
+                WaitCondition::Removed => false,
+            };
+            if met || view.gone {
+                return WaitOutcome {
+                    code: view.course.exit_code,
+                    error: None,
+                };
+            }
+            if self.view.changed().await.is_err() {
+                // Its owner has ended without removing it: the engine is being shut down.
+                let view = self.view.borrow();
+                return WaitOutcome {
+                    code: view.course.exit_code,
+                    error: (!view.gone).then(|| "the engine is shutting down".to_owned()),
+                };
+            }
+        }
     }
 }
 
@@ -328,135 +395,739 @@ impl Failure for FindError {
     }
 }
 
-macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
-        $(#[$doc])*
-        #[derive(Debug, thiserror::Error)]
-        pub enum $name {
-            /// The container was not found.
-            #[error(transparent)]
-            Find(#[from] FindError),
-        }
-
-        impl Failure for $name {
-            fn kind(&self) -> Kind {
-                match self {
-                    Self::Find(error) => error.kind(),
-                }
-            }
-        }
-    )* };
+/// Why a container was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The image is not here.
+    #[error(transparent)]
+    Image(store::FindError),
+    /// It is for another platform.
+    #[error(
+        "image with reference {image} was found but does not match the specified platform: wanted \
+         {wanted}, actual: {actual}"
+    )]
+    Platform {
+        /// As it was named.
+        image: String,
+        /// What was asked for.
+        wanted: Box<Platform>,
+        /// What the image says.
+        actual: Box<Platform>,
+    },
+    /// A container that is referred to was not found.
+    #[error(transparent)]
+    Find(FindError),
+    /// A network was not found.
+    #[error(transparent)]
+    Network(FindNetworkError),
+    /// Neither user nor image say what to run.
+    #[error("no command specified")]
+    NoCommand,
+    /// An option cannot be.
+    #[error(transparent)]
+    Check(CheckError),
+    /// The name is not fine.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
+    /// The name is taken.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You \
+         have to remove (or rename) that container to be able to reuse that name."
+    )]
+    Taken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        owner: ContainerId,
+    },
+    /// A volume of it.
+    #[error(transparent)]
+    Volume(CreateVolumeError),
+    /// A volume was not filled.
+    #[error(transparent)]
+    CopyUp(CopyUpError),
+    /// Its writable layer.
+    #[error("make the writable layer")]
+    Snapshot(#[source] store::SnapshotError),
+    /// Its record.
+    #[error("record the container")]
+    Record(#[source] DbError),
 }
 
-errors!(
-    /// Why a container was not created.
-    CreateError,
-    /// Why a container did not start.
-    StartError,
-    /// Why a container did not stop.
-    StopError,
-    /// Why a signal was not sent.
-    KillError,
-    /// Why a container was not paused or resumed.
-    PauseError,
-    /// Why a container was not renamed.
-    RenameError,
-    /// Why a container was not removed.
-    RemoveError,
-    /// Why a waiter was not registered.
-    WaitError,
-    /// Why a terminal was not resized.
-    ResizeError,
-    /// Why a container was not changed.
-    UpdateError,
-    /// Why a container is not shown.
-    InspectError,
-);
+impl Failure for CreateError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Image(error) => error.kind(),
+            Self::Platform { .. } => Kind::NotFound,
+            Self::Find(error) => error.kind(),
+            Self::Network(error) => error.kind(),
+            Self::NoCommand | Self::Name(_) => Kind::InvalidArgument,
+            Self::Check(error) => error.kind(),
+            Self::Taken { .. } => Kind::Conflict,
+            Self::Volume(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::CopyUp(_) | Self::Record(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It runs.
+    #[error("container is already running")]
+    Running,
+    /// It is paused.
+    #[error("cannot start a paused container, try unpause instead")]
+    Paused,
+    /// It is being removed.
+    #[error("container {0} is marked for removal and cannot be started")]
+    Removing(ContainerId),
+    /// It was started by somebody else at the same time, who was told more.
+    #[error("{0}")]
+    Again(String),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+    /// A signal that nobody knows.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// An option that cannot be any more.
+    #[error(transparent)]
+    Check(CheckError),
+    /// Its user is not there.
+    #[error(transparent)]
+    User(UserError),
+    /// Its users cannot be read.
+    #[error("read /etc/passwd and /etc/group of the container")]
+    Accounts(#[source] std::io::Error),
+    /// A device of it.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// Its system call filter.
+    #[error(transparent)]
+    Seccomp(SeccompError),
+    /// Its root file system.
+    #[error("mount the container's root")]
+    Root(#[source] store::SnapshotError),
+    /// Its files on the host.
+    #[error("write `{path}`")]
+    Files {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Its network namespace.
+    #[error("failed to set up container networking")]
+    Sandbox(#[source] SandboxError),
+    /// Its networks.
+    #[error(transparent)]
+    Network(JoinError),
+    /// Its monitor or its process.
+    #[error("failed to create task for container")]
+    Spawn(#[source] monitor::SpawnError),
+    /// The connection to its monitor.
+    #[error("talk to the container's monitor")]
+    Control(#[source] std::io::Error),
+    /// Its monitor.
+    #[error(transparent)]
+    Monitor(LinkError),
+    /// Its program.
+    #[error(
+        "failed to create task for container: OCI runtime create failed: unable to start container \
+         process: {message}"
+    )]
+    Launch {
+        /// 126, 127 or 128.
+        code: i32,
+        /// What the runtime said.
+        message: String,
+    },
+    /// Its record.
+    #[error("record the start")]
+    Record(#[source] DbError),
+    /// It did not stop, so it was not started again.
+    #[error(transparent)]
+    Stop(StopError),
+}
+
+impl StartError {
+    /// The exit code that the container shows after this failure.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Launch { code, .. } => *code,
+            Self::Spawn(monitor::SpawnError::Create { kind, .. }) => kind.exit_code(),
+            _ => 128,
+        }
+    }
+}
+
+impl Failure for StartError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Running => Kind::NotModified,
+            Self::Paused | Self::Removing(_) => Kind::Conflict,
+            Self::Closing => Kind::Unavailable,
+            Self::Signal(_) => Kind::InvalidArgument,
+            Self::Check(error) => error.kind(),
+            Self::User(error) => error.kind(),
+            Self::Device(error) => error.kind(),
+            Self::Seccomp(error) => error.kind(),
+            Self::Network(error) => error.kind(),
+            Self::Spawn(error) => error.kind(),
+            Self::Launch {
+                code: 126 | 127, ..
+            } => Kind::InvalidArgument,
+            Self::Stop(error) => error.kind(),
+            Self::Again(_)
+            | Self::Accounts(_)
+            | Self::Root(_)
+            | Self::Files { .. }
+            | Self::Sandbox(_)
+            | Self::Control(_)
+            | Self::Monitor(_)
+            | Self::Launch { .. }
+            | Self::Record(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container did not stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It does not run.
+    #[error("container is already stopped")]
+    NotRunning,
+    /// A signal that nobody knows.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for StopError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::NotRunning => Kind::NotModified,
+            Self::Signal(_) => Kind::InvalidArgument,
+            Self::Closing => Kind::Unavailable,
+        }
+    }
+}
+
+/// Why a signal was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum KillError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// A signal that nobody knows.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// It does not run.
+    #[error("cannot kill container: {0}: container {0} is not running")]
+    NotRunning(ContainerId),
+    /// The monitor did not send it.
+    #[error("cannot kill container")]
+    Monitor(#[from] LinkError),
+    /// It stays frozen.
+    #[error("thaw the container")]
+    Thaw(#[source] CgroupError),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for KillError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Signal(_) => Kind::InvalidArgument,
+            Self::NotRunning(_) => Kind::Conflict,
+            Self::Closing => Kind::Unavailable,
+            Self::Monitor(_) | Self::Thaw(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container was not paused or resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// It is paused.
+    #[error("container {0} is already paused")]
+    Paused(ContainerId),
+    /// It is not.
+    #[error("container {0} is not paused")]
+    NotPaused(ContainerId),
+    /// It is between two runs.
+    #[error("container {0} is restarting, wait until the container is running")]
+    Restarting(ContainerId),
+    /// The kernel did not.
+    #[error("freeze or thaw the container")]
+    Freezer(#[source] CgroupError),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for PauseError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Freezer(_) => Kind::Internal,
+            Self::Closing => Kind::Unavailable,
+            _ => Kind::Conflict,
+        }
+    }
+}
+
+/// Why a container was not renamed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// No name was given.
+    #[error("Neither old nor new names may be empty")]
+    Empty,
+    /// The name is not fine.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
+    /// It has that name.
+    #[error("Renaming a container with the same name as its current name")]
+    Same,
+    /// Another has it.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You \
+         have to remove (or rename) that container to be able to reuse that name."
+    )]
+    Taken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        owner: ContainerId,
+    },
+    /// It is being removed.
+    #[error("container {0} is marked for removal and cannot be renamed")]
+    Removing(ContainerId),
+    /// Its record.
+    #[error("record the name")]
+    Record(#[source] DbError),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for RenameError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Empty | Self::Name(_) | Self::Same => Kind::InvalidArgument,
+            Self::Taken { .. } | Self::Removing(_) => Kind::Conflict,
+            Self::Record(_) => Kind::Internal,
+            Self::Closing => Kind::Unavailable,
+        }
+    }
+}
+
+/// Why a container was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It runs.
+    #[error(
+        "cannot remove container {:?}: container is running: stop the container before removing or \
+         force remove", .0.to_string()
+    )]
+    Running(ContainerId),
+    /// It is paused.
+    #[error(
+        "cannot remove container {:?}: container is paused and must be unpaused first", .0.to_string()
+    )]
+    Paused(ContainerId),
+    /// It is between two runs.
+    #[error(
+        "cannot remove container {:?}: container is restarting: stop the container before removing \
+         or force remove", .0.to_string()
+    )]
+    Restarting(ContainerId),
+    /// Somebody else removes it.
+    #[error("removal of container {0} is already in progress")]
+    Removing(ContainerId),
+    /// Links are not done.
+    #[error("berth does not do legacy links yet")]
+    Link,
+    /// Its writable layer.
+    #[error("remove the writable layer")]
+    Snapshot(#[source] store::SnapshotError),
+    /// Its files on the host.
+    #[error("remove `{path}`")]
+    Files {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Its record.
+    #[error("forget the container")]
+    Record(#[source] DbError),
+    /// It was removed by somebody else at the same time, who was told more.
+    #[error("{0}")]
+    Again(String),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for RemoveError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Running(_) | Self::Paused(_) | Self::Restarting(_) | Self::Removing(_) => {
+                Kind::Conflict
+            }
+            Self::Link => Kind::NotImplemented,
+            Self::Closing => Kind::Unavailable,
+            Self::Snapshot(_) | Self::Files { .. } | Self::Record(_) | Self::Again(_) => {
+                Kind::Internal
+            }
+        }
+    }
+}
+
+/// Why a waiter was not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+}
+
+impl Failure for WaitError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+        }
+    }
+}
+
+/// Why a terminal was not resized.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// The monitor did not.
+    #[error("resize the terminal")]
+    Monitor(#[from] LinkError),
+}
+
+impl Failure for ResizeError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::NotRunning(_) => Kind::Conflict,
+            Self::Monitor(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// A limit cannot be.
+    #[error(transparent)]
+    Check(CheckError),
+    /// A policy cannot be.
+    #[error("Restart policy cannot be updated because AutoRemove is enabled for the container")]
+    AutoRemove,
+    /// The kernel refused a limit.
+    #[error("Cannot update container")]
+    Cgroup(#[source] CgroupError),
+    /// Its record.
+    #[error("record the change")]
+    Record(#[source] DbError),
+    /// The engine shuts down.
+    #[error("the engine is shutting down")]
+    Closing,
+}
+
+impl Failure for UpdateError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            Self::Check(error) => error.kind(),
+            Self::AutoRemove => Kind::InvalidArgument,
+            Self::Closing => Kind::Unavailable,
+            Self::Cgroup(_) | Self::Record(_) => Kind::Internal,
+        }
+    }
+}
+
+/// Why a container is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The container was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+}
+
+impl Failure for InspectError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+        }
+    }
+}
+
+/// A record as it is kept.
+pub(crate) fn to_json(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("records are maps with string keys")
+}
 
 impl Engine {
     /// Makes a container; the image must be there.
-    pub async fn create(&self, _wanted: CreateContainer) -> Result<Created, CreateError> {
-        todo!()
+    pub async fn create(&self, wanted: CreateContainer) -> Result<Created, CreateError> {
+        create::create(&self.shared, wanted).await
     }
 
     /// Starts a container; [`Kind::NotModified`] when it runs.
-    pub async fn start(self: &Arc<Self>, _typed: &str) -> Result<(), StartError> {
-        todo!()
+    pub async fn start(self: &Arc<Self>, typed: &str) -> Result<(), StartError> {
+        let asked = self.ask_owner(typed, Request::Start).await?;
+        asked.unwrap_or(Err(StartError::Closing))
     }
 
     /// Asks a container to end, then kills it; [`Kind::NotModified`] when it does not run.
     /// `timeout` in seconds, −1 for ever.
     pub async fn stop(
         &self,
-        _typed: &str,
-        _signal: Option<&str>,
-        _timeout: Option<i64>,
+        typed: &str,
+        signal: Option<&str>,
+        timeout: Option<i64>,
     ) -> Result<(), StopError> {
-        todo!()
+        let signal = parse_signal(signal).map_err(StopError::Signal)?;
+        let grace = self.grace(typed, timeout)?;
+        let asked = self
+            .ask_owner(typed, |answer| Request::Stop {
+                signal,
+                grace,
+                answer,
+            })
+            .await?;
+        asked.unwrap_or(Err(StopError::Closing))
     }
 
     /// Stops it, if it runs, and starts it.
     pub async fn restart(
         &self,
-        _typed: &str,
-        _signal: Option<&str>,
-        _timeout: Option<i64>,
+        typed: &str,
+        signal: Option<&str>,
+        timeout: Option<i64>,
     ) -> Result<(), StartError> {
-        todo!()
+        let signal = parse_signal(signal).map_err(StartError::Signal)?;
+        let grace = self.grace(typed, timeout)?;
+        let asked = self
+            .ask_owner(typed, |answer| Request::Restart {
+                signal,
+                grace,
+                answer,
+            })
+            .await?;
+        asked.unwrap_or(Err(StartError::Closing))
     }
 
     /// Sends a signal by name or number; SIGKILL when absent.
-    pub async fn kill(&self, _typed: &str, _signal: Option<&str>) -> Result<(), KillError> {
-        todo!()
+    pub async fn kill(&self, typed: &str, signal: Option<&str>) -> Result<(), KillError> {
+        const SIGKILL: i32 = 9;
+        let signal = parse_signal(signal)
+            .map_err(KillError::Signal)?
+            .unwrap_or(SIGKILL);
+        let asked = self
+            .ask_owner(typed, |answer| Request::Kill { signal, answer })
+            .await?;
+        asked.unwrap_or(Err(KillError::Closing))
     }
 
     /// Freezes it.
-    pub async fn pause(&self, _typed: &str) -> Result<(), PauseError> {
-        todo!()
+    pub async fn pause(&self, typed: &str) -> Result<(), PauseError> {
+        let asked = self.ask_owner(typed, Request::Pause).await?;
+        asked.unwrap_or(Err(PauseError::Closing))
     }
 
     /// Lets it go on.
-    pub async fn unpause(&self, _typed: &str) -> Result<(), PauseError> {
-        todo!()
+    pub async fn unpause(&self, typed: &str) -> Result<(), PauseError> {
+        let asked = self.ask_owner(typed, Request::Unpause).await?;
+        asked.unwrap_or(Err(PauseError::Closing))
     }
 
     /// Gives it another name.
-    pub async fn rename(&self, _typed: &str, _name: &str) -> Result<(), RenameError> {
-        todo!()
+    pub async fn rename(&self, typed: &str, name: &str) -> Result<(), RenameError> {
+        if name.is_empty() {
+            return Err(RenameError::Empty);
+        }
+        let name = name.strip_prefix('/').unwrap_or(name).to_owned();
+        if !names::is_fine(&name) {
+            return Err(RenameError::Name(name));
+        }
+        let asked = self
+            .ask_owner(typed, |answer| Request::Rename { name, answer })
+            .await?;
+        asked.unwrap_or(Err(RenameError::Closing))
     }
 
     /// Removes it with its files.
-    pub async fn remove(&self, _typed: &str, _options: RemoveOptions) -> Result<(), RemoveError> {
-        todo!()
+    pub async fn remove(&self, typed: &str, options: RemoveOptions) -> Result<(), RemoveError> {
+        if options.link {
+            return Err(RemoveError::Link);
+        }
+        let asked = self
+            .ask_owner(typed, |answer| Request::Remove {
+                force: options.force,
+                volumes: options.volumes,
+                answer,
+            })
+            .await?;
+        asked.unwrap_or(Err(RemoveError::Closing))
     }
 
     /// Registers a waiter: what happens after this call returns is not missed.
-    pub async fn wait(&self, _typed: &str, _condition: WaitCondition) -> Result<Wait, WaitError> {
-        todo!()
+    pub async fn wait(&self, typed: &str, condition: WaitCondition) -> Result<Wait, WaitError> {
+        let handle = self.shared.index().find(typed)?;
+        let view = handle.view();
+        Ok(Wait {
+            view: handle.view,
+            condition,
+            exits: view.exits,
+            ran: view.course.phase.has_process() || view.course.phase == state::Phase::Waiting,
+        })
     }
 
     /// Sets the size of its terminal.
-    pub async fn resize(&self, _typed: &str, _rows: u16, _columns: u16) -> Result<(), ResizeError> {
-        todo!()
+    pub async fn resize(&self, typed: &str, rows: u16, columns: u16) -> Result<(), ResizeError> {
+        let view = self.shared.index().find(typed)?.view();
+        if !view.course.phase.has_process() {
+            return Err(ResizeError::NotRunning(view.record.id));
+        }
+        let request = monitor::protocol::Request::Resize {
+            exec: None,
+            rows,
+            columns,
+        };
+        let dir = self.shared.run_dir(&view.record.id);
+        link::ask(&dir, &request).await?;
+        Ok(())
     }
 
     /// Changes limits and restart policy; answers with warnings.
-    pub async fn update(&self, _typed: &str, _update: Update) -> Result<Vec<String>, UpdateError> {
-        todo!()
-    }
-
-    /// Containers, newest first.
-    pub async fn list(&self, _options: ListOptions) -> Result<Vec<Summary>, FilterError> {
-        todo!()
-    }
-
-    /// Everything about one container.
-    pub async fn inspect(&self, _typed: &str, _size: bool) -> Result<Details, InspectError> {
-        todo!()
+    pub async fn update(&self, typed: &str, update: Update) -> Result<Vec<String>, UpdateError> {
+        let update = Box::new(update);
+        let asked = self
+            .ask_owner(typed, |answer| Request::Update { update, answer })
+            .await?;
+        asked.unwrap_or(Err(UpdateError::Closing))?;
+        Ok(Vec::new())
     }
 
     /// Removes every container that does not run and matches.
-    pub async fn prune_containers(&self, _filters: Filters) -> Result<Pruned, FilterError> {
-        todo!()
+    pub async fn prune_containers(&self, filters: Filters) -> Result<Pruned, FilterError> {
+        let prune = Prune::new(&filters)?;
+        let mut pruned = Pruned::default();
+        let views = self.shared.index().views();
+        for view in views {
+            let idle = !view.course.phase.has_process()
+                && !matches!(
+                    view.course.phase,
+                    state::Phase::Waiting | state::Phase::Starting
+                );
+            if !idle || !prune.takes(&view.record.labels(), view.record.created) {
+                continue;
+            }
+            let id = view.record.id;
+            let bytes = self.writable_bytes(id).await;
+            // One that was started meanwhile refuses, and stays.
+            if self
+                .remove(&id.to_string(), RemoveOptions::default())
+                .await
+                .is_ok()
+            {
+                pruned.reclaimed_bytes += bytes;
+                pruned.removed.push(id.to_string());
+            }
+        }
+        Ok(pruned)
+    }
+
+    pub(crate) async fn writable_bytes(&self, id: ContainerId) -> u64 {
+        let store = Arc::clone(&self.shared.store);
+        let bytes = tasks::blocking(move || store.snapshot_bytes(&id)).await;
+        bytes.unwrap_or_else(|error| {
+            tracing::warn!(%id, error = vocab::failure::chain(&error), "measure a layer");
+            0
+        })
+    }
+
+    /// Sends a request to the owner of a container and waits; `None` when the owner has gone.
+    async fn ask_owner<T>(
+        &self,
+        typed: &str,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<Option<T>, FindError> {
+        let handle = self.shared.index().find(typed)?;
+        let (sender, answer) = oneshot::channel();
+        if handle.requests.send(request(sender)).await.is_err() {
+            return match handle.view().gone {
+                true => Err(FindError::NotFound(typed.to_owned())),
+                false => Ok(None),
+            };
+        }
+        match answer.await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(_) if handle.view().gone => Err(FindError::NotFound(typed.to_owned())),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn grace(&self, typed: &str, timeout: Option<i64>) -> Result<Option<Duration>, FindError> {
+        let view = self.shared.index().find(typed)?.view();
+        let seconds = timeout.or(view.record.config.stop_timeout);
+        Ok(match seconds {
+            None => Some(self.shared.config.stop_timeout),
+            // A negative one is for ever.
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+        })
+    }
+}
+
+fn parse_signal(typed: Option<&str>) -> Result<Option<i32>, String> {
+    match typed.filter(|typed| !typed.is_empty()) {
+        None => Ok(None),
+        Some(typed) => match check::parse_signal(typed) {
+            Some(signal) => Ok(Some(signal)),
+            None => Err(typed.to_owned()),
+        },
     }
 }

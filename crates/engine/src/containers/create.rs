@@ -1,0 +1,493 @@
+//! A container is made: what was asked and what the image says become a record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use store::Image;
+use vocab::ContainerId;
+use vocab::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+
+use super::record::{Course, MountKind, Mounted, Record};
+use super::{CreateContainer, CreateError, Created, names, owner, ports};
+use crate::db::Durability;
+use crate::events::container as announce;
+use crate::shared::Shared;
+use crate::spec::{CheckError, check, environment, mounts};
+
+/// Tries to make up a name that nobody has.
+const NAME_TRIES: u32 = 100;
+
+/// Makes a container.
+pub(crate) async fn create(
+    shared: &Arc<Shared>,
+    wanted: CreateContainer,
+) -> Result<Created, CreateError> {
+    let mut warnings = check::check(&wanted.config, &wanted.host).map_err(CreateError::Check)?;
+    let image = {
+        let (shared, typed) = (Arc::clone(shared), wanted.config.image.clone());
+        tasks::blocking(move || shared.store.find_image(&typed)).await
+    }
+    .map_err(CreateError::Image)?;
+    let name = wanted.name.clone();
+    let record = plan(shared, wanted, &image, &mut warnings)?;
+    let id = record.id;
+    let name = reserve(shared, name.as_deref(), id)?;
+    match make(shared, record, &name, &mut warnings).await {
+        Ok(()) => Ok(Created { id, warnings }),
+        Err(error) => {
+            shared.index().release(&name, id);
+            Err(error)
+        }
+    }
+}
+
+/// What was asked, what the image says and the daemon's defaults, as one record.
+fn plan(
+    shared: &Shared,
+    wanted: CreateContainer,
+    image: &Image,
+    warnings: &mut Vec<String>,
+) -> Result<Record, CreateError> {
+    let id = ContainerId::random();
+    suits(image, &wanted)?;
+    let inherited = inherited(shared, &wanted.host)?;
+    let mut config = wanted.config;
+    merge(&mut config, image.config.config.as_ref(), warnings);
+    if config.entrypoint.as_deref() == Some(&[String::new()]) {
+        config.entrypoint = None;
+    }
+    let mut words = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .flatten()
+        .cloned();
+    let path = words.next().ok_or(CreateError::NoCommand)?;
+    let args = words.collect();
+    let mut host = wanted.host;
+    let mounts = mounts::plan(&config, &host, inherited).map_err(CreateError::Check)?;
+    fill(shared, &mut host);
+    let networks = networks(shared, &host, &config, wanted.networking)?;
+    ports::requests(&config, &host, shared.config.bridge.publish_address)
+        .map_err(|text| CreateError::Check(CheckError::Invalid(text)))?;
+    if config.hostname.is_empty() && host.network_mode != "host" && host.uts_mode != "host" {
+        config.hostname = id.short();
+    }
+    Ok(Record {
+        id,
+        created: SystemTime::now(),
+        image: image.id.clone(),
+        os: image.config.platform().os,
+        path,
+        args,
+        config,
+        host,
+        networks,
+        mounts,
+    })
+}
+
+/// Takes the wanted name, or one made up.
+fn reserve(shared: &Shared, wanted: Option<&str>, id: ContainerId) -> Result<String, CreateError> {
+    let mut index = shared.index();
+    if let Some(typed) = wanted.filter(|name| !name.is_empty()) {
+        let name = typed.strip_prefix('/').unwrap_or(typed);
+        if !names::is_fine(name) {
+            return Err(CreateError::Name(typed.to_owned()));
+        }
+        return match index.reserve(name, id) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(owner) => Err(CreateError::Taken {
+                name: name.to_owned(),
+                owner,
+            }),
+        };
+    }
+    for again in 0..NAME_TRIES {
+        let name = names::random(again);
+        if index.reserve(&name, id).is_ok() {
+            return Ok(name);
+        }
+    }
+    let name = id.short();
+    match index.reserve(&name, id) {
+        Ok(()) => Ok(name),
+        Err(owner) => Err(CreateError::Taken { name, owner }),
+    }
+}
+
+/// Volumes, writable layer, record, owner. After a failure nothing of it is left.
+async fn make(
+    shared: &Arc<Shared>,
+    mut record: Record,
+    name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), CreateError> {
+    let mut made = Vec::new();
+    let outcome = make_files(shared, &mut record, &mut made).await;
+    let outcome = match outcome {
+        Ok(()) => insert(shared, &record, name).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        let id = record.id;
+        let undone = {
+            let shared = Arc::clone(shared);
+            tasks::blocking(move || shared.store.remove_snapshot(&id)).await
+        };
+        if let Err(error) = undone {
+            let error = vocab::failure::chain(&error);
+            tracing::warn!(%id, error, "remove the layer of a container that was not made");
+        }
+        for volume in made {
+            shared.remove_unused_volume(&volume, id).await;
+        }
+        return Err(error);
+    }
+    if shared.layout != runtime::cgroup::Layout::V2 {
+        // Said once at most: Docker says it too.
+    } else if record.host.resources.oom_kill_disable == Some(true) {
+        warnings.push("OomKillDisable has no effect on cgroup v2. Discarded.".to_owned());
+    }
+    let record = Arc::new(record);
+    let course = Course::new();
+    let (handle, ends) = owner::ends(&record, name, &course);
+    shared.index().insert(handle);
+    announce::happened(&shared.events, "create", &record, name, &[]);
+    let owner = owner::Owner::new(
+        Arc::clone(shared),
+        record,
+        name.to_owned(),
+        course,
+        ends,
+        None,
+    );
+    shared
+        .tasks
+        .spawn_whole("container", owner.drive(owner::First::Nothing));
+    Ok(())
+}
+
+async fn make_files(
+    shared: &Arc<Shared>,
+    record: &mut Record,
+    made: &mut Vec<String>,
+) -> Result<(), CreateError> {
+    let (id, image) = (record.id, record.image.clone());
+    let store = Arc::clone(&shared.store);
+    tasks::blocking(move || store.create_snapshot(&id, &image))
+        .await
+        .map_err(CreateError::Snapshot)?;
+    let mut fresh = Vec::new();
+    for mounted in &mut record.mounts {
+        if mounted.kind == MountKind::Volume {
+            let (name, mountpoint, new) = shared
+                .volume_for(&mounted.volume, mounted.anonymous)
+                .await
+                .map_err(CreateError::Volume)?;
+            if new {
+                made.push(name.clone());
+            }
+            mounted.source = mountpoint.to_string_lossy().into_owned();
+            mounted.volume = name;
+            if !mounted.options.iter().any(|option| option == "nocopy") {
+                fresh.push((mountpoint, mounted.destination.clone()));
+            }
+        }
+    }
+    if !fresh.is_empty() {
+        let shared = Arc::clone(shared);
+        tasks::blocking(move || {
+            let mounts = shared
+                .store
+                .mount_snapshot(&id)
+                .map_err(CreateError::Snapshot)?;
+            let copied = crate::volumes::copy_up(&mounts, &fresh).map_err(CreateError::CopyUp);
+            shared
+                .store
+                .release_snapshot(&id)
+                .map_err(CreateError::Snapshot)?;
+            copied
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn insert(shared: &Shared, record: &Record, name: &str) -> Result<(), CreateError> {
+    let row = (
+        record.id.to_string(),
+        name.to_owned(),
+        super::to_json(record),
+        super::to_json(&Course::new()),
+    );
+    shared
+        .db
+        .write(Durability::Full, move |db| {
+            db.prepare_cached("INSERT INTO containers VALUES (?1, ?2, ?3, ?4)")?
+                .execute(row)
+                .map(drop)
+        })
+        .await
+        .map_err(CreateError::Record)
+}
+
+fn suits(image: &Image, wanted: &CreateContainer) -> Result<(), CreateError> {
+    let actual = image.config.platform();
+    match &wanted.platform {
+        Some(platform) if actual.rank_on(platform).is_none() => Err(CreateError::Platform {
+            image: wanted.config.image.clone(),
+            wanted: Box::new(platform.clone()),
+            actual: Box::new(actual),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts of the containers in `--volumes-from`.
+fn inherited(shared: &Shared, host: &HostConfig) -> Result<Vec<Mounted>, CreateError> {
+    let mut inherited = Vec::new();
+    for text in host.volumes_from.iter().flatten() {
+        let (typed, mode) = text.split_once(':').unwrap_or((text, "rw"));
+        if !matches!(mode, "rw" | "ro" | "z" | "Z") {
+            return Err(CreateError::Check(CheckError::Invalid(format!(
+                "invalid mode for volumes-from: {mode}"
+            ))));
+        }
+        let view = shared
+            .index()
+            .find(typed)
+            .map_err(CreateError::Find)?
+            .view();
+        for mounted in &view.record.mounts {
+            if mounted.kind != MountKind::Tmpfs {
+                let mut mounted = mounted.clone();
+                mounted.read_only |= mode == "ro";
+                // The other container's volume has its name by now, and goes with that container.
+                mounted.anonymous = false;
+                inherited.push(mounted);
+            }
+        }
+    }
+    Ok(inherited)
+}
+
+/// Takes from the image what the user left open (Docker's `merge`).
+fn merge(
+    config: &mut ContainerConfig,
+    image: Option<&ContainerConfig>,
+    warnings: &mut Vec<String>,
+) {
+    let Some(image) = image else {
+        config.labels.get_or_insert_default();
+        return;
+    };
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    if config.stop_signal.is_empty() {
+        config.stop_signal.clone_from(&image.stop_signal);
+    }
+    if let Some(ports) = &image.exposed_ports {
+        config
+            .exposed_ports
+            .get_or_insert_default()
+            .extend(ports.iter().map(|(port, empty)| (port.clone(), *empty)));
+    }
+    if let Some(volumes) = &image.volumes {
+        config
+            .volumes
+            .get_or_insert_default()
+            .extend(volumes.iter().map(|(path, empty)| (path.clone(), *empty)));
+    }
+    let env = environment::merge(config.env.take(), image.env.as_deref().unwrap_or_default());
+    config.env = Some(env);
+    let labels = config.labels.get_or_insert_default();
+    for (key, value) in image.labels.iter().flatten() {
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    if config.healthcheck.is_none()
+        && let Some(check) = &image.healthcheck
+        && check
+            .test
+            .as_ref()
+            .is_some_and(|test| test.first().is_some_and(|word| word != "NONE"))
+    {
+        config.healthcheck = Some(check.clone());
+        warnings.push(
+            "berth does not run health checks yet: the image's Healthcheck has no effect."
+                .to_owned(),
+        );
+    }
+}
+
+/// Writes the daemon's defaults where the user left a choice, so that `inspect` shows them.
+fn fill(shared: &Shared, host: &mut HostConfig) {
+    if matches!(host.network_mode.as_str(), "" | "default") {
+        host.network_mode = if shared.config.bridge.enabled {
+            "bridge".to_owned()
+        } else {
+            "none".to_owned()
+        };
+    }
+    if host.ipc_mode.is_empty() {
+        host.ipc_mode = shared
+            .config
+            .ipc_mode
+            .clone()
+            .unwrap_or_else(|| "private".to_owned());
+    }
+    if host.cgroupns_mode.is_empty() {
+        let private = shared.layout == runtime::cgroup::Layout::V2 && !host.privileged;
+        let default = if private { "private" } else { "host" };
+        host.cgroupns_mode = shared
+            .config
+            .cgroupns_mode
+            .clone()
+            .unwrap_or_else(|| default.to_owned());
+    }
+    if host.shm_size == 0 {
+        host.shm_size = i64::try_from(shared.config.shm_bytes).unwrap_or(i64::MAX);
+    }
+    if host.log_config.kind.is_empty() {
+        let own = host.log_config.config.take();
+        host.log_config = shared.config.log.clone();
+        if let Some(own) = own.filter(|options| !options.is_empty()) {
+            host.log_config.config.get_or_insert_default().extend(own);
+        }
+    }
+    host.log_config.config.get_or_insert_default();
+    if host.restart_policy.name.is_empty() {
+        "no".clone_into(&mut host.restart_policy.name);
+    }
+    if host.runtime.is_empty() {
+        "berth".clone_into(&mut host.runtime);
+    }
+    let resources = &mut host.resources;
+    if resources.memory > 0 && resources.memory_swap == 0 {
+        resources.memory_swap = resources.memory.saturating_mul(2);
+    }
+    if let Ok(security) = crate::spec::security::Security::of(host, false) {
+        host.masked_paths = Some(security.masked_paths);
+        host.readonly_paths = Some(security.readonly_paths);
+    }
+}
+
+/// The networks to join, the one of the network mode first.
+fn networks(
+    shared: &Shared,
+    host: &HostConfig,
+    config: &ContainerConfig,
+    wanted: NetworkingConfig,
+) -> Result<Vec<(String, EndpointSettings)>, CreateError> {
+    let mut endpoints: BTreeMap<String, EndpointSettings> = wanted
+        .endpoints_config
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, settings)| (name, settings.unwrap_or_default()))
+        .collect();
+    let mode = host.network_mode.as_str();
+    if let Some(typed) = mode.strip_prefix("container:") {
+        shared.index().find(typed).map_err(CreateError::Find)?;
+        if !endpoints.is_empty() || host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()) {
+            return Err(CreateError::Check(CheckError::Invalid(
+                "conflicting options: port publishing and the container type network mode"
+                    .to_owned(),
+            )));
+        }
+        if !config.hostname.is_empty() {
+            return Err(CreateError::Check(CheckError::Invalid(
+                "conflicting options: hostname and the network mode".to_owned(),
+            )));
+        }
+        return Ok(Vec::new());
+    }
+    let records = shared.networks();
+    let main = records.find(mode).map_err(CreateError::Network)?;
+    let mut settings = endpoints
+        .remove(mode)
+        .or_else(|| endpoints.remove(&main.name))
+        .or_else(|| endpoints.remove("default"))
+        .unwrap_or_default();
+    if settings.mac_address.is_empty() {
+        settings.mac_address.clone_from(&config.mac_address);
+    }
+    let mut networks = vec![(main.name.clone(), settings)];
+    for (typed, settings) in endpoints {
+        let other = records.find(&typed).map_err(CreateError::Network)?;
+        if main.driver != "bridge" || other.driver != "bridge" {
+            return Err(CreateError::Check(CheckError::Invalid(
+                "container cannot be connected to multiple networks with one of the networks in \
+                 private (none) or host mode"
+                    .to_owned(),
+            )));
+        }
+        networks.push((other.name.clone(), settings));
+    }
+    for (name, settings) in &networks {
+        crate::networks::check_settings(name, settings)
+            .map_err(|text| CreateError::Check(CheckError::Invalid(text)))?;
+    }
+    Ok(networks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vocab::Platform;
+
+    fn words(text: &[&str]) -> Option<Vec<String>> {
+        Some(text.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    fn check(
+        user: (Option<Vec<String>>, Option<Vec<String>>),
+        image: (Option<Vec<String>>, Option<Vec<String>>),
+        wanted: (Option<Vec<String>>, Option<Vec<String>>),
+    ) {
+        let mut config = ContainerConfig {
+            entrypoint: user.0,
+            cmd: user.1,
+            ..ContainerConfig::default()
+        };
+        let image = ContainerConfig {
+            entrypoint: image.0,
+            cmd: image.1,
+            ..ContainerConfig::default()
+        };
+        merge(&mut config, Some(&image), &mut Vec::new());
+        assert_eq!((config.entrypoint, config.cmd), wanted);
+    }
+
+    #[test]
+    fn entry_point_and_command_are_merged_as_docker_does() {
+        let image = || (words(&["e"]), words(&["c"]));
+        check((None, None), image(), (words(&["e"]), words(&["c"])));
+        check(
+            (None, words(&["x"])),
+            image(),
+            (words(&["e"]), words(&["x"])),
+        );
+        check((words(&["y"]), None), image(), (words(&["y"]), None));
+        check((words(&[""]), None), image(), (words(&[""]), None));
+    }
+
+    #[test]
+    fn a_platform_is_compared_by_what_runs_on_it() {
+        let arm: Platform = "linux/arm64".parse().unwrap();
+        let amd: Platform = "linux/amd64".parse().unwrap();
+        assert!(arm.rank_on(&amd).is_none());
+    }
+}

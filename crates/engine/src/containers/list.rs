@@ -1,0 +1,519 @@
+//! What users see of containers, and which of them a filter means.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use regex::Regex;
+use vocab::time::{parse_rfc3339, parse_unix};
+
+use super::index::View;
+use super::record::{MountKind, Mounted, Record};
+use super::{Details, InspectError, ListOptions, MountPoint, Size, State, Status, Summary, ports};
+use crate::events::has_label;
+use crate::networks;
+use crate::shared::Shared;
+use crate::{Engine, FilterError, Filters};
+
+/// Docker's way to say how long something lasts.
+pub(crate) fn lasting(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let minutes = seconds / 60;
+    // Rounded, as Docker does.
+    let hours = (seconds + 1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// What `ps` prints.
+pub(crate) fn sentence(state: &State, now: SystemTime) -> String {
+    let since = |moment: Option<SystemTime>| {
+        let passed = moment.and_then(|moment| now.duration_since(moment).ok());
+        lasting(passed.unwrap_or_default())
+    };
+    match state.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Restarting => {
+            format!(
+                "Restarting ({}) {} ago",
+                state.exit_code,
+                since(state.finished_at)
+            )
+        }
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Exited => format!(
+            "Exited ({}) {} ago",
+            state.exit_code,
+            since(state.finished_at)
+        ),
+        Status::Dead => "Dead".to_owned(),
+    }
+}
+
+impl Shared {
+    fn summary(&self, view: &View, now: SystemTime) -> Summary {
+        let record = &view.record;
+        let state = view.course.state();
+        Summary {
+            id: record.id,
+            name: view.name.clone(),
+            image: record.config.image.clone(),
+            image_id: record.image.clone(),
+            command: command(record),
+            created: record.created,
+            ports: ports::list(&record.config, &view.course.endpoints),
+            size: None,
+            labels: record.labels(),
+            status: sentence(&state, now),
+            state,
+            network_mode: record.host.network_mode.clone(),
+            annotations: record.host.annotations.clone(),
+            networks: networks::settings(
+                &record.networks,
+                &view.course.endpoints,
+                &self.networks(),
+            ),
+            mounts: mount_points(record),
+        }
+    }
+}
+
+fn command(record: &Record) -> String {
+    let mut text = record.path.clone();
+    for argument in &record.args {
+        if argument.contains(' ') {
+            text.push_str(&format!(" '{argument}'"));
+        } else {
+            text.push(' ');
+            text.push_str(argument);
+        }
+    }
+    text
+}
+
+fn mount_points(record: &Record) -> Vec<MountPoint> {
+    record
+        .mounts
+        .iter()
+        // Docker shows a tmpfs only when it came in the long form.
+        .filter(|mounted| mounted.kind != MountKind::Tmpfs || mounted.long_form)
+        .map(mount_point)
+        .collect()
+}
+
+fn mount_point(mounted: &Mounted) -> MountPoint {
+    MountPoint {
+        kind: mounted.kind.name().to_owned(),
+        name: mounted.volume.clone(),
+        source: mounted.source.clone(),
+        destination: mounted.destination.clone(),
+        driver: match mounted.kind {
+            MountKind::Volume => "local".to_owned(),
+            _ => String::new(),
+        },
+        mode: mounted.mode.clone(),
+        writable: !mounted.read_only,
+        propagation: mounted.propagation.clone(),
+    }
+}
+
+impl Engine {
+    /// Containers, newest first.
+    pub async fn list(&self, options: ListOptions) -> Result<Vec<Summary>, FilterError> {
+        let sieve = Sieve::new(&self.shared, &options.filters).await?;
+        let all = options.all || options.limit.is_some() || options.filters.contains_key("status");
+        let mut views = self.shared.index().views();
+        views.sort_by_key(|view| std::cmp::Reverse((view.record.created, view.record.id)));
+        let now = SystemTime::now();
+        let mut listed: Vec<Summary> = views
+            .iter()
+            .filter(|view| !view.gone && (all || view.course.state().is_running()))
+            .filter(|view| sieve.passes(view))
+            .take(options.limit.unwrap_or(usize::MAX))
+            .map(|view| self.shared.summary(view, now))
+            .collect();
+        if options.size {
+            for summary in &mut listed {
+                summary.size = Some(self.size(summary.id, &summary.image_id).await);
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Everything about one container.
+    pub async fn inspect(&self, typed: &str, size: bool) -> Result<Details, InspectError> {
+        let view = self.shared.index().find(typed)?.view();
+        let record = &view.record;
+        let files = self.shared.data_dir(&record.id);
+        let started = view.course.started_at.is_some() || view.course.phase.has_process();
+        let file = |name: &str| match started {
+            true => files.join(name),
+            false => std::path::PathBuf::new(),
+        };
+        let size = match size {
+            true => Some(self.size(record.id, &record.image).await),
+            false => None,
+        };
+        Ok(Details {
+            id: record.id,
+            name: view.name.clone(),
+            created: record.created,
+            path: record.path.clone(),
+            args: record.args.clone(),
+            state: view.course.state(),
+            image: record.image.clone(),
+            resolv_conf_path: file("resolv.conf"),
+            hostname_path: file("hostname"),
+            hosts_path: file("hosts"),
+            log_path: match record.host.log_config.kind.as_str() {
+                "json-file" => self.shared.log_path(&record.id),
+                _ => std::path::PathBuf::new(),
+            },
+            restart_count: view.course.restart_count,
+            driver: self.shared.store.driver().name().to_owned(),
+            platform: record.os.clone(),
+            execs: self.shared.execs.running_in(&record.id),
+            host: record.host.clone(),
+            config: record.config.clone(),
+            mounts: mount_points(record),
+            sandbox_id: match view.course.phase.has_process() {
+                true => record.id.to_string(),
+                false => String::new(),
+            },
+            ports: match view.course.phase.has_process() {
+                true => ports::published(&record.config, &view.course.endpoints),
+                false => BTreeMap::new(),
+            },
+            networks: networks::settings(
+                &record.networks,
+                &view.course.endpoints,
+                &self.shared.networks(),
+            ),
+            size,
+        })
+    }
+
+    async fn size(&self, id: vocab::ContainerId, image: &vocab::Digest) -> Size {
+        let writable_bytes = self.writable_bytes(id).await;
+        let (store, image) = (Arc::clone(&self.shared.store), image.clone());
+        let found = tasks::blocking(move || store.find_image_by_id(&image)).await;
+        let beneath = found.ok().flatten().map_or(0, |image| image.size_bytes);
+        Size {
+            writable_bytes,
+            root_bytes: writable_bytes + beneath,
+        }
+    }
+}
+
+/// Which containers a filter lets through.
+struct Sieve {
+    filters: Filters,
+    names: Vec<Regex>,
+    /// Images that `ancestor` means, and the words themselves.
+    ancestors: Vec<(Option<vocab::Digest>, String)>,
+    /// Of the containers in `before` and `since`.
+    before: Option<SystemTime>,
+    since: Option<SystemTime>,
+}
+
+impl Sieve {
+    async fn new(shared: &Arc<Shared>, filters: &Filters) -> Result<Self, FilterError> {
+        const KEYS: [&str; 16] = [
+            "ancestor",
+            "before",
+            "exited",
+            "expose",
+            "health",
+            "id",
+            "is-task",
+            "isolation",
+            "label",
+            "name",
+            "network",
+            "publish",
+            "since",
+            "status",
+            "volume",
+            "until",
+        ];
+        if let Some(key) = filters
+            .keys()
+            .find(|key| !KEYS.contains(&key.as_str()) || *key == "until")
+        {
+            return Err(FilterError::Unknown(key.clone()));
+        }
+        let values = |key: &str| filters.get(key).into_iter().flatten();
+        let wrong = |key: &str, value: &str| FilterError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        for value in values("status") {
+            let known = [
+                "created",
+                "restarting",
+                "running",
+                "removing",
+                "paused",
+                "exited",
+                "dead",
+            ];
+            if !known.contains(&value.as_str()) {
+                return Err(wrong("status", value));
+            }
+        }
+        for value in values("exited") {
+            value.parse::<i32>().map_err(|_| wrong("exited", value))?;
+        }
+        for value in values("health") {
+            if !["starting", "healthy", "unhealthy", "none"].contains(&value.as_str()) {
+                return Err(wrong("health", value));
+            }
+        }
+        let names = values("name")
+            .map(|value| Regex::new(value).map_err(|_| wrong("name", value)))
+            .collect::<Result<_, _>>()?;
+        let mut ancestors = Vec::new();
+        for value in values("ancestor") {
+            let (store, typed) = (Arc::clone(&shared.store), value.clone());
+            let found = tasks::blocking(move || store.find_image(&typed)).await;
+            ancestors.push((found.ok().map(|image| image.id), value.clone()));
+        }
+        let moment = |key: &str| match values(key).next() {
+            None => Ok(None),
+            Some(typed) => match shared.index().find(typed) {
+                Ok(handle) => Ok(Some(handle.view().record.created)),
+                Err(_) => Err(wrong(key, typed)),
+            },
+        };
+        Ok(Self {
+            before: moment("before")?,
+            since: moment("since")?,
+            filters: filters.clone(),
+            names,
+            ancestors,
+        })
+    }
+
+    fn passes(&self, view: &View) -> bool {
+        let created = view.record.created;
+        let in_time = self.before.is_none_or(|before| created < before)
+            && self.since.is_none_or(|since| created > since);
+        in_time
+            && self
+                .filters
+                .iter()
+                .all(|(key, values)| self.matches(view, key, values))
+    }
+
+    fn matches(&self, view: &View, key: &str, values: &[String]) -> bool {
+        let record = &view.record;
+        let any = |test: &dyn Fn(&str) -> bool| values.iter().any(|value| test(value));
+        match key {
+            "id" => any(&|value| record.id.to_string().starts_with(value)),
+            "name" => {
+                let slashed = format!("/{}", view.name);
+                let hit = |name: &Regex| name.is_match(&slashed) || name.is_match(&view.name);
+                self.names.iter().any(hit)
+            }
+            "label" => {
+                let labels = record.labels();
+                values.iter().all(|wanted| has_label(&labels, wanted))
+            }
+            "status" => any(&|value| view.course.state().status.name() == value),
+            "exited" => {
+                let state = view.course.state();
+                state.status == Status::Exited && any(&|value| value.parse() == Ok(state.exit_code))
+            }
+            "health" => any(&|value| value == "none"),
+            "is-task" => any(&|value| matches!(value, "false" | "0")),
+            "ancestor" => self.ancestors.iter().any(|(id, typed)| {
+                id.as_ref() == Some(&record.image) || record.config.image == *typed
+            }),
+            "network" => any(&|value| {
+                let joined = &view.course.endpoints;
+                record.networks.iter().any(|(name, _)| name == value)
+                    || joined
+                        .iter()
+                        .any(|joined| joined.network_id.to_string().starts_with(value))
+            }),
+            "volume" => any(&|value| {
+                let mut mounts = record.mounts.iter();
+                mounts.any(|mounted| mounted.volume == value || mounted.destination == value)
+            }),
+            "publish" => any(&|value| {
+                let listed = ports::list(&record.config, &view.course.endpoints);
+                listed
+                    .iter()
+                    .any(|port| port.host.is_some() && port_matches(port, value))
+            }),
+            "expose" => any(&|value| {
+                let listed = ports::list(&record.config, &view.course.endpoints);
+                listed.iter().any(|port| port_matches(port, value))
+            }),
+            // Answered above, or the same for all.
+            _ => true,
+        }
+    }
+}
+
+/// `80`, `80/tcp`, `80-90/tcp`.
+fn port_matches(port: &super::Port, wanted: &str) -> bool {
+    let (numbers, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {
+        return false;
+    };
+    port.protocol == protocol && (first..=last).contains(&port.container)
+}
+
+/// Which things a prune takes.
+pub(crate) struct Prune {
+    until: Option<SystemTime>,
+    labels: Vec<String>,
+    without: Vec<String>,
+}
+
+impl Prune {
+    pub(crate) fn new(filters: &Filters) -> Result<Self, FilterError> {
+        let mut prune = Self {
+            until: None,
+            labels: Vec::new(),
+            without: Vec::new(),
+        };
+        for (key, values) in filters {
+            match key.as_str() {
+                "label" => prune.labels.clone_from(values),
+                "label!" => prune.without.clone_from(values),
+                "until" => {
+                    for value in values {
+                        let moment = until(value).ok_or_else(|| FilterError::Value {
+                            key: key.clone(),
+                            value: value.clone(),
+                        })?;
+                        prune.until = Some(moment);
+                    }
+                }
+                _ => return Err(FilterError::Unknown(key.clone())),
+            }
+        }
+        Ok(prune)
+    }
+
+    pub(crate) fn takes(&self, labels: &BTreeMap<String, String>, created: SystemTime) -> bool {
+        self.until.is_none_or(|until| created < until)
+            && self.labels.iter().all(|wanted| has_label(labels, wanted))
+            && !self
+                .without
+                .iter()
+                .any(|unwanted| has_label(labels, unwanted))
+    }
+}
+
+/// A moment, or how long ago in Go's words (`1h30m`).
+fn until(text: &str) -> Option<SystemTime> {
+    parse_unix(text)
+        .or_else(|| parse_rfc3339(text))
+        .or_else(|| SystemTime::now().checked_sub(parse_duration(text)?))
+}
+
+/// Reads `1h30m`, `90s`, `1.5h`, `100ms`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let unit = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = number.parse::<f64>().ok()? * seconds;
+        sum = sum.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
+        rest = after;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_said_as_docker_says_them() {
+        for (seconds, said) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (72 * 3600, "3 days"),
+            (15 * 86400, "2 weeks"),
+            (90 * 86400, "3 months"),
+            (800 * 86400, "2 years"),
+        ] {
+            assert_eq!(lasting(Duration::from_secs(seconds)), said, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
+        for wrong in ["", "5", "h", "1x", "-1h"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_state_becomes_a_sentence() {
+        let now = SystemTime::now();
+        let state = |status, code| State {
+            status,
+            oom_killed: false,
+            pid: 0,
+            exit_code: code,
+            error: String::new(),
+            started_at: Some(now - Duration::from_secs(120)),
+            finished_at: Some(now - Duration::from_secs(5)),
+        };
+        assert_eq!(sentence(&state(Status::Running, 0), now), "Up 2 minutes");
+        assert_eq!(
+            sentence(&state(Status::Paused, 0), now),
+            "Up 2 minutes (Paused)"
+        );
+        assert_eq!(
+            sentence(&state(Status::Exited, 3), now),
+            "Exited (3) 5 seconds ago"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! What is kept of a container in `engine.db`: what was asked ([`Record`]) and where it is
+//! ([`Course`]).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use vocab::config::{ContainerConfig, EndpointSettings, HostConfig};
+use vocab::{ContainerId, Digest, NetworkId};
+
+use super::state::Phase;
+use super::{State, Status};
+
+/// What was asked, with the image's part and the defaults filled in. Changes by `update` alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: ContainerId,
+    #[serde(with = "nanos")]
+    pub(crate) created: SystemTime,
+    pub(crate) image: Digest,
+    pub(crate) os: String,
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) config: ContainerConfig,
+    pub(crate) host: HostConfig,
+    /// Networks to join by name, in order: the first has the default route.
+    pub(crate) networks: Vec<(String, EndpointSettings)>,
+    pub(crate) mounts: Vec<Mounted>,
+}
+
+/// A mount that was planned at creation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mounted {
+    pub(crate) kind: MountKind,
+    /// Of a volume.
+    pub(crate) volume: String,
+    /// Whether nobody gave that volume a name: it goes with `rm -v`.
+    pub(crate) anonymous: bool,
+    /// On the host; empty for tmpfs.
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    /// As it was typed.
+    pub(crate) mode: String,
+    pub(crate) read_only: bool,
+    pub(crate) propagation: String,
+    /// Whether submounts come along.
+    pub(crate) non_recursive: bool,
+    /// Whether submounts stay writable under a read-only mount.
+    pub(crate) read_only_non_recursive: bool,
+    /// Whether a read-only mount fails if its submounts cannot be read-only.
+    pub(crate) read_only_force_recursive: bool,
+    /// Whether a missing source is made.
+    pub(crate) create_source: bool,
+    /// Whether it was in `Mounts` rather than in `Binds`, `Volumes` or `Tmpfs`.
+    pub(crate) long_form: bool,
+    /// Further options of a tmpfs.
+    pub(crate) options: Vec<String>,
+}
+
+/// What is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MountKind {
+    #[default]
+    Bind,
+    Volume,
+    Tmpfs,
+}
+
+impl MountKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Volume => "volume",
+            Self::Tmpfs => "tmpfs",
+        }
+    }
+}
+
+/// Where a container is, and what its runs came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Course {
+    pub(crate) phase: Phase,
+    pub(crate) pid: i32,
+    pub(crate) exit_code: i32,
+    pub(crate) error: String,
+    pub(crate) oom_killed: bool,
+    #[serde(with = "nanos_option")]
+    pub(crate) started_at: Option<SystemTime>,
+    #[serde(with = "nanos_option")]
+    pub(crate) finished_at: Option<SystemTime>,
+    pub(crate) restart_count: u32,
+    /// Whether somebody stopped it: `unless-stopped` then leaves it alone.
+    pub(crate) stopped_by_hand: bool,
+    /// Removal takes its anonymous volumes along; kept for a removal that is finished later.
+    pub(crate) remove_volumes: bool,
+    /// What it holds on networks while it runs.
+    pub(crate) endpoints: Vec<Joined>,
+}
+
+/// An endpoint on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    /// The network's name at that time.
+    pub(crate) network: String,
+    pub(crate) network_id: NetworkId,
+    pub(crate) endpoint_id: String,
+    /// Absent for `host` and `none`.
+    pub(crate) endpoint: Option<network::Endpoint>,
+}
+
+impl Course {
+    /// Never started.
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: Phase::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+            restart_count: 0,
+            stopped_by_hand: false,
+            remove_volumes: false,
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// As users see it.
+    pub(crate) fn state(&self) -> State {
+        let status = match self.phase {
+            Phase::Created => Status::Created,
+            Phase::Starting | Phase::Exited if self.finished_at.is_some() => Status::Exited,
+            Phase::Starting | Phase::Exited => Status::Created,
+            Phase::Running | Phase::Stopping(_) => Status::Running,
+            Phase::Paused => Status::Paused,
+            Phase::Waiting => Status::Restarting,
+            Phase::Removing => Status::Removing,
+            Phase::Dead => Status::Dead,
+        };
+        State {
+            status,
+            oom_killed: self.oom_killed,
+            pid: self.pid,
+            exit_code: self.exit_code,
+            error: self.error.clone(),
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+        }
+    }
+}
+
+impl Record {
+    /// Labels of the container.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.config.labels.clone().unwrap_or_default()
+    }
+}
+
+/// Nanoseconds since 1970, as far as 64 bits go.
+pub(crate) fn to_nanos(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The moment so many nanoseconds after 1970.
+pub(crate) fn from_nanos(nanos: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+pub(crate) mod nanos {
+    //! A moment as nanoseconds since 1970.
+    use super::{Deserialize, Deserializer, Serializer, SystemTime, from_nanos, to_nanos};
+
+    pub(crate) fn serialize<S: Serializer>(moment: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(to_nanos(*moment))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SystemTime, D::Error> {
+        u64::deserialize(d).map(from_nanos)
+    }
+}
+
+mod nanos_option {
+    use super::{
+        Deserialize, Deserializer, Serialize, Serializer, SystemTime, from_nanos, to_nanos,
+    };
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        moment: &Option<SystemTime>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        moment.map(to_nanos).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<u64>::deserialize(d)?.map(from_nanos))
+    }
+}

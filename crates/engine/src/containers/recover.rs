@@ -1,0 +1,258 @@
+//! What a restarted engine finds: each container is compared with its monitor, or with what that
+//! left behind, and what was begun is finished.
+//!
+//! | recorded | monitor | what follows |
+//! |---|---|---|
+//! | running, paused, starting | answers | it is watched again |
+//! | stopping | answers | it is watched, and asked to end again |
+//! | any of these | gone, `exit.json` there | that was its end |
+//! | any of these | gone without a word | it died with its host, or was killed: code 255 |
+//! | starting | never was | the start failed |
+//! | waiting | – | it starts now |
+//! | removing | – | the removal goes on |
+//! | exited | – | it starts, if its policy says `always`, or `unless-stopped` and nobody did |
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use monitor::protocol::{Exit, Reply, Request, State};
+use vocab::failure;
+
+use super::launch;
+use super::link::{self, Link};
+use super::owner::{self, First, Owner};
+use super::record::{Course, Record, from_nanos};
+use super::state::{Event, Next, Phase};
+use crate::shared::Shared;
+
+/// A container as it was recorded.
+pub(crate) struct Found {
+    name: String,
+    record: Arc<Record>,
+    course: Course,
+}
+
+/// Understands the rows.
+pub(crate) fn read(
+    rows: Vec<(String, String, String, String)>,
+) -> Result<Vec<Found>, serde_json::Error> {
+    rows.into_iter()
+        .map(|(_, name, record, state)| {
+            Ok(Found {
+                name,
+                record: Arc::new(serde_json::from_str(&record)?),
+                course: serde_json::from_str(&state)?,
+            })
+        })
+        .collect()
+}
+
+/// What is left of a run.
+enum Left {
+    /// A monitor, watched.
+    Alive { link: Link, pid: i32 },
+    /// Its end.
+    Ended(Exit),
+    /// It never ran.
+    Nothing,
+}
+
+/// Gives every container its owner, and removes what belongs to none.
+pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
+    let looked = found.into_iter().map(|found| async move {
+        let left = match found.course.phase {
+            Phase::Starting | Phase::Running | Phase::Paused | Phase::Stopping(_) => {
+                Some(look(shared, &found).await)
+            }
+            _ => None,
+        };
+        (found, left)
+    });
+    let looked = futures_util::future::join_all(looked).await;
+
+    let held: Vec<network::Endpoint> = looked
+        .iter()
+        .filter(|(_, left)| matches!(left, Some(Left::Alive { .. })))
+        .flat_map(|(found, _)| &found.course.endpoints)
+        .filter_map(|joined| joined.endpoint.clone())
+        .collect();
+    if let Err(error) = shared.links.restore(&held).await {
+        tracing::warn!(
+            error = failure::chain(&error),
+            "take up the endpoints again"
+        );
+    }
+    let known: HashSet<String> = looked
+        .iter()
+        .map(|(found, _)| found.record.id.to_string())
+        .collect();
+    sweep(shared, &known).await;
+
+    for (found, left) in looked {
+        let id = found.record.id;
+        if let Err(other) = shared.index().reserve(&found.name, id) {
+            tracing::error!(%id, %other, name = found.name, "two containers have one name");
+        }
+        adopt(shared, found, left);
+    }
+}
+
+fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {
+    let Found {
+        name,
+        record,
+        mut course,
+    } = found;
+    let mut watched = None;
+    let first = match (course.phase, left) {
+        (phase, Some(Left::Alive { link, pid })) => {
+            watched = Some(link);
+            course.pid = pid;
+            match phase {
+                Phase::Stopping(_) => First::Stop,
+                Phase::Starting => {
+                    course.started_at.get_or_insert(record.created);
+                    course.phase = Phase::Starting;
+                    First::Event(Event::Started)
+                }
+                _ => First::Nothing,
+            }
+        }
+        (phase, Some(Left::Ended(exit))) => {
+            if phase == Phase::Starting {
+                course.started_at = Some(from_nanos(exit.at));
+                course.phase = Phase::Running;
+            }
+            First::Ended(exit)
+        }
+        (_, Some(Left::Nothing)) => {
+            course.phase = Phase::Starting;
+            course.pid = 0;
+            "the start was interrupted".clone_into(&mut course.error);
+            let next = match record.host.auto_remove {
+                true => Next::Remove,
+                false => Next::Rest,
+            };
+            First::Event(Event::StartFailed(next))
+        }
+        (Phase::Removing, None) => {
+            course.phase = Phase::Dead;
+            First::Event(Event::Remove)
+        }
+        (Phase::Waiting, None) => First::Event(Event::BackoffOver),
+        (Phase::Exited, None) if record.host.auto_remove => First::Event(Event::Remove),
+        (Phase::Exited, None) => {
+            let again = match record.host.restart_policy.name.as_str() {
+                "always" => true,
+                "unless-stopped" => !course.stopped_by_hand,
+                _ => false,
+            };
+            match again {
+                true => First::Event(Event::Start),
+                false => First::Nothing,
+            }
+        }
+        (_, None) => First::Nothing,
+    };
+    let (handle, ends) = owner::ends(&record, &name, &course);
+    shared.index().insert(handle);
+    let owner = Owner::new(Arc::clone(shared), record, name, course, ends, watched);
+    shared.tasks.spawn_whole("container", owner.drive(first));
+}
+
+/// Looks for the monitor, and for what it left.
+async fn look(shared: &Arc<Shared>, found: &Found) -> Left {
+    let dir = shared.run_dir(&found.record.id);
+    match watch(shared, found, &dir).await {
+        Ok(Some(left)) => return left,
+        Ok(None) => {}
+        Err(error) => {
+            let (id, error) = (found.record.id, failure::chain(&error));
+            tracing::info!(%id, error, "no monitor answers");
+        }
+    }
+    let written = {
+        let dir = dir.clone();
+        tasks::blocking(move || monitor::find_exit(&dir).ok().flatten()).await
+    };
+    match (written, found.course.phase) {
+        (Some(exit), _) => Left::Ended(exit),
+        (None, Phase::Starting) => {
+            // Nothing was told to run; whatever the monitor had prepared went with it.
+            launch::lost(shared, &found.record).await;
+            Left::Nothing
+        }
+        (None, _) => Left::Ended(launch::lost(shared, &found.record).await),
+    }
+}
+
+async fn watch(
+    shared: &Arc<Shared>,
+    found: &Found,
+    dir: &Path,
+) -> Result<Option<Left>, link::LinkError> {
+    let (mut link, reply) = link::ask(dir, &Request::Status).await?;
+    let Reply::Status(status) = reply else {
+        return Ok(None);
+    };
+    match status.state {
+        // Its control socket closed with the engine that made it: it goes by itself. Wait for
+        // that, so that the next start finds nothing in its way.
+        State::Created => {
+            while let Ok(Some(_)) = link.receive::<Reply>().await {}
+            Ok(None)
+        }
+        State::Running | State::Ending => {
+            for exec in &status.execs {
+                if let (Some(pid), None) = (exec.pid, exec.code) {
+                    shared.execs.adopt(found.record.id, exec.id, pid);
+                }
+            }
+            link::ask_on(&mut link, dir, &Request::Watch).await?;
+            Ok(Some(Left::Alive {
+                link,
+                pid: status.pid,
+            }))
+        }
+    }
+}
+
+/// Removes files and layers of containers that are not recorded: what a creation or a removal that
+/// was cut short left behind.
+async fn sweep(shared: &Arc<Shared>, known: &HashSet<String>) {
+    let (shared, known) = (Arc::clone(shared), known.clone());
+    tasks::blocking(move || {
+        for parent in [&shared.config.data_root, &shared.config.exec_root] {
+            let Ok(entries) = fs::read_dir(parent.join("containers")) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                if known.contains(name.to_string_lossy().as_ref()) {
+                    continue;
+                }
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%error, path = ?entry.path(), "remove what nobody owns");
+                }
+            }
+        }
+        let owners = match shared.store.snapshot_owners() {
+            Ok(owners) => owners,
+            Err(error) => {
+                let error = failure::chain(&error);
+                return tracing::warn!(error, "list the writable layers");
+            }
+        };
+        for owner in owners {
+            if !known.contains(&owner.to_string())
+                && let Err(error) = shared.store.remove_snapshot(&owner)
+            {
+                let error = failure::chain(&error);
+                tracing::warn!(%owner, error, "remove a layer that nobody owns");
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,63 @@
+//! The removal of a container that has no process.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use super::RemoveError;
+use super::record::{MountKind, Record};
+use crate::db::Durability;
+use crate::shared::Shared;
+
+/// Deletes its writable layer, its files, with `volumes` its anonymous volumes, and its record.
+/// Can be done again after any failure.
+pub(crate) async fn delete(
+    shared: &Arc<Shared>,
+    record: &Arc<Record>,
+    volumes: bool,
+) -> Result<(), RemoveError> {
+    {
+        let (shared, record) = (Arc::clone(shared), Arc::clone(record));
+        tasks::blocking(move || delete_files(&shared, &record)).await?;
+    }
+    let key = record.id.to_string();
+    shared
+        .db
+        .write(Durability::Full, move |db| {
+            db.prepare_cached("DELETE FROM containers WHERE id = ?1")?
+                .execute([key])
+                .map(drop)
+        })
+        .await
+        .map_err(RemoveError::Record)?;
+    if volumes {
+        for mounted in &record.mounts {
+            if mounted.kind == MountKind::Volume && mounted.anonymous {
+                // One that another container uses stays; that is no failure of this removal.
+                shared
+                    .remove_unused_volume(&mounted.volume, record.id)
+                    .await;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn delete_files(shared: &Shared, record: &Record) -> Result<(), RemoveError> {
+    shared
+        .store
+        .remove_snapshot(&record.id)
+        .map_err(RemoveError::Snapshot)?;
+    for path in [shared.data_dir(&record.id), shared.run_dir(&record.id)] {
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RemoveError::Files {
+                    path,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,464 @@
+//! The files of one log, oldest first: `x.2`, `x.1`, `x`. A full `x` is renamed to `x.1`, and so on;
+//! what is open stays readable under whatever name.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+
+use super::line;
+use super::{LogOptions, LogRecord};
+use crate::attach::Source;
+
+/// Bytes read at a time.
+const PIECE: usize = 256 << 10;
+
+/// A line longer than this is none of ours: monitors cut output at 16 KiB, and escapes make at
+/// most six bytes of one.
+const LINE_MAX: usize = 1 << 20;
+
+/// Rotated files that are looked for.
+const ROTATED_MAX: u32 = 1000;
+
+/// The files of one log, being read.
+#[derive(Debug)]
+pub(super) struct Files {
+    path: PathBuf,
+    /// Those to read, oldest first; the last one may still grow.
+    files: VecDeque<Open>,
+    /// Bytes that were read and are not lines yet.
+    rest: Vec<u8>,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    inode: u64,
+}
+
+impl Open {
+    fn new(path: &Path) -> io::Result<Option<Self>> {
+        match File::open(path) {
+            Ok(file) => {
+                let inode = file.metadata()?.ino();
+                Ok(Some(Self { file, inode }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Files {
+    /// Opens the log where reading begins. Blocks.
+    pub(super) fn open(path: &Path, options: &LogOptions) -> io::Result<Self> {
+        let mut files = all(path)?;
+        if let Some(since) = options.since {
+            // A file that was written last before `since` has no line after it.
+            while files.len() > 1
+                && let Some(oldest) = files.front()
+                && oldest.file.metadata()?.modified()? < since
+            {
+                files.pop_front();
+            }
+        }
+        if let Some(tail) = options.tail {
+            seek_to_last(&mut files, tail)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            files,
+            rest: Vec::new(),
+            over: false,
+        })
+    }
+
+    /// Whether a line after `until` was met: nothing that comes is wanted.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The next lines that are wanted; none when there are no more now. Blocks.
+    pub(super) fn read(&mut self, options: &LogOptions) -> io::Result<Vec<LogRecord>> {
+        let mut records = Vec::new();
+        while records.is_empty() && !self.over {
+            if self.files.is_empty() {
+                match Open::new(&self.path)? {
+                    Some(file) => self.files.push_back(file),
+                    None => break,
+                }
+            }
+            let before = self.rest.len();
+            let Some(current) = self.files.front_mut() else {
+                break;
+            };
+            self.rest.resize(before + PIECE, 0);
+            let read = current.file.read(&mut self.rest[before..])?;
+            self.rest.truncate(before + read);
+            if read > 0 {
+                self.cut(options, &mut records);
+            } else if !self.next_file()? {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Goes on to the next younger file; `false` when there is none.
+    fn next_file(&mut self) -> io::Result<bool> {
+        if self.files.len() > 1 {
+            self.files.pop_front();
+            return Ok(true);
+        }
+        let Some(current) = self.files.front_mut() else {
+            return Ok(false);
+        };
+        let position = current.file.stream_position()?;
+        let length = current.file.metadata()?.len();
+        if length < position {
+            // Emptied in place, as a log of a single file is when it is full.
+            current.file.seek(SeekFrom::Start(0))?;
+            self.rest.clear();
+            return Ok(true);
+        }
+        let inode = current.inode;
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) if metadata.ino() != inode => {}
+            _ => return Ok(false),
+        }
+        if length > position {
+            // Written between the read that found nothing and the renaming.
+            return Ok(true);
+        }
+        let mut younger = all(&self.path)?;
+        match younger.iter().position(|file| file.inode == inode) {
+            Some(place) => drop(younger.drain(..=place)),
+            // Rotated away altogether: all that is left is younger.
+            None => {}
+        }
+        self.files = younger;
+        Ok(!self.files.is_empty())
+    }
+
+    /// Makes records of the whole lines in `rest`.
+    fn cut(&mut self, options: &LogOptions, records: &mut Vec<LogRecord>) {
+        let mut start = 0;
+        while let Some(length) = self.rest[start..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.rest[start..start + length];
+            start += length + 1;
+            if let Some(since) = options.since
+                && line::time_of(line).is_none_or(|time| time < since)
+            {
+                continue;
+            }
+            let Some(record) = line::parse(line) else {
+                continue;
+            };
+            if options.until.is_some_and(|until| record.time > until) {
+                self.over = true;
+                break;
+            }
+            let wanted = match record.source {
+                Source::Stdout => options.stdout,
+                Source::Stderr => options.stderr,
+            };
+            if wanted {
+                records.push(record);
+            }
+        }
+        self.rest.drain(..start);
+        if self.rest.len() > LINE_MAX {
+            self.rest.clear();
+        }
+    }
+}
+
+/// All files, oldest first. The youngest is opened first: what is renamed meanwhile is met again
+/// under its new name, and then left out.
+fn all(path: &Path) -> io::Result<VecDeque<Open>> {
+    let mut files: VecDeque<Open> = VecDeque::new();
+    files.extend(Open::new(path)?);
+    for number in 1..=ROTATED_MAX {
+        let mut rotated = path.as_os_str().to_owned();
+        rotated.push(format!(".{number}"));
+        match Open::new(Path::new(&rotated))? {
+            Some(file) if files.iter().any(|known| known.inode == file.inode) => {}
+            Some(file) => files.push_front(file),
+            None => break,
+        }
+    }
+    Ok(files)
+}
+
+/// Goes to the beginning of the last so many lines.
+fn seek_to_last(files: &mut VecDeque<Open>, wanted: usize) -> io::Result<()> {
+    let mut left = wanted;
+    for index in (0..files.len()).rev() {
+        let file = &mut files[index].file;
+        let (offset, found) = last_lines(file, left)?;
+        if found >= left {
+            file.seek(SeekFrom::Start(offset))?;
+            files.drain(..index);
+            return Ok(());
+        }
+        left -= found;
+    }
+    Ok(())
+}
+
+/// Where the last `wanted` lines of a file begin, and how many there are.
+fn last_lines(file: &File, wanted: usize) -> io::Result<(u64, usize)> {
+    let length = file.metadata()?.len();
+    if wanted == 0 {
+        return Ok((length, 0));
+    }
+    let mut buffer = vec![0; PIECE];
+    let mut end = length;
+    let mut found = 0;
+    while end > 0 {
+        let size = end.min(PIECE as u64);
+        let start = end - size;
+        let piece = &mut buffer[..usize::try_from(size).unwrap_or(PIECE)];
+        file.read_exact_at(piece, start)?;
+        for (at, byte) in piece.iter().enumerate().rev() {
+            let offset = start + at as u64 + 1;
+            // A newline at the very end closes the last line rather than beginning one.
+            if *byte == b'\n' && offset < length {
+                found += 1;
+                if found == wanted {
+                    return Ok((offset, found));
+                }
+            }
+        }
+        end = start;
+    }
+    Ok((0, found + usize::from(length > 0)))
+}
+
+/// Tells when something was written.
+#[derive(Debug)]
+pub(super) struct Wakeups {
+    notify: AsyncFd<OwnedFd>,
+}
+
+impl Wakeups {
+    /// Watches the directory of the log: renames and new files are seen too.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
+        inotify::add_watch(&notify, dir, flags | WatchFlags::ONLYDIR)?;
+        #[expect(
+            deprecated,
+            reason = "the safe one; an `OwnedFd` owns its descriptor as it should"
+        )]
+        let notify = AsyncFd::new(notify)?;
+        Ok(Self { notify })
+    }
+
+    /// Waits until something was written since the last wait.
+    pub(super) async fn wait(&self) -> io::Result<()> {
+        let mut ready = self.notify.readable().await?;
+        let mut events = [0; 4096];
+        loop {
+            match rustix::io::read(self.notify.get_ref(), &mut events) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn write(path: &Path, numbers: std::ops::Range<u64>) {
+        use std::io::Write as _;
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        for number in numbers {
+            let time = vocab::time::rfc3339_nano(UNIX_EPOCH + Duration::from_secs(number));
+            let stream = if number % 2 == 0 { "stdout" } else { "stderr" };
+            writeln!(
+                file,
+                r#"{{"log":"{number}\n","stream":"{stream}","time":"{time}"}}"#
+            )
+            .unwrap();
+        }
+    }
+
+    fn both() -> LogOptions {
+        LogOptions {
+            stdout: true,
+            stderr: true,
+            ..LogOptions::default()
+        }
+    }
+
+    fn numbers(files: &mut Files, options: &LogOptions) -> Vec<u64> {
+        let mut seen = Vec::new();
+        loop {
+            let records = files.read(options).unwrap();
+            if records.is_empty() {
+                return seen;
+            }
+            seen.extend(records.iter().map(|record| {
+                std::str::from_utf8(&record.line)
+                    .unwrap()
+                    .trim()
+                    .parse::<u64>()
+                    .unwrap()
+            }));
+        }
+    }
+
+    #[track_caller]
+    fn check(options: &LogOptions, wanted: impl Iterator<Item = u64>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write(&dir.path().join("x.2"), 0..10);
+        write(&dir.path().join("x.1"), 10..20);
+        write(&path, 20..30);
+        let mut files = Files::open(&path, options).unwrap();
+        assert_eq!(
+            numbers(&mut files, options),
+            wanted.collect::<Vec<_>>(),
+            "{options:?}"
+        );
+    }
+
+    #[test]
+    fn rotated_files_are_read_oldest_first() {
+        let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+        check(&both(), 0..30);
+        check(
+            &LogOptions {
+                tail: Some(3),
+                ..both()
+            },
+            27..30,
+        );
+        check(
+            &LogOptions {
+                tail: Some(10),
+                ..both()
+            },
+            20..30,
+        );
+        check(
+            &LogOptions {
+                tail: Some(25),
+                ..both()
+            },
+            5..30,
+        );
+        check(
+            &LogOptions {
+                tail: Some(99),
+                ..both()
+            },
+            0..30,
+        );
+        check(
+            &LogOptions {
+                tail: Some(0),
+                ..both()
+            },
+            0..0,
+        );
+        check(
+            &LogOptions {
+                since: at(15),
+                ..both()
+            },
+            15..30,
+        );
+        check(
+            &LogOptions {
+                until: at(12),
+                ..both()
+            },
+            0..13,
+        );
+        check(
+            &LogOptions {
+                stderr: false,
+                ..both()
+            },
+            (0..30).step_by(2),
+        );
+    }
+
+    #[test]
+    fn following_survives_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut files = Files::open(&path, &both()).unwrap();
+        assert!(
+            numbers(&mut files, &both()).is_empty(),
+            "nothing was written yet"
+        );
+        write(&path, 0..5);
+        assert_eq!(numbers(&mut files, &both()), [0, 1, 2, 3, 4]);
+        write(&path, 5..6);
+        fs::rename(&path, dir.path().join("x.1")).unwrap();
+        write(&path, 6..8);
+        assert_eq!(numbers(&mut files, &both()), [5, 6, 7]);
+        // Twice between two looks.
+        fs::rename(dir.path().join("x.1"), dir.path().join("x.2")).unwrap();
+        fs::rename(&path, dir.path().join("x.1")).unwrap();
+        write(&path, 8..9);
+        fs::rename(dir.path().join("x.2"), dir.path().join("x.3")).unwrap();
+        fs::rename(dir.path().join("x.1"), dir.path().join("x.2")).unwrap();
+        fs::rename(&path, dir.path().join("x.1")).unwrap();
+        write(&path, 9..10);
+        assert_eq!(numbers(&mut files, &both()), [8, 9]);
+    }
+
+    #[test]
+    fn a_log_that_was_emptied_is_read_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write(&path, 0..5);
+        let mut files = Files::open(&path, &both()).unwrap();
+        assert_eq!(numbers(&mut files, &both()).len(), 5);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        write(&path, 5..6);
+        assert_eq!(numbers(&mut files, &both()), [5]);
+    }
+
+    #[test]
+    fn half_a_line_waits_for_its_rest() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(br#"{"log":"7\n","stream":"stdout","#)
+            .unwrap();
+        let mut files = Files::open(&path, &both()).unwrap();
+        assert!(numbers(&mut files, &both()).is_empty());
+        file.write_all(b"\"time\":\"1970-01-01T00:00:01Z\"}\n")
+            .unwrap();
+        assert_eq!(numbers(&mut files, &both()), [7]);
+    }
+}

@@ -1,0 +1,212 @@
+//! What does not change from start to start: compiled system call filters, the users of an image.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use runtime::seccomp::{self, CompileError, Machine, ProfileError};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
+use vocab::{Digest, Failure, Kind};
+
+use super::security::{Seccomp, Security};
+use crate::shared::lock;
+
+/// Bytes of `/etc/passwd` and `/etc/group` that are read at most.
+const ACCOUNTS_BYTES: u64 = 4 << 20;
+
+/// The two files of one root.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    pub(crate) passwd: String,
+    pub(crate) group: String,
+}
+
+/// Why there is no system call filter.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    /// The profile file of the daemon.
+    #[error("read the seccomp profile `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is no profile.
+    #[error("decoding seccomp profile failed")]
+    Profile(#[source] ProfileError),
+    /// It is a profile that cannot be loaded.
+    #[error("compile the seccomp profile")]
+    Compile(#[source] CompileError),
+    /// The compiled program was not kept.
+    #[error("write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Failure for SeccompError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Profile(_) | Self::Compile(_) => Kind::InvalidArgument,
+            Self::Read { .. } | Self::Write { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// What does not change from start to start.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// Where programs are kept.
+    dir: PathBuf,
+    /// The daemon's profile, when it is not the built-in one.
+    profile: Option<PathBuf>,
+    /// By profile and capabilities.
+    programs: Mutex<HashMap<(Option<String>, Vec<String>), PathBuf>>,
+    accounts: Mutex<HashMap<Digest, Arc<Accounts>>>,
+}
+
+impl Cache {
+    /// Programs are kept in `dir`, which exists, until the next boot.
+    pub(crate) fn new(dir: PathBuf, profile: Option<PathBuf>) -> Self {
+        Self {
+            dir,
+            profile,
+            programs: Mutex::new(HashMap::new()),
+            accounts: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The file of the compiled filter; `None` for none. Blocks when it is not compiled yet.
+    pub(crate) fn program(&self, security: &Security) -> Result<Option<PathBuf>, SeccompError> {
+        let profile = match (&security.seccomp, &self.profile) {
+            (Seccomp::Unconfined, _) => return Ok(None),
+            (Seccomp::Profile(text), _) => Some(text.clone()),
+            (Seccomp::Default, None) => None,
+            (Seccomp::Default, Some(path)) => Some(std::fs::read_to_string(path).map_err(
+                |source| SeccompError::Read {
+                    path: path.clone(),
+                    source,
+                },
+            )?),
+        };
+        let key = (profile, security.capabilities.clone());
+        if let Some(path) = lock(&self.programs).get(&key) {
+            return Ok(Some(path.clone()));
+        }
+        let filter = match &key.0 {
+            None => seccomp::docker_default(&security.capabilities, Machine::HOST),
+            Some(text) => {
+                seccomp::from_docker_profile(text.as_bytes(), &security.capabilities, Machine::HOST)
+                    .map_err(SeccompError::Profile)?
+            }
+        };
+        let program = seccomp::compile(&filter).map_err(SeccompError::Compile)?;
+        let mut programs = lock(&self.programs);
+        let path = self.dir.join(format!("{}.bpf", programs.len()));
+        // A monitor of an earlier engine may be reading the old file: replace, never rewrite.
+        let new = path.with_extension("new");
+        std::fs::write(&new, program)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(|source| SeccompError::Write {
+                path: path.clone(),
+                source,
+            })?;
+        programs.insert(key, path.clone());
+        Ok(Some(path))
+    }
+
+    /// The accounts of a container that does not run. Blocks.
+    pub(crate) fn accounts(
+        &self,
+        image: &Digest,
+        mounts: &store::Mounts,
+    ) -> io::Result<Arc<Accounts>> {
+        // As long as the container has not written below /etc, the image's files are its own.
+        let untouched = rustix::fs::lstat(mounts.upper.join("etc")).is_err();
+        if untouched && let Some(accounts) = lock(&self.accounts).get(image) {
+            return Ok(Arc::clone(accounts));
+        }
+        let root = open_root(mounts)?;
+        let accounts = Arc::new(read_accounts(root.as_fd())?);
+        if untouched {
+            lock(&self.accounts).insert(image.clone(), Arc::clone(&accounts));
+        }
+        Ok(accounts)
+    }
+
+    /// Forgets an image that is gone.
+    pub(crate) fn forget(&self, image: &Digest) {
+        lock(&self.accounts).remove(image);
+    }
+}
+
+/// The container's root as a read-only mount that is attached nowhere: it ends with the descriptor.
+pub(crate) fn open_root(mounts: &store::Mounts) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "overlay")?;
+    // The writable layer is only read here, so it is one more lower directory.
+    for dir in std::iter::once(&mounts.upper).chain(&mounts.lower) {
+        fsconfig_set_string(context.as_fd(), "lowerdir+", dir.as_path())?;
+    }
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )?)
+}
+
+/// The accounts of a running container, through the root of its first process. Blocks.
+pub(crate) fn accounts_of_process(pid: i32) -> io::Result<Accounts> {
+    let root = rustix::fs::open(
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    read_accounts(root.as_fd())
+}
+
+fn read_accounts(root: std::os::fd::BorrowedFd<'_>) -> io::Result<Accounts> {
+    Ok(Accounts {
+        passwd: read_inside(root, "etc/passwd")?,
+        group: read_inside(root, "etc/group")?,
+    })
+}
+
+/// A plain file inside a root that strangers wrote; empty when it is not there.
+fn read_inside(root: std::os::fd::BorrowedFd<'_>, path: &str) -> io::Result<String> {
+    let opened = rustix::fs::openat2(
+        root,
+        Path::new(path),
+        // A fifo must not hold us up.
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    );
+    let file = match opened {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(String::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(ACCOUNTS_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

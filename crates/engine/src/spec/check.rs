@@ -1,0 +1,403 @@
+//! Which options have an effect, a warning, or an error: nothing is silently ignored.
+
+use vocab::config::{ContainerConfig, HostConfig};
+use vocab::{Failure, Kind};
+
+use super::security::Security;
+use super::{devices, limits};
+
+/// Why what was asked cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It makes no sense, in Docker's words.
+    #[error("{0}")]
+    Invalid(String),
+    /// A capability that the kernel does not have.
+    #[error("unknown capability: {0:?}")]
+    Capability(String),
+    /// A security option that nobody knows.
+    #[error("invalid --security-opt 2: {0:?}")]
+    SecurityOption(String),
+    /// Docker does it, berth does not.
+    #[error("berth does not do {0} yet")]
+    NotYet(String),
+}
+
+impl Failure for CheckError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotYet(_) => Kind::NotImplemented,
+            _ => Kind::InvalidArgument,
+        }
+    }
+}
+
+/// Checks everything that needs no look at the host's state; answers with warnings.
+pub(crate) fn check(
+    config: &ContainerConfig,
+    host: &HostConfig,
+) -> Result<Vec<String>, CheckError> {
+    let mut warnings = Vec::new();
+    let refuse = |text: String| Err(CheckError::Invalid(text));
+    let later = |what: &str| Err(CheckError::NotYet(what.to_owned()));
+
+    limits::check(&host.resources, &mut warnings)?;
+    Security::of(host, false)?;
+    for rule in host.resources.device_cgroup_rules.iter().flatten() {
+        devices::parse_rule(rule)?;
+    }
+    for variable in config.env.iter().flatten() {
+        if variable.is_empty() || variable.starts_with('=') {
+            return refuse(format!("invalid environment variable: {variable}"));
+        }
+        if variable.contains('\0') {
+            return refuse("environment variables cannot hold a null byte".to_owned());
+        }
+    }
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return refuse(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        ));
+    }
+    if !config.hostname.is_empty() {
+        host_name(&config.hostname)?;
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return refuse("conflicting options: hostname and the UTS mode".to_owned());
+    }
+    if !config.stop_signal.is_empty() && parse_signal(&config.stop_signal).is_none() {
+        return refuse(format!("invalid signal: {}", config.stop_signal));
+    }
+    restart_policy(host)?;
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return refuse(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        ));
+    }
+    if host.shm_size < 0 {
+        return refuse("SHM size can not be less than 0".to_owned());
+    }
+    for (key, _) in host.sysctls.iter().flatten() {
+        if key.starts_with("net.") && host.network_mode == "host" {
+            return refuse(format!(
+                "sysctl '{key}' is not allowed: the container shares the host's network namespace"
+            ));
+        }
+    }
+    namespace_modes(host)?;
+    log_driver(host)?;
+
+    if host.init == Some(true) {
+        return later("an init process of its own in a container (--init)");
+    }
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return later("legacy links (--link)");
+    }
+    if host
+        .storage_opt
+        .as_ref()
+        .is_some_and(|options| !options.is_empty())
+    {
+        return later("storage options (--storage-opt)");
+    }
+    if !matches!(
+        host.runtime.as_str(),
+        "" | "berth" | "runc" | "io.containerd.runc.v2"
+    ) {
+        return refuse(format!("unknown or invalid runtime name: {}", host.runtime));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return refuse(format!(
+            "invalid isolation '{}' on linux: only 'default' is",
+            host.isolation
+        ));
+    }
+    if !matches!(host.volume_driver.as_str(), "" | "local") {
+        return later(&format!(
+            "volume drivers other than local ({})",
+            host.volume_driver
+        ));
+    }
+    if let Some(check) = &config.healthcheck
+        && check.test.as_ref().is_some_and(|test| {
+            !test.is_empty() && test.first().map(String::as_str) != Some("NONE")
+        })
+    {
+        warnings
+            .push("berth does not run health checks yet: Healthcheck has no effect.".to_owned());
+    }
+    if !host.cgroup.is_empty() {
+        warnings.push("HostConfig.Cgroup has no effect. Discarded.".to_owned());
+    }
+    Ok(warnings)
+}
+
+fn restart_policy(host: &HostConfig) -> Result<(), CheckError> {
+    let policy = &host.restart_policy;
+    let refuse = |text: String| Err(CheckError::Invalid(text));
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" => {
+            if policy.maximum_retry_count != 0 {
+                return refuse(format!(
+                    "invalid restart policy: maximum retry count can only be used with 'on-failure'{}",
+                    if policy.maximum_retry_count < 0 {
+                        " and cannot be negative"
+                    } else {
+                        ""
+                    }
+                ));
+            }
+        }
+        "on-failure" => {
+            if policy.maximum_retry_count < 0 {
+                return refuse(
+                    "invalid restart policy: maximum retry count cannot be negative".to_owned(),
+                );
+            }
+        }
+        other => {
+            return refuse(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', \
+                 'on-failure', or 'unless-stopped'"
+            ));
+        }
+    }
+    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return refuse("can't create 'AutoRemove' container with restart policy".to_owned());
+    }
+    Ok(())
+}
+
+fn namespace_modes(host: &HostConfig) -> Result<(), CheckError> {
+    let refuse =
+        |what: &str, mode: &str| Err(CheckError::Invalid(format!("invalid {what} mode: {mode}")));
+    let container = |mode: &str| {
+        mode.strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty())
+    };
+    match host.pid_mode.as_str() {
+        "" | "private" | "host" => {}
+        mode if container(mode) => {}
+        mode => return refuse("PID", mode),
+    }
+    match host.ipc_mode.as_str() {
+        "" | "none" | "private" | "shareable" | "host" => {}
+        mode if container(mode) => {
+            return Err(CheckError::NotYet(format!("--ipc {mode}")));
+        }
+        mode => return refuse("IPC", mode),
+    }
+    if !matches!(host.uts_mode.as_str(), "" | "private" | "host") {
+        return refuse("UTS", &host.uts_mode);
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return refuse("user", &host.userns_mode);
+    }
+    if !matches!(host.cgroupns_mode.as_str(), "" | "private" | "host") {
+        return refuse("cgroup namespace", &host.cgroupns_mode);
+    }
+    Ok(())
+}
+
+fn log_driver(host: &HostConfig) -> Result<(), CheckError> {
+    let config = &host.log_config;
+    match config.kind.as_str() {
+        "" | "json-file" => {
+            for (key, value) in config.config.iter().flatten() {
+                log_option(key, value)?;
+            }
+            Ok(())
+        }
+        "none" => Ok(()),
+        "local" | "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs"
+        | "etwlogs" => Err(CheckError::NotYet(format!(
+            "the log driver {}",
+            config.kind
+        ))),
+        other => Err(CheckError::Invalid(format!(
+            "logger: no log driver named '{other}' is registered"
+        ))),
+    }
+}
+
+fn log_option(key: &str, value: &str) -> Result<(), CheckError> {
+    let refuse = |text: String| Err(CheckError::Invalid(text));
+    match key {
+        "max-size" => match parse_size(value) {
+            Some(_) => Ok(()),
+            None => refuse(format!("invalid value for max-size: {value}")),
+        },
+        "max-file" => match value.parse::<u32>() {
+            Ok(1..) => Ok(()),
+            _ => refuse("max-file cannot be less than 1".to_owned()),
+        },
+        "mode" if value == "blocking" => Ok(()),
+        "labels" | "env" | "labels-regex" | "env-regex" | "tag" | "compress" | "mode"
+        | "max-buffer-size" | "cache-disabled" | "cache-max-size" | "cache-max-file"
+        | "cache-compress" => {
+            // `false` asks for nothing.
+            if matches!(value, "" | "false") {
+                return Ok(());
+            }
+            match key {
+                "labels" | "env" => Ok(()),
+                _ => Err(CheckError::NotYet(format!("the log option {key}"))),
+            }
+        }
+        _ => refuse(format!("unknown log opt '{key}' for json-file log driver")),
+    }
+}
+
+/// Bytes of `10m`, `1g`, `500k`, `500`; −1 or nothing is none.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower
+        .strip_suffix("ib")
+        .or(lower.strip_suffix('b'))
+        .unwrap_or(&lower);
+    let (digits, factor) = match lower.as_bytes().last()? {
+        b'k' => (&lower[..lower.len() - 1], 1 << 10),
+        b'm' => (&lower[..lower.len() - 1], 1 << 20),
+        b'g' => (&lower[..lower.len() - 1], 1 << 30),
+        b't' => (&lower[..lower.len() - 1], 1 << 40),
+        _ => (lower, 1u64),
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn host_name(name: &str) -> Result<(), CheckError> {
+    let fine = name.len() <= 63 && !name.contains(['\0', '/', '\n']) && !name.trim().is_empty();
+    if fine {
+        Ok(())
+    } else {
+        Err(CheckError::Invalid(format!(
+            "invalid hostname format: {name}"
+        )))
+    }
+}
+
+/// The number of a signal given by number or by name, with or without `SIG`.
+pub(crate) fn parse_signal(text: &str) -> Option<i32> {
+    const NAMES: [&str; 32] = [
+        "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV",
+        "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU",
+        "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    // As glibc numbers them: two below 34 are its own.
+    const RTMIN: i32 = 34;
+    const RTMAX: i32 = 64;
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=RTMAX).contains(&number).then_some(number);
+    }
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(number) = NAMES
+        .iter()
+        .position(|known| *known == name && !name.is_empty())
+    {
+        return i32::try_from(number).ok();
+    }
+    match name {
+        "IOT" => Some(6),
+        "CLD" => Some(17),
+        "POLL" => Some(29),
+        "RTMIN" => Some(RTMIN),
+        "RTMAX" => Some(RTMAX),
+        _ => {
+            let number = if let Some(offset) = name.strip_prefix("RTMIN+") {
+                RTMIN + offset.parse::<i32>().ok()?
+            } else {
+                RTMAX - name.strip_prefix("RTMAX-")?.parse::<i32>().ok()?
+            };
+            (RTMIN..=RTMAX).contains(&number).then_some(number)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vocab::config::{LogConfig, RestartPolicy};
+
+    #[test]
+    fn signals_are_read_as_docker_reads_them() {
+        for (typed, number) in [
+            ("9", Some(9)),
+            ("KILL", Some(9)),
+            ("sigterm", Some(15)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("0", None),
+            ("65", None),
+            ("", None),
+            ("SIG", None),
+            ("NOPE", None),
+        ] {
+            assert_eq!(parse_signal(typed), number, "{typed}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("10m"), Some(10 << 20));
+        assert_eq!(parse_size("1KB"), Some(1024));
+        assert_eq!(parse_size("7"), Some(7));
+        assert_eq!(parse_size("x"), None);
+        assert_eq!(parse_size(""), None);
+    }
+
+    #[track_caller]
+    fn refused(host: &HostConfig, kind: Kind, part: &str) {
+        let error = check(&ContainerConfig::default(), host).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_silently_ignored() {
+        use Kind::{InvalidArgument, NotImplemented};
+        let of = |change: fn(&mut HostConfig)| {
+            let mut host = HostConfig::default();
+            change(&mut host);
+            host
+        };
+        refused(&of(|host| host.init = Some(true)), NotImplemented, "--init");
+        refused(
+            &of(|host| host.isolation = "hyperv".into()),
+            InvalidArgument,
+            "isolation",
+        );
+        refused(
+            &of(|host| host.runtime = "nope".into()),
+            InvalidArgument,
+            "runtime name: nope",
+        );
+        refused(
+            &of(|host| host.pid_mode = "nope".into()),
+            InvalidArgument,
+            "PID mode: nope",
+        );
+        refused(
+            &of(|host| host.log_config.kind = "x".into()),
+            InvalidArgument,
+            "driver named 'x'",
+        );
+        let policy = of(|host| {
+            host.restart_policy = RestartPolicy {
+                name: "always".into(),
+                maximum_retry_count: 0,
+            };
+            host.auto_remove = true;
+        });
+        refused(&policy, InvalidArgument, "AutoRemove");
+        let option = of(|host| {
+            host.log_config = LogConfig {
+                kind: "json-file".into(),
+                config: Some([("nope".to_owned(), "1".to_owned())].into()),
+            };
+        });
+        refused(&option, InvalidArgument, "unknown log opt 'nope'");
+    }
+}

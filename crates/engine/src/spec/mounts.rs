@@ -1,0 +1,600 @@
+//! `-v`, `--mount`, `--tmpfs`, `VOLUME`, and the mounts that every container has.
+
+use std::path::{Component, Path, PathBuf};
+
+use runtime::oci;
+use vocab::config::{ContainerConfig, HostConfig, Mount};
+
+use super::{CheckError, Facts, Namespace};
+use crate::containers::record::{MountKind, Mounted};
+
+/// What the container wants mounted. Volumes that nobody named have an empty name.
+///
+/// `inherited` are the mounts of other containers (`--volumes-from`); the container's own win.
+pub(crate) fn plan(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    inherited: Vec<Mounted>,
+) -> Result<Vec<Mounted>, CheckError> {
+    let mut own: Vec<Mounted> = Vec::new();
+    let binds = host.binds.iter().flatten().map(|text| parse_bind(text));
+    let mounts = host.mounts.iter().flatten().map(parse_mount);
+    for mounted in binds.chain(mounts) {
+        let mounted = mounted?;
+        if own
+            .iter()
+            .any(|other| other.destination == mounted.destination)
+        {
+            return Err(CheckError::Invalid(format!(
+                "Duplicate mount point: {}",
+                mounted.destination
+            )));
+        }
+        own.push(mounted);
+    }
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        let destination = clean(destination, destination)?;
+        if own.iter().any(|other| other.destination == destination) {
+            return Err(CheckError::Invalid(format!(
+                "Duplicate mount point: {destination}"
+            )));
+        }
+        own.push(Mounted {
+            kind: MountKind::Tmpfs,
+            destination,
+            mode: options.clone(),
+            options: tmpfs_options(options)?,
+            ..Mounted::default()
+        });
+    }
+    for mounted in inherited {
+        if !own
+            .iter()
+            .any(|other| other.destination == mounted.destination)
+        {
+            own.push(mounted);
+        }
+    }
+    for (destination, _) in config.volumes.iter().flatten() {
+        let destination = clean(destination, destination)?;
+        if !own.iter().any(|other| other.destination == destination) {
+            own.push(Mounted {
+                kind: MountKind::Volume,
+                anonymous: true,
+                destination,
+                ..Mounted::default()
+            });
+        }
+    }
+    Ok(own)
+}
+
+/// Reads `source:destination[:options]`.
+fn parse_bind(text: &str) -> Result<Mounted, CheckError> {
+    let refuse = || CheckError::Invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, mode) = match parts.as_slice() {
+        [destination] => ("", *destination, ""),
+        // `destination:options` is an anonymous volume with options.
+        [destination, mode] if !mode.starts_with('/') && destination.starts_with('/') => {
+            ("", *destination, *mode)
+        }
+        [source, destination] => (*source, *destination, ""),
+        [source, destination, mode] => (*source, *destination, *mode),
+        _ => return Err(refuse()),
+    };
+    if parts.len() > 1 && parts[0].is_empty() || destination.is_empty() {
+        return Err(refuse());
+    }
+    let mut mounted = Mounted {
+        destination: clean(destination, text)?,
+        mode: mode.to_owned(),
+        ..Mounted::default()
+    };
+    if source.starts_with('/') {
+        mounted.kind = MountKind::Bind;
+        mounted.source = clean_host(source);
+        mounted.create_source = true;
+        "rprivate".clone_into(&mut mounted.propagation);
+    } else {
+        mounted.kind = MountKind::Volume;
+        source.clone_into(&mut mounted.volume);
+        mounted.anonymous = source.is_empty();
+        if !source.is_empty() {
+            check_volume_name(source)?;
+        }
+    }
+    for word in mode.split(',').filter(|word| !word.is_empty()) {
+        option(&mut mounted, word)
+            .ok_or_else(|| CheckError::Invalid(format!("invalid mode: {mode}")))?;
+    }
+    Ok(mounted)
+}
+
+fn option(mounted: &mut Mounted, word: &str) -> Option<()> {
+    match word {
+        "ro" => mounted.read_only = true,
+        "rw" => mounted.read_only = false,
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+            if mounted.kind == MountKind::Bind =>
+        {
+            word.clone_into(&mut mounted.propagation);
+        }
+        "nocopy" if mounted.kind == MountKind::Volume => {
+            mounted.options.push("nocopy".to_owned());
+        }
+        // SELinux labels and the consistency of another operating system: nothing to do here, as
+        // in Docker on a host without SELinux.
+        "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Reads the long form.
+fn parse_mount(mount: &Mount) -> Result<Mounted, CheckError> {
+    let refuse = |why: &str| {
+        Err(CheckError::Invalid(format!(
+            "invalid mount config for type {:?}: {why}",
+            mount.kind
+        )))
+    };
+    if mount.target.is_empty() {
+        return refuse("field Target must not be empty");
+    }
+    let mut mounted = Mounted {
+        destination: clean(&mount.target, &mount.target)?,
+        read_only: mount.read_only,
+        long_form: true,
+        ..Mounted::default()
+    };
+    for (set, kind, name) in [
+        (mount.bind_options.is_some(), "bind", "BindOptions"),
+        (mount.volume_options.is_some(), "volume", "VolumeOptions"),
+        (mount.tmpfs_options.is_some(), "tmpfs", "TmpfsOptions"),
+        (mount.image_options.is_some(), "image", "ImageOptions"),
+    ] {
+        if set && mount.kind != kind {
+            return refuse(&format!("field {name} must not be specified"));
+        }
+    }
+    match mount.kind.as_str() {
+        "bind" => {
+            if mount.source.is_empty() {
+                return refuse("field Source must not be empty");
+            }
+            if !mount.source.starts_with('/') {
+                return refuse(&format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    mount.source
+                ));
+            }
+            mounted.source = clean_host(&mount.source);
+            "rprivate".clone_into(&mut mounted.propagation);
+            if let Some(options) = &mount.bind_options {
+                match options.propagation.as_str() {
+                    "" => {}
+                    known
+                    @ ("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave") => {
+                        known.clone_into(&mut mounted.propagation);
+                    }
+                    other => return refuse(&format!("invalid propagation mode: {other}")),
+                }
+                mounted.non_recursive = options.non_recursive;
+                mounted.create_source = options.create_mountpoint;
+                mounted.read_only_non_recursive = options.read_only_non_recursive;
+                mounted.read_only_force_recursive = options.read_only_force_recursive;
+                if options.read_only_non_recursive && !mount.read_only
+                    || options.read_only_force_recursive && !mount.read_only
+                {
+                    return refuse("mount must be read-only for its submounts to be");
+                }
+            }
+            if !mounted.create_source && !Path::new(&mounted.source).exists() {
+                return refuse(&format!(
+                    "bind source path does not exist: {}",
+                    mounted.source
+                ));
+            }
+        }
+        "volume" => {
+            mounted.kind = MountKind::Volume;
+            mounted.anonymous = mount.source.is_empty();
+            mounted.volume.clone_from(&mount.source);
+            if !mount.source.is_empty() {
+                check_volume_name(&mount.source)?;
+            }
+            if let Some(options) = &mount.volume_options {
+                if options.no_copy {
+                    mounted.options.push("nocopy".to_owned());
+                }
+                if !options.subpath.is_empty() {
+                    return Err(CheckError::NotYet(
+                        "the mount option volume-subpath".to_owned(),
+                    ));
+                }
+                if let Some(driver) = &options.driver_config
+                    && (!matches!(driver.name.as_str(), "" | "local")
+                        || driver
+                            .options
+                            .as_ref()
+                            .is_some_and(|options| !options.is_empty()))
+                {
+                    return Err(CheckError::NotYet(
+                        "volume drivers and their options in a mount".to_owned(),
+                    ));
+                }
+            }
+        }
+        "tmpfs" => {
+            mounted.kind = MountKind::Tmpfs;
+            if !mount.source.is_empty() {
+                return refuse("field Source must not be specified");
+            }
+            if let Some(options) = &mount.tmpfs_options {
+                if options.size_bytes > 0 {
+                    mounted.options.push(format!("size={}", options.size_bytes));
+                }
+                if options.mode > 0 {
+                    mounted.options.push(format!("mode={:o}", options.mode));
+                }
+                for words in options.options.iter().flatten() {
+                    let word = words.join("=");
+                    mounted.options.extend(tmpfs_options(&word)?);
+                }
+            }
+        }
+        "image" | "cluster" | "npipe" => {
+            return Err(CheckError::NotYet(format!("mounts of type {}", mount.kind)));
+        }
+        _ => return refuse("mount type unknown"),
+    }
+    Ok(mounted)
+}
+
+fn tmpfs_options(text: &str) -> Result<Vec<String>, CheckError> {
+    const FLAGS: [&str; 22] = [
+        "ro",
+        "rw",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "sync",
+        "async",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "private",
+        "rprivate",
+        "defaults",
+        "bind",
+    ];
+    const VALUES: [&str; 6] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"];
+    text.split(',')
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let known = match word.split_once('=') {
+                Some((key, value)) => VALUES.contains(&key) && !value.is_empty(),
+                None => FLAGS.contains(&word),
+            };
+            if known {
+                Ok(word.to_owned())
+            } else {
+                Err(CheckError::Invalid(format!(
+                    "Invalid tmpfs option {word:?}"
+                )))
+            }
+        })
+        .collect()
+}
+
+/// Refuses names that would not be one path component.
+pub(crate) fn check_volume_name(name: &str) -> Result<(), CheckError> {
+    let fine = name.len() > 1
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        && name.len() <= 255;
+    if fine {
+        return Ok(());
+    }
+    Err(CheckError::Invalid(format!(
+        "{name:?} includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use \
+         absolute path"
+    )))
+}
+
+/// An absolute path without `.`, `..` and doubled slashes, that is not the root itself.
+fn clean(path: &str, whole: &str) -> Result<String, CheckError> {
+    if !path.starts_with('/') {
+        return Err(CheckError::Invalid(format!(
+            "invalid volume specification: '{whole}': invalid mount path: '{path}' mount path must \
+             be absolute"
+        )));
+    }
+    let cleaned = clean_host(path);
+    if cleaned == "/" {
+        return Err(CheckError::Invalid(format!(
+            "invalid volume specification: '{whole}': invalid specification: destination can't be \
+             '/'"
+        )));
+    }
+    Ok(cleaned)
+}
+
+fn clean_host(path: &str) -> String {
+    let mut cleaned = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => drop(cleaned.pop()),
+            _ => {}
+        }
+    }
+    cleaned.to_string_lossy().into_owned()
+}
+
+/// Every mount of the container, parents before children.
+pub(crate) fn all(facts: &Facts<'_>) -> Vec<oci::Mount> {
+    let own: Vec<&str> = facts
+        .mounts
+        .iter()
+        .map(|mounted| mounted.destination.as_str())
+        .collect();
+    let mut mounts: Vec<oci::Mount> = system(facts)
+        .into_iter()
+        .filter(|mount| !own.iter().any(|own| mount.destination() == Path::new(own)))
+        .collect();
+    let mut rest: Vec<oci::Mount> = facts.mounts.iter().map(mount_of).collect();
+    if let Some(files) = facts.files {
+        for name in ["resolv.conf", "hostname", "hosts"] {
+            let inside = format!("/etc/{name}");
+            if !own.contains(&inside.as_str()) {
+                let source = files.join(name).to_string_lossy().into_owned();
+                rest.push(mount(&inside, "bind", &source, &["rbind", "rprivate"]));
+            }
+        }
+    }
+    rest.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(rest);
+    mounts
+}
+
+fn system(facts: &Facts<'_>) -> Vec<oci::Mount> {
+    let access = if facts.host.privileged { "rw" } else { "ro" };
+    let shm_bytes = match u64::try_from(facts.host.shm_size) {
+        Ok(bytes @ 1..) => bytes,
+        _ => facts.shm_bytes,
+    };
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", access],
+        ),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[access, "nosuid", "noexec", "nodev"],
+        ),
+    ];
+    if facts.namespaces.ipc == Namespace::Host {
+        mounts.push(mount(
+            "/dev/mqueue",
+            "bind",
+            "/dev/mqueue",
+            &["rbind", "rprivate"],
+        ));
+        mounts.push(mount(
+            "/dev/shm",
+            "bind",
+            "/dev/shm",
+            &["rbind", "rprivate"],
+        ));
+    } else {
+        let flags = ["nosuid", "noexec", "nodev"];
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &flags));
+        if facts.host.ipc_mode != "none" {
+            let size = format!("size={shm_bytes}");
+            let options = ["nosuid", "noexec", "nodev", "mode=1777", size.as_str()];
+            mounts.push(mount("/dev/shm", "tmpfs", "shm", &options));
+        }
+    }
+    mounts
+}
+
+fn mount_of(mounted: &Mounted) -> oci::Mount {
+    let mut options: Vec<&str> = Vec::new();
+    match mounted.kind {
+        MountKind::Tmpfs => {
+            options.extend(["noexec", "nosuid", "nodev"]);
+            if mounted.read_only {
+                options.push("ro");
+            }
+            // A later word takes an earlier one back.
+            for word in &mounted.options {
+                let opposite = match word.strip_prefix("no") {
+                    Some(word) => word.to_owned(),
+                    None => format!("no{word}"),
+                };
+                options.retain(|other| *other != opposite);
+                options.push(word);
+            }
+            mount(&mounted.destination, "tmpfs", "tmpfs", &options)
+        }
+        MountKind::Bind | MountKind::Volume => {
+            options.push(if mounted.non_recursive {
+                "bind"
+            } else {
+                "rbind"
+            });
+            if mounted.read_only {
+                let shallow = mounted.read_only_non_recursive || mounted.non_recursive;
+                options.push(if shallow { "ro" } else { "rro" });
+            }
+            options.push(if mounted.propagation.is_empty() {
+                "rprivate"
+            } else {
+                &mounted.propagation
+            });
+            mount(&mounted.destination, "bind", &mounted.source, &options)
+        }
+    }
+}
+
+fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> oci::Mount {
+    let mut mount = oci::Mount::default();
+    mount
+        .set_destination(PathBuf::from(destination))
+        .set_typ(Some(typ.to_owned()))
+        .set_source(Some(PathBuf::from(source)))
+        .set_options(Some(
+            options.iter().map(|&option| option.to_owned()).collect(),
+        ));
+    mount
+}
+
+/// How mounts of the root travel: as far as the mounts in it need.
+pub(crate) fn root_propagation(mounts: &[Mounted]) -> Option<&'static str> {
+    let any = |suffix: &str| {
+        mounts
+            .iter()
+            .any(|mounted| mounted.propagation.ends_with(suffix))
+    };
+    if any("shared") {
+        Some("shared")
+    } else if any("slave") {
+        Some("slave")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(text: &str) -> Result<Vec<Mounted>, CheckError> {
+        let host = HostConfig {
+            binds: Some(vec![text.to_owned()]),
+            ..HostConfig::default()
+        };
+        plan(&ContainerConfig::default(), &host, Vec::new())
+    }
+
+    #[test]
+    fn binds_are_read() {
+        let bound = bind("/a//b/../c:/d:ro,rslave").unwrap().remove(0);
+        assert_eq!(
+            (bound.source.as_str(), bound.destination.as_str()),
+            ("/a/c", "/d")
+        );
+        assert_eq!(bound.kind, MountKind::Bind);
+        assert!(bound.read_only && bound.create_source);
+        assert_eq!(bound.propagation, "rslave");
+        let named = bind("data:/d").unwrap().remove(0);
+        assert_eq!(
+            (named.kind, named.volume.as_str()),
+            (MountKind::Volume, "data")
+        );
+        assert!(bind("/d").unwrap().remove(0).anonymous);
+    }
+
+    #[test]
+    fn binds_that_cannot_be_are_refused() {
+        for (text, part) in [
+            ("", "invalid volume specification"),
+            ("a:b:c:d", "invalid volume specification"),
+            ("/a:b", "invalid mode: b"),
+            ("data:relative", "must be absolute"),
+            ("/a:/", "destination can't be '/'"),
+            ("/a:/b:nope", "invalid mode: nope"),
+            (
+                "../x:/b",
+                "includes invalid characters for a local volume name",
+            ),
+        ] {
+            let error = bind(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_destination_has_one_mount() {
+        let host = HostConfig {
+            binds: Some(vec!["/a:/x".into(), "/b:/x/".into()]),
+            ..HostConfig::default()
+        };
+        let error = plan(&ContainerConfig::default(), &host, Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "Duplicate mount point: /x");
+    }
+
+    #[test]
+    fn volumes_of_the_image_give_way() {
+        let config = ContainerConfig {
+            volumes: Some(
+                [
+                    ("/x".to_owned(), Default::default()),
+                    ("/y".to_owned(), Default::default()),
+                ]
+                .into(),
+            ),
+            ..ContainerConfig::default()
+        };
+        let host = HostConfig {
+            binds: Some(vec!["data:/x".into()]),
+            ..HostConfig::default()
+        };
+        let planned = plan(&config, &host, Vec::new()).unwrap();
+        let seen: Vec<_> = planned
+            .iter()
+            .map(|m| (m.destination.as_str(), m.anonymous))
+            .collect();
+        assert_eq!(seen, [("/x", false), ("/y", true)]);
+    }
+
+    #[test]
+    fn a_later_tmpfs_option_takes_an_earlier_one_back() {
+        let mounted = Mounted {
+            kind: MountKind::Tmpfs,
+            destination: "/t".into(),
+            options: tmpfs_options("exec,size=5m").unwrap(),
+            ..Mounted::default()
+        };
+        let options = mount_of(&mounted).options().clone().unwrap();
+        assert_eq!(options, ["nosuid", "nodev", "exec", "size=5m"]);
+        assert!(tmpfs_options("nope").is_err());
+    }
+}
