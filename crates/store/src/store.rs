@@ -150,8 +150,8 @@ impl Store {
             move |source| OpenError::File { what, path, source }
         };
         std::fs::create_dir_all(root).map_err(file("make directory", root))?;
-        // Whoever runs containers as another user still has to pass through.
-        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711))
+        // What images hold is nobody's business on the host, set-id programs least of all.
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700))
             .map_err(file("set the mode of", root))?;
         let lock_path = root.join("lock");
         let lock = File::options()
@@ -162,15 +162,9 @@ impl Store {
             .map_err(file("open", &lock_path))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| OpenError::Locked(root.to_owned()))?;
-        for (name, mode) in [
-            ("blobs", 0o700),
-            ("ingest", 0o700),
-            ("layers", 0o711),
-            ("snapshots", 0o711),
-            ("empty", 0o755),
-        ] {
+        for name in ["blobs", "ingest", "layers", "snapshots", "empty"] {
             let path = root.join(name);
-            files::make_directory(&path, mode).map_err(file("make directory", &path))?;
+            files::make_directory(&path, 0o755).map_err(file("make directory", &path))?;
         }
         let blobs = Blobs::open(root).map_err(file("open", root))?;
         let path = root.join("metadata.db");

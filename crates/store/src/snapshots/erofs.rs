@@ -13,7 +13,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -54,6 +54,7 @@ impl Erofs {
         let mounts = run.join("layers");
         fs::create_dir_all(&layers)?;
         fs::create_dir_all(&mounts)?;
+        fs::set_permissions(&mounts, PermissionsExt::from_mode(0o700))?;
         let driver = Self {
             layers,
             ingest: root.join("ingest"),

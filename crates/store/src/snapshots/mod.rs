@@ -342,11 +342,11 @@ impl Store {
                 source,
             }),
         };
-        let directory = make(directory, 0o710)?;
+        let directory = make(directory, 0o700)?;
         // The upper directory's own owner and mode are those of the container's root.
         Ok((
             make(directory.join("upper"), 0o755)?,
-            make(directory.join("work"), 0o711)?,
+            make(directory.join("work"), 0o700)?,
         ))
     }
 }

@@ -3,7 +3,7 @@
 //! Unpacking is relative to descriptors throughout. The parent of every entry is opened beneath
 //! the layer's root with `openat2`, which refuses symbolic links, mount points and `..`; the last
 //! component is only ever named to calls that do not follow links. Nobody else can reach the
-//! directory while it is being filled: it lies in `ingest/`, whose parents are closed to others.
+//! directory while it is being filled: the store is closed to other users.
 //!
 //! A name that comes twice keeps its last meaning, except that a directory stays. Owner comes
 //! before mode, since changing it drops set-id bits; directory times come last, since filling a

@@ -160,6 +160,15 @@ fn privileged_sparse_files_have_holes(driver: Driver) {
         gnu.sparse[1].set_offset(size - 4);
         gnu.sparse[1].set_length(4);
     };
+    let aligned = |header: &mut tar::Header| {
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.set_real_size(size);
+        gnu.sparse[0].set_offset(8192);
+        gnu.sparse[0].set_length(4096);
+        gnu.sparse[1].set_offset(1 << 19);
+        gnu.sparse[1].set_length(8192);
+    };
+    let pieces = [[1_u8; 4096], [2; 4096], [3; 4096]].concat();
     let head = [7_u8; 512];
     let data = [&head[..], b"tail"].concat();
     let map = b"2\n0\n512\n1048572\n4\n";
@@ -181,6 +190,7 @@ fn privileged_sparse_files_have_holes(driver: Driver) {
             &pax,
             |_| {},
         )
+        .entry("aligned", EntryType::GNUSparse, &pieces, &[], aligned)
         .file("after", b"in step")
         .bytes();
     shown(driver, tar, |root| {
@@ -194,6 +204,12 @@ fn privileged_sparse_files_have_holes(driver: Driver) {
             );
             assert_eq!(&found[(1 << 20) - 4..], b"tail", "{name}");
         }
+        let found = fs::read(root.join("aligned")).unwrap();
+        let mut wanted = vec![0; 1 << 20];
+        wanted[8192..8192 + 4096].fill(1);
+        wanted[1 << 19..(1 << 19) + 4096].fill(2);
+        wanted[(1 << 19) + 4096..(1 << 19) + 8192].fill(3);
+        assert!(found == wanted, "aligned");
         assert_eq!(fs::read(root.join("after")).unwrap(), b"in step");
     });
 }
