@@ -203,7 +203,8 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
     let instance = instance(&data_root);
     // The running program: it becomes the monitors.
     let program = PathBuf::from("/proc/self/exe");
-    let pidfile = said.path("pidfile", exec_root.join("berth.pid"))?;
+    // Beside the run root, `/run/berth.pid`: what is inside belongs to the engine.
+    let pidfile = said.path("pidfile", exec_root.with_extension("pid"))?;
     let mut engine = engine::Config::new(data_root, exec_root, instance, program);
 
     engine.storage_driver = said.text("storage-driver").map(str::to_owned);
@@ -420,7 +421,7 @@ mod tests {
         assert_eq!(settings.engine.data_root, Path::new(DATA_ROOT));
         assert_eq!(settings.engine.instance, "");
         assert_eq!(settings.hosts, [Listen::Unix(SOCKET.into())]);
-        assert_eq!(settings.pidfile, Path::new("/run/berth/berth.pid"));
+        assert_eq!(settings.pidfile, Path::new("/run/berth.pid"));
         assert_eq!(settings.log.level, tracing::Level::INFO);
     }
 
