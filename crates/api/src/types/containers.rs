@@ -329,9 +329,9 @@ pub struct SnapshotStorage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct NetworkSettings {
-    /// The members that API 1.52 dropped.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub bridge: Option<BridgeSettings>,
+    /// Always empty (before API 1.52).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     /// Of the network namespace.
     #[serde(rename = "SandboxID")]
     pub sandbox_id: String,
@@ -339,19 +339,20 @@ pub struct NetworkSettings {
     pub sandbox_key: String,
     /// By `port/protocol`; `null` when exposed and not published.
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
-    /// The members that API 1.52 dropped.
+    /// Members that API 1.52 dropped.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<UnusedSettings>,
+    /// Members that API 1.52 dropped.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub default: Option<DefaultEndpoint>,
     /// By network name.
     pub networks: BTreeMap<String, EndpointSettings>,
 }
 
-/// Members at the top of [`NetworkSettings`] before API 1.52, first half.
+/// Members at the top of [`NetworkSettings`] before API 1.52 that mean nothing any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub struct BridgeSettings {
-    /// Always empty.
-    pub bridge: String,
+pub struct UnusedSettings {
     /// Always false.
     pub hairpin_mode: bool,
     /// Always empty.
@@ -368,7 +369,7 @@ pub struct BridgeSettings {
     pub secondary_ipv6_addresses: Option<Vec<String>>,
 }
 
-/// Members at the top of [`NetworkSettings`] before API 1.52, second half: the endpoint on the
+/// Members at the top of [`NetworkSettings`] before API 1.52: the endpoint on the
 /// default bridge once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

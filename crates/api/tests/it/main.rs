@@ -1,5 +1,10 @@
 //! The client against a peer that says, byte for byte, what Docker's daemon says.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests panic; the line is what they tell"
+)]
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};

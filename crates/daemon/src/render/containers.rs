@@ -2,10 +2,10 @@
 
 use api::Version;
 use api::types::{
-    BlkioEntry, BlkioStats, BridgeSettings, ContainerInspect, ContainerState, ContainerSummary,
-    CpuStats, CpuUsage, DefaultEndpoint, DriverData, HostSummary, MemoryStats, MountPoint,
-    NetworkSettings, NetworkSettingsSummary, NetworkStats, PidsStats, Port, RootFsStorage,
-    SnapshotStorage, Stats, Storage, Throttling,
+    BlkioEntry, BlkioStats, ContainerInspect, ContainerState, ContainerSummary, CpuStats, CpuUsage,
+    DefaultEndpoint, DriverData, HostSummary, MemoryStats, MountPoint, NetworkSettings,
+    NetworkSettingsSummary, NetworkStats, PidsStats, Port, RootFsStorage, SnapshotStorage, Stats,
+    Storage, Throttling, UnusedSettings,
 };
 use engine::containers::{Details, State, Status, Summary};
 use engine::stats::{Block, Sample};
@@ -123,10 +123,11 @@ pub(crate) fn container_inspect(details: Details, version: Version) -> Container
         mounts: details.mounts.into_iter().map(mount).collect(),
         config,
         network_settings: NetworkSettings {
-            bridge: (!speaks(52)).then(BridgeSettings::default),
+            bridge: (!speaks(52)).then(String::new),
             sandbox_id: details.sandbox_id,
             sandbox_key: String::new(),
             ports: details.ports,
+            unused: (!speaks(52)).then(UnusedSettings::default),
             default,
             networks,
         },

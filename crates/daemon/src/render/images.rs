@@ -9,8 +9,8 @@ use engine::images::{HistoryEntry, Image, RemovedImage};
 
 use super::{bytes, count, moment, seconds};
 
-/// One line of `docker images`.
-pub(crate) fn image_summary(image: Image, shared: bool, version: Version) -> ImageSummary {
+/// One line of `docker images`; `counted` where lists tell what is shared and used (`system df`).
+pub(crate) fn image_summary(image: Image, counted: bool, version: Version) -> ImageSummary {
     let speaks = |minor| version >= Version::new(1, minor);
     let size = bytes(image.size_bytes);
     let none = |names: Vec<String>, placeholder: &str| {
@@ -30,7 +30,7 @@ pub(crate) fn image_summary(image: Image, shared: bool, version: Version) -> Ima
         (image.tags, image.digests)
     };
     ImageSummary {
-        containers: if speaks(51) {
+        containers: if speaks(51) || counted {
             count(image.containers)
         } else {
             -1
@@ -42,7 +42,7 @@ pub(crate) fn image_summary(image: Image, shared: bool, version: Version) -> Ima
         descriptor: None,
         repo_digests: digests,
         repo_tags: tags,
-        shared_size: if shared { 0 } else { -1 },
+        shared_size: if counted { 0 } else { -1 },
         size,
         virtual_size: if speaks(44) { 0 } else { size },
     }
