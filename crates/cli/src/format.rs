@@ -5,17 +5,17 @@ use crate::table;
 use crate::template::{MissingKey, Set, Template, Value};
 
 /// A kind of list: what its rows are called and how they stand in a table.
-pub struct Listing {
+pub struct Listing<'a> {
     /// The Go type that messages name.
     pub kind: &'static str,
     /// Columns and their headers.
-    pub headers: &'static [(&'static str, &'static str)],
+    pub headers: &'a [(&'static str, &'static str)],
 }
 
 /// Prints rows. `format` is what the user gave, `default` the template of the plain table, `quiet`
 /// the one of `--quiet`, which a format of the user's overrides.
 pub fn render(
-    listing: &Listing,
+    listing: &Listing<'_>,
     format: Option<&str>,
     quiet: Option<&str>,
     default: &str,
@@ -59,7 +59,7 @@ pub fn render(
     Ok(if is_table { table::columns(&out) } else { out })
 }
 
-fn headers(listing: &Listing) -> Value {
+fn headers(listing: &Listing<'_>) -> Value {
     let texts = listing
         .headers
         .iter()
@@ -168,7 +168,7 @@ pub fn indent(json: &str) -> String {
 mod tests {
     use super::*;
 
-    const LISTING: Listing = Listing {
+    const LISTING: Listing<'_> = Listing {
         kind: "*formatter.XContext",
         headers: &[("ID", "THE ID"), ("Name", "NAME")],
     };

@@ -82,6 +82,20 @@ fn moment_in(seconds: i64, zone: TimeZone) -> String {
         .to_string()
 }
 
+/// How Go prints a moment that JSON carries: `2006-01-02 15:04:05.999 +0000 UTC`.
+pub fn moment_of(rfc3339: &str) -> String {
+    let Ok(timestamp) = rfc3339.parse::<Timestamp>() else {
+        return rfc3339.to_owned();
+    };
+    let fraction = format!("{:09}", timestamp.subsec_nanosecond());
+    let fraction = fraction.trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!(
+        "{}{dot}{fraction} +0000 UTC",
+        timestamp.strftime("%Y-%m-%d %H:%M:%S")
+    )
+}
+
 /// RFC 3339 in the caller's time zone, of seconds since 1970.
 pub fn moment_rfc3339(seconds: i64) -> String {
     let timestamp = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -302,6 +316,20 @@ mod tests {
             moment_in(1_700_000_000, TimeZone::UTC),
             "2023-11-14 22:13:20 +0000 UTC"
         );
+    }
+
+    #[test]
+    fn moments_in_json_print_as_go_prints_them() {
+        for (json, text) in [
+            (
+                "2026-11-21T03:12:00.58826992Z",
+                "2026-11-21 03:12:00.58826992 +0000 UTC",
+            ),
+            ("2026-11-21T03:12:00Z", "2026-11-21 03:12:00 +0000 UTC"),
+            ("never", "never"),
+        ] {
+            assert_eq!(moment_of(json), text);
+        }
     }
 
     #[test]

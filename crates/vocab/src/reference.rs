@@ -182,14 +182,14 @@ impl FromStr for Reference {
             Some((path, tag)) => (path, Some(tag)),
             None => (remainder, None),
         };
-        if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ParseReferenceError::Uppercase(path.to_owned()));
-        }
         let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
             format!("library/{path}")
         } else {
             path.to_owned()
         };
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ParseReferenceError::Uppercase(path));
+        }
         if !is_domain(domain) || !path.split('/').all(is_path_component) {
             return Err(ParseReferenceError::Format);
         }

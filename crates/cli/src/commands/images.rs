@@ -54,7 +54,7 @@ pub const HISTORY: Command = Command {
     run: |invocation| Box::pin(history(invocation)) as Run,
 };
 
-const LISTING: Listing = Listing {
+const LISTING: Listing<'_> = Listing {
     kind: "*formatter.imageContext",
     headers: &[
         ("ID", "IMAGE ID"),
@@ -183,7 +183,10 @@ impl Shown<'_> {
                 ),
                 ("Size", Value::from(human::size(image.size))),
                 ("Containers", Value::from(count(image.containers))),
-                ("VirtualSize", Value::from(human::size(image.size))),
+                (
+                    "VirtualSize",
+                    Value::from(human::size_four(image.size.unsigned_abs())),
+                ),
                 ("SharedSize", Value::from(amount(image.shared_size))),
                 ("UniqueSize", Value::from(amount(unique))),
             ],
@@ -243,17 +246,7 @@ fn names(image: &ImageSummary, with_digests: bool) -> Vec<Name> {
     names
 }
 
-const HISTORY_LISTING: Listing = Listing {
-    kind: "*formatter.historyContext",
-    headers: &[
-        ("ID", "IMAGE"),
-        ("CreatedSince", "CREATED"),
-        ("CreatedAt", "CREATED AT"),
-        ("CreatedBy", "CREATED BY"),
-        ("Size", "SIZE"),
-        ("Comment", "COMMENT"),
-    ],
-};
+const HISTORY_ROW: &str = "*formatter.historyContext";
 
 async fn history(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
@@ -283,7 +276,7 @@ async fn history(invocation: Invocation) -> Result<u8> {
                 created.clone()
             };
             Value::row(
-                HISTORY_LISTING.kind,
+                HISTORY_ROW,
                 [
                     (
                         "ID",
@@ -312,8 +305,20 @@ async fn history(invocation: Invocation) -> Result<u8> {
             )
         })
         .collect();
+    let created = if people { "CREATED" } else { "CREATED AT" };
+    let listing = Listing {
+        kind: HISTORY_ROW,
+        headers: &[
+            ("ID", "IMAGE"),
+            ("CreatedSince", created),
+            ("CreatedAt", "CREATED AT"),
+            ("CreatedBy", "CREATED BY"),
+            ("Size", "SIZE"),
+            ("Comment", "COMMENT"),
+        ],
+    };
     output::out(&format::render(
-        &HISTORY_LISTING,
+        &listing,
         typed.get("format"),
         typed.on("quiet").then_some("{{.ID}}"),
         "{{.ID}}\\t{{.CreatedSince}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}",

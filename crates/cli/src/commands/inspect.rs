@@ -146,14 +146,14 @@ async fn some(invocation: Invocation, types: &'static [Type]) -> Result<u8> {
         match find(&client, name, types, &invocation).await {
             Ok((kind, json)) => match &shown {
                 Shown::Pretty | Shown::Json => documents.push(json),
-                Shown::Template(template) => {
-                    out.push_str(&fill(template, kind, &json)?);
-                    out.push('\n');
-                }
+                Shown::Template(template) => match fill(template, kind, &json) {
+                    Ok(text) => {
+                        out.push_str(&text);
+                        out.push('\n');
+                    }
+                    Err(failure) => failures.push(failure),
+                },
             },
-            Err(failure) if failure.status.is_none() && failure.message.is_empty() => {
-                return Err(failure);
-            }
             Err(failure) => failures.push(failure),
         }
     }
@@ -163,6 +163,8 @@ async fn some(invocation: Invocation, types: &'static [Type]) -> Result<u8> {
             out.push('\n');
         }
         Shown::Json => out = format!("[{}]\n", documents.join(",")),
+        // Docker ends even nothing with a line.
+        Shown::Template(_) if out.is_empty() => out.push('\n'),
         Shown::Template(_) => {}
     }
     output::out(&out)?;

@@ -15,8 +15,8 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Typed, filter, integer, many, many_of, on, switch, text};
 use crate::format::{self, Listing, short, truth};
 use crate::grammar::{networks::Attachment, pairs};
-use crate::output;
 use crate::template::Value;
+use crate::{human, output};
 
 /// `network ls`.
 pub const LS: Command = Command {
@@ -133,7 +133,7 @@ pub const PRUNE: Command = Command {
     run: |invocation| Box::pin(prune(invocation)) as Run,
 };
 
-const LISTING: Listing = Listing {
+const LISTING: Listing<'_> = Listing {
     kind: "*network.networkContext",
     headers: &[
         ("ID", "NETWORK ID"),
@@ -185,7 +185,7 @@ async fn list(invocation: Invocation) -> Result<u8> {
                     ("Internal", truth(network.internal)),
                     ("Labels", Value::from(format::labels(&labels))),
                     ("Label", format::label(labels)),
-                    ("CreatedAt", Value::from(network.created.as_str())),
+                    ("CreatedAt", Value::from(human::moment_of(&network.created))),
                 ],
             )
         })

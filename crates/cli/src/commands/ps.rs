@@ -36,7 +36,7 @@ pub const PS: Command = Command {
     run: |invocation| Box::pin(ps(invocation)) as Run,
 };
 
-const LISTING: Listing = Listing {
+const LISTING: Listing<'_> = Listing {
     kind: "*formatter.ContainerContext",
     headers: &[
         ("ID", "CONTAINER ID"),
@@ -62,6 +62,15 @@ async fn ps(invocation: Invocation) -> Result<u8> {
     let format = match typed.get("format") {
         Some(format) => Some(format.to_owned()),
         None => Some(Config::load(&invocation.session).ps_format).filter(|f| !f.is_empty()),
+    };
+    let format = match format {
+        Some(_) if typed.on("quiet") && typed.has("format") => {
+            output::error(
+                "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+            );
+            None
+        }
+        format => format,
     };
     let wants_size = typed.on("size")
         || format
@@ -187,6 +196,7 @@ pub fn row(container: &ContainerSummary, whole: bool, now: i64) -> Value {
             ("Mounts", Value::from(mounts.join(","))),
             ("LocalVolumes", Value::from(local.to_string())),
             ("Networks", Value::from(networks.join(","))),
+            ("Platform", Value::Nil),
             (
                 "HealthStatus",
                 Value::from(

@@ -80,22 +80,17 @@ fn told(invocation: &Invocation, failure: Failure) -> Failure {
 }
 
 async fn create_only(invocation: Invocation) -> Result<u8> {
-    let make = async {
-        let asked = Asked::read(&invocation)?;
-        let client = invocation.session.client().await?;
-        make(&client, &invocation, &asked).await
-    };
-    let id = make.await.map_err(|failure| Failure {
-        code: 1,
-        ..told(&invocation, failure)
-    })?;
-    output::line(id)?;
+    let asked = Asked::read(&invocation).map_err(|failure| told(&invocation, failure))?;
+    refuse_used_cidfile(&invocation)?;
+    let client = invocation.session.client().await?;
+    output::line(make(&client, &invocation, &asked).await?)?;
     Ok(0)
 }
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let detached = invocation.typed.on("detach");
     let asked = Asked::read(&invocation).map_err(|failure| told(&invocation, failure))?;
+    refuse_used_cidfile(&invocation).map_err(|failure| told(&invocation, failure))?;
     let typed = &invocation.typed;
     let attached = asked.attached;
     if attached.stdin && typed.on("tty") && !terminal::stdin_is_terminal() {
@@ -251,6 +246,17 @@ pub async fn start(client: &Client, id: &str) -> Result {
     }
 }
 
+/// A file that holds an id belongs to another container.
+fn refuse_used_cidfile(invocation: &Invocation) -> Result {
+    let cidfile = invocation.typed.text("cidfile");
+    if cidfile.is_empty() || !Path::new(cidfile).exists() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "container ID file found, make sure the other container isn't running or delete {cidfile}"
+    )))
+}
+
 /// What the flags ask for, before anybody is asked.
 struct Asked {
     request: CreateRequest,
@@ -293,12 +299,6 @@ impl Asked {
                 .parse()
                 .map_err(|error: vocab::reference::ParseReferenceError| error.to_string())?;
             request.config.image = reference.or_latest().familiar();
-        }
-        let cidfile = typed.text("cidfile");
-        if !cidfile.is_empty() && Path::new(cidfile).exists() {
-            return Err(Failure::new(format!(
-                "container ID file found, make sure the other container isn't running or delete {cidfile}"
-            )));
         }
         Ok(Self {
             image: request.config.image.clone(),

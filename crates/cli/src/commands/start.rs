@@ -78,7 +78,7 @@ async fn start(invocation: Invocation) -> Result<u8> {
         Ok(0)
     } else {
         Err(Failure::new(format!(
-            "failed to start containers: {}",
+            "Error: failed to start containers: {}",
             failed.join(", ")
         )))
     }
@@ -109,10 +109,14 @@ async fn join(client: &Client, invocation: &Invocation, wanted: Wanted) -> Resul
         .await?;
     if !wanted.start {
         let refused = match &details.state {
-            state if !state.running => Some("cannot attach to a stopped container, start it first"),
-            state if state.paused => Some("cannot attach to a paused container, unpause it first"),
+            state if !state.running => {
+                Some("You cannot attach to a stopped container, start it first")
+            }
+            state if state.paused => {
+                Some("You cannot attach to a paused container, unpause it first")
+            }
             state if state.restarting => {
-                Some("cannot attach to a restarting container, wait until it is running")
+                Some("You cannot attach to a restarting container, wait until it is running")
             }
             _ => None,
         };

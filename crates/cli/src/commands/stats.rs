@@ -57,7 +57,7 @@ pub const PORT: Command = Command {
     run: |invocation| Box::pin(port(invocation)) as Run,
 };
 
-const LISTING: Listing = Listing {
+const LISTING: Listing<'_> = Listing {
     kind: "*container.statsContext",
     headers: &[
         ("Container", "CONTAINER"),
@@ -119,7 +119,9 @@ async fn stats(invocation: Invocation) -> Result<u8> {
                 }
             }
         }
-        output::out(&draw(&rows)?)?;
+        if code == 0 {
+            output::out(&draw(&rows)?)?;
+        }
         return Ok(code);
     }
     watch(&client, names, named, typed.on("all"), whole, draw).await?;
@@ -379,7 +381,7 @@ async fn port(invocation: Invocation) -> Result<u8> {
             }
             None => {
                 return Err(Failure::new(format!(
-                    "no public port '{wanted}' published for {name}"
+                    "Error: No public port '{wanted}' published for {name}"
                 )));
             }
         }

@@ -105,13 +105,13 @@ pub const CONTAINER_PRUNE: Command = Command {
 };
 
 /// What one object is under `--format`: `json` or a template.
-fn one(format: &str, value: &Value) -> Result<String> {
+fn one(name: &str, format: &str, value: &Value) -> Result<String> {
     let text = if format == "json" {
         "{{json .}}"
     } else {
         format
     };
-    let template = Template::parse("", text)
+    let template = Template::parse(name, text)
         .map_err(|error| Failure::new(format!("template parsing error: {error}")).code(64))?;
     let mut out = template
         .execute(value, Set::Values, MissingKey::Error)
@@ -183,8 +183,11 @@ async fn version(invocation: Invocation) -> Result<u8> {
                 }
                 None => Value::Nil,
             };
-            let both = Value::map([("Client", client), ("Server", server)]);
-            output::out(&one(format, &both)?)?;
+            let both = Value::row(
+                "system.versionInfo",
+                [("Client", client), ("Server", server)],
+            );
+            output::out(&one("version", format, &both)?)?;
         }
         None => {
             let mut text = format!(
@@ -279,7 +282,7 @@ async fn info(invocation: Invocation) -> Result<u8> {
             "Os": "linux", "Arch": std::env::consts::ARCH, "Context": "default", "Plugins": [], "Warnings": null,
         });
         value.push("ClientInfo", Value::from(client));
-        output::out(&one(format, &value)?)?;
+        output::out(&one("", format, &value)?)?;
         return Ok(0);
     }
     let info: Info = vocab::config::read(&bytes)
@@ -477,7 +480,7 @@ fn event_line(event: &Event) -> String {
     text
 }
 
-const DF_LISTING: Listing = Listing {
+const DF_LISTING: Listing<'_> = Listing {
     kind: "*formatter.diskUsageContext",
     headers: &[
         ("Type", "TYPE"),
@@ -588,7 +591,7 @@ async fn df(invocation: Invocation) -> Result<u8> {
     let rows: Vec<Value> = used(&usage)
         .into_iter()
         .map(|(name, used)| {
-            let mut reclaimable = human::size(used.reclaimable);
+            let mut reclaimable = human::size_four(used.reclaimable.unsigned_abs());
             if used.size > 0 && name != "Build Cache" {
                 let percent = used.reclaimable.saturating_mul(100) / used.size;
                 write!(reclaimable, " ({percent}%)").expect("writing to a string cannot fail");
@@ -599,7 +602,10 @@ async fn df(invocation: Invocation) -> Result<u8> {
                     ("Type", Value::from(name)),
                     ("TotalCount", Value::from(used.total.to_string())),
                     ("Active", Value::from(used.active.to_string())),
-                    ("Size", Value::from(human::size(used.size))),
+                    (
+                        "Size",
+                        Value::from(human::size_four(used.size.unsigned_abs())),
+                    ),
                     ("Reclaimable", Value::from(reclaimable)),
                 ],
             )

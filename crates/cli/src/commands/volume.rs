@@ -86,7 +86,7 @@ pub const PRUNE: Command = Command {
     run: |invocation| Box::pin(prune(invocation)) as Run,
 };
 
-const LISTING: Listing = Listing {
+const LISTING: Listing<'_> = Listing {
     kind: "*formatter.volumeContext",
     headers: &[
         ("Name", "VOLUME NAME"),

@@ -279,10 +279,18 @@ impl Value {
     }
 
     /// As Go's encoder prints it without escaping HTML; methods and hidden members are left out.
+    ///
+    /// Rows are the exception: Docker's formatter hands them to Go's marshaller, which escapes.
     pub fn to_json(&self) -> String {
         let mut out = String::new();
         self.write_json(&mut out);
-        out
+        match self {
+            Self::Object(object) if matches!(object.shape, Shape::Struct(_)) => out
+                .replace('<', "\\u003c")
+                .replace('>', "\\u003e")
+                .replace('&', "\\u0026"),
+            _ => out,
+        }
     }
 
     fn write_json(&self, out: &mut String) {
