@@ -179,13 +179,30 @@ pub async fn carry(
 /// yet, or no longer.
 pub async fn resize(client: &Client, path: &str) {
     if let Some((rows, columns)) = terminal::size() {
-        let _ = client
-            .post(path)
-            .query("h", rows)
-            .query("w", columns)
-            .done()
-            .await;
+        tell_size(client, path, rows, columns).await;
     }
+}
+
+/// Tells a size that is not the terminal's, for a moment.
+pub async fn nudge(client: &Client, path: &str) {
+    if let Some((rows, columns)) = terminal::size() {
+        tell_size(
+            client,
+            path,
+            rows.saturating_add(1),
+            columns.saturating_add(1),
+        )
+        .await;
+    }
+}
+
+async fn tell_size(client: &Client, path: &str, rows: u16, columns: u16) {
+    let _ = client
+        .post(path)
+        .query("h", rows)
+        .query("w", columns)
+        .done()
+        .await;
 }
 
 /// Copies the output to standard output and standard error.

@@ -819,6 +819,10 @@ mod tests {
         Ok(serde_json::to_value(request).unwrap())
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "cases read better without ampersands"
+    )]
     fn check(line: &str, path: &str, wanted: Value) {
         let request = read(line).unwrap();
         let pointer = format!("/{}", path.replace('.', "/"));

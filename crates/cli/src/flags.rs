@@ -338,7 +338,7 @@ fn read_long(
             .ok_or_else(|| format!("flag needs an argument: --{name}"))?
             .clone(),
     };
-    store(flag, value, typed)
+    store(flag, &value, typed)
 }
 
 fn read_shorts(
@@ -358,10 +358,10 @@ fn read_shorts(
             return Err(format!("unknown shorthand flag: '{letter}' in -{letters}"));
         };
         if let Some(value) = after.strip_prefix('=') {
-            return store(flag, value.to_owned(), typed);
+            return store(flag, value, typed);
         }
         if matches!(flag.kind, Kind::Switch | Kind::On) {
-            store(flag, "true".to_owned(), typed)?;
+            store(flag, "true", typed)?;
             letters = after;
             continue;
         }
@@ -372,20 +372,20 @@ fn read_shorts(
         } else {
             after.to_owned()
         };
-        return store(flag, value, typed);
+        return store(flag, &value, typed);
     }
     Ok(())
 }
 
-fn store(flag: &Flag, value: String, typed: &mut Typed) -> Result<(), String> {
+fn store(flag: &Flag, value: &str, typed: &mut Typed) -> Result<(), String> {
     let checked = match flag.kind {
-        Kind::Switch | Kind::On => parse_truth(&value).map(|truth| truth.to_string()),
-        Kind::Text | Kind::Many(_) => Ok(value.clone()),
+        Kind::Switch | Kind::On => parse_truth(value).map(|truth| truth.to_string()),
+        Kind::Text | Kind::Many(_) => Ok(value.to_owned()),
         Kind::Checked(_, check) | Kind::ManyChecked(_, check) => {
-            check(&value).map(|()| value.clone())
+            check(value).map(|()| value.to_owned())
         }
-        Kind::Integer(_) => parse_integer(&value).map(|number| number.to_string()),
-        Kind::Unsigned(bits) => match parse_integer(&value) {
+        Kind::Integer(_) => parse_integer(value).map(|number| number.to_string()),
+        Kind::Unsigned(bits) => match parse_integer(value) {
             Ok(number) if number >= 0 && (bits >= 63 || number >> bits == 0) => {
                 Ok(number.to_string())
             }
@@ -397,7 +397,7 @@ fn store(flag: &Flag, value: String, typed: &mut Typed) -> Result<(), String> {
                 };
                 Err(format!(
                     "strconv.ParseUint: parsing {}: {why}",
-                    quote(&value)
+                    quote(value)
                 ))
             }
         },
@@ -405,7 +405,7 @@ fn store(flag: &Flag, value: String, typed: &mut Typed) -> Result<(), String> {
     let value = checked.map_err(|why| {
         format!(
             "invalid argument {} for \"{}\" flag: {why}",
-            quote(&value),
+            quote(value),
             flag.shown()
         )
     })?;

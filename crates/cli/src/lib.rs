@@ -99,9 +99,9 @@ pub fn commands() -> impl Iterator<Item = (&'static str, State, &'static str)> {
 const GLOBAL: &[Flag] = &[
     text("config", "Directory of the client's configuration").default("\"~/.docker\""),
     text("context", "Not supported: name the daemon with --host").short('c'),
-    switch("debug", "Tell more").short('D'),
+    switch("debug", "Accepted: this client keeps no log").short('D'),
     many("host", "Daemon to talk to: unix:///path or tcp://host:port").short('H'),
-    text("log-level", "How much to tell")
+    text("log-level", "Accepted: this client keeps no log")
         .short('l')
         .default("\"info\""),
     switch("tls", ""),
@@ -149,7 +149,13 @@ fn dispatch(args: Vec<OsString>) -> Result<u8> {
     let global = flags::parse(GLOBAL, &words, false)
         .map_err(|why| Failure::new(format!("{why}\n\n{usage}")).code(125))?;
     if global.on("version") {
-        output::line(format!("berth version {}", env!("CARGO_PKG_VERSION")))?;
+        let version = env!("CARGO_PKG_VERSION");
+        // Scripts that call `docker` cut the version out of Docker's sentence.
+        output::line(if program == "docker" {
+            format!("Docker version {version}, build berth")
+        } else {
+            format!("berth version {version}")
+        })?;
         return Ok(0);
     }
     if global.help || global.words.is_empty() {
@@ -397,5 +403,91 @@ mod tests {
                 assert!(twin.is_none(), "{}: --{}", command.names[0], flag.name);
             }
         }
+    }
+
+    /// What a command line that never gets to a daemon says.
+    fn refusal(line: &str) -> String {
+        let words = std::iter::once("berth").chain(line.split_whitespace());
+        match dispatch(words.map(OsString::from).collect()) {
+            Ok(code) => format!("exit {code}"),
+            Err(failure) => format!("{failure}\n[exit {}]", failure.code),
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_as_docker_tells_them() {
+        let said: Vec<String> = [
+            "foo",
+            "--foo",
+            "container foo",
+            "run --foo x",
+            "run -Z x",
+            "run",
+            "run --name",
+            "run -p abc img",
+            "run --restart always --rm img",
+            "run -d -a stdout img",
+            "run --pull foo img",
+            "run UPPER",
+            "run -m x img",
+            "create -p abc img",
+            "ps x",
+            "ps --filter x",
+            "ps --format {{",
+            "-H unix:///none ps",
+            "-H unix:///none run x",
+            "-H foo://x ps",
+            "stop",
+            "stop -t x y",
+            "rename a",
+            "port",
+            "inspect --type foo x",
+            "inspect -f {{ x",
+            "pull -a x:y",
+            "tag a B",
+            "logs -n",
+            "start -a a b",
+            "load -i /none",
+            "commit x",
+            "swarm init",
+            "help foo",
+            "--context remote ps",
+            "-H unix:///x --context y ps",
+        ]
+        .iter()
+        .map(|line| format!("$ berth {line}\n{}\n", refusal(line)))
+        .collect();
+        snapbox::assert_data_eq!(said.join("\n"), snapbox::file!["testdata/refusals.txt"]);
+    }
+
+    #[test]
+    fn help_is_complete() {
+        snapbox::assert_data_eq!(overview("berth"), snapbox::file!["testdata/overview.txt"]);
+        snapbox::assert_data_eq!(
+            group_help("berth", "container"),
+            snapbox::file!["testdata/container.txt"]
+        );
+        let run = &commands::run::RUN;
+        snapbox::assert_data_eq!(
+            run.help("berth", "berth run"),
+            snapbox::file!["testdata/run.txt"]
+        );
+        let stop = &commands::each::STOP;
+        snapbox::assert_data_eq!(
+            stop.help("berth", "berth stop"),
+            snapbox::str![[r#"
+Usage:  berth stop [OPTIONS] CONTAINER [CONTAINER...]
+
+Stop running containers
+
+Aliases:
+  berth container stop, berth stop
+
+Options:
+  -s, --signal string   Signal to send
+  -t, --timeout int     Seconds until it is killed
+
+"#]]
+        );
     }
 }

@@ -221,9 +221,8 @@ pub fn platform_json(text: &str) -> Result<String> {
 
 /// Asks before something is removed; the end of standard input means no.
 pub async fn confirm(warning: &str) -> Result<bool> {
-    let separator = if warning.ends_with('\n') { "\n" } else { "\n" };
     output::out(&format!(
-        "{warning}{separator}Are you sure you want to continue? [y/N] "
+        "{warning}\nAre you sure you want to continue? [y/N] "
     ))?;
     let stdin = Stdin::open()?;
     let mut answer = Vec::new();

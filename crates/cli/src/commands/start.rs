@@ -164,6 +164,10 @@ async fn join(client: &Client, invocation: &Invocation, wanted: Wanted) -> Resul
     }
     let resize = format!("/containers/{id}/resize");
     if tty {
+        if !wanted.start {
+            // A size that changes makes the program draw itself anew.
+            attached::nudge(client, &resize).await;
+        }
         attached::resize(client, &resize).await;
     }
     let plan = Plan {

@@ -175,7 +175,8 @@ async fn version(invocation: Invocation) -> Result<u8> {
                         ("MinAPIVersion", "MinAPIVersion"),
                     ] {
                         if value.find(name).is_none() {
-                            let found = value.find(json).cloned().unwrap_or(Value::from(""));
+                            let found =
+                                value.find(json).cloned().unwrap_or_else(|| Value::from(""));
                             value.add_hidden(name, found);
                         }
                     }

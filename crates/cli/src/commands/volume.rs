@@ -188,7 +188,7 @@ async fn create(invocation: Invocation) -> Result<u8> {
             .words
             .first()
             .map(String::as_str)
-            .or(typed.get("name"))
+            .or_else(|| typed.get("name"))
             .unwrap_or_default()
             .to_owned(),
     };

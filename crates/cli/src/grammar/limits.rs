@@ -117,9 +117,7 @@ pub fn restart(policy: &str) -> Result<RestartPolicy, String> {
         None => (policy, None),
     };
     if name.is_empty() {
-        return Err(format!(
-            "invalid restart policy format: no policy provided before colon"
-        ));
+        return Err("invalid restart policy format: no policy provided before colon".to_owned());
     }
     let maximum_retry_count = match count {
         Some("") | None => 0,

@@ -1,6 +1,6 @@
 //! Running a parsed template.
 
-use super::Error;
+use super::TemplateError;
 use super::functions::{self, Set};
 use super::parse::{Command, Node, Operand, Piece, Pipe, Trees};
 use super::print;
@@ -61,7 +61,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn run(&mut self, data: &Value) -> Result<(), Error> {
+    pub(super) fn run(&mut self, data: &Value) -> Result<(), TemplateError> {
         self.variables.push(("$".to_owned(), data.clone()));
         if let Some(pieces) = self.trees.get(self.name) {
             self.pieces(pieces, data)?;
@@ -69,14 +69,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn fail<T>(&self, at: usize, context: &str, message: impl AsRef<str>) -> Result<T, Error> {
+    fn fail<T>(
+        &self,
+        at: usize,
+        context: &str,
+        message: impl AsRef<str>,
+    ) -> Result<T, TemplateError> {
         let before = &self.text[..at.min(self.text.len())];
         let column = match before.rfind('\n') {
             None => at,
             Some(newline) => at - newline - 1,
         };
         let line = 1 + before.matches('\n').count();
-        Err(Error(format!(
+        Err(TemplateError(format!(
             "template: {}:{line}:{column}: executing {} at <{context}>: {}",
             self.name,
             print::quote(self.running),
@@ -84,10 +89,10 @@ impl<'a> Run<'a> {
         )))
     }
 
-    fn pieces(&mut self, pieces: &'a [Piece], dot: &Value) -> Result<Flow, Error> {
+    fn pieces(&mut self, pieces: &'a [Piece], dot: &Value) -> Result<Flow, TemplateError> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Error(format!(
+            return Err(TemplateError(format!(
                 "template: {}: exceeded maximum template depth ({DEPTH_MAX})",
                 self.name
             )));
@@ -103,7 +108,7 @@ impl<'a> Run<'a> {
         Ok(Flow::On)
     }
 
-    fn piece(&mut self, piece: &'a Piece, dot: &Value) -> Result<Flow, Error> {
+    fn piece(&mut self, piece: &'a Piece, dot: &Value) -> Result<Flow, TemplateError> {
         match piece {
             Piece::Text(text) => self.out.push_str(text),
             Piece::Action(pipe) => {
@@ -164,7 +169,7 @@ impl<'a> Run<'a> {
         body: &'a [Piece],
         otherwise: &'a [Piece],
         dot: &Value,
-    ) -> Result<Flow, Error> {
+    ) -> Result<Flow, TemplateError> {
         let before = self.variables.len();
         let value = self.pipeline(pipe, dot)?;
         // Declared variables hold the elements, not the whole.
@@ -228,7 +233,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn pipeline(&mut self, pipe: &'a Pipe, dot: &Value) -> Result<Value, Error> {
+    fn pipeline(&mut self, pipe: &'a Pipe, dot: &Value) -> Result<Value, TemplateError> {
         let mut last = None;
         for command in &pipe.commands {
             last = Some(self.command(command, dot, last)?);
@@ -249,7 +254,7 @@ impl<'a> Run<'a> {
         command: &'a Command,
         dot: &Value,
         piped: Option<Value>,
-    ) -> Result<Value, Error> {
+    ) -> Result<Value, TemplateError> {
         let first = &command.words[0];
         let has_arguments = command.words.len() > 1 || piped.is_some();
         if let Operand::Function(name) = &first.operand {
@@ -300,7 +305,11 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    fn arguments(&mut self, command: &'a Command, dot: &Value) -> Result<Vec<Value>, Error> {
+    fn arguments(
+        &mut self,
+        command: &'a Command,
+        dot: &Value,
+    ) -> Result<Vec<Value>, TemplateError> {
         command.words[1..]
             .iter()
             .map(|word| self.operand(word, dot))
@@ -313,7 +322,7 @@ impl<'a> Run<'a> {
         command: &'a Command,
         dot: &Value,
         piped: Option<Value>,
-    ) -> Result<Value, Error> {
+    ) -> Result<Value, TemplateError> {
         let words = &command.words[1..];
         if matches!(name, "and" | "or") {
             if words.is_empty() && piped.is_none() {
@@ -335,7 +344,7 @@ impl<'a> Run<'a> {
             .or_else(|message| self.fail(command.at, &command.to_string(), message))
     }
 
-    fn operand(&mut self, node: &'a Node, dot: &Value) -> Result<Value, Error> {
+    fn operand(&mut self, node: &'a Node, dot: &Value) -> Result<Value, TemplateError> {
         match &node.operand {
             Operand::Dot => Ok(dot.clone()),
             Operand::Nil => Ok(Value::Nil),
@@ -365,7 +374,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn fields(&self, node: &Node, start: Value, names: &[String]) -> Result<Value, Error> {
+    fn fields(&self, node: &Node, start: Value, names: &[String]) -> Result<Value, TemplateError> {
         let mut value = start;
         for (index, name) in names.iter().enumerate() {
             value = self.field(node, &value, name, index)?;
@@ -373,7 +382,13 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    fn field(&self, node: &Node, value: &Value, name: &str, depth: usize) -> Result<Value, Error> {
+    fn field(
+        &self,
+        node: &Node,
+        value: &Value,
+        name: &str,
+        depth: usize,
+    ) -> Result<Value, TemplateError> {
         let fail = |message: String| self.fail(node.at, &node.to_string(), message);
         match value {
             Value::Object(object) => match (object.find(name), object.shape) {

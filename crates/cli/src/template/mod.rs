@@ -29,7 +29,7 @@ pub use value::{Value, Zero};
 /// What is wrong with a template, in Go's words: `template: :1:2: …`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Error(pub(crate) String);
+pub struct TemplateError(pub(crate) String);
 
 /// A parsed template.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct Template {
 
 impl Template {
     /// Parses `text`; messages call it `name`, which Docker leaves empty.
-    pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
+    pub fn parse(name: &str, text: &str) -> Result<Self, TemplateError> {
         Ok(Self {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -50,7 +50,12 @@ impl Template {
     }
 
     /// What the template makes of `data`.
-    pub fn execute(&self, data: &Value, set: Set, missing: MissingKey) -> Result<String, Error> {
+    pub fn execute(
+        &self,
+        data: &Value,
+        set: Set,
+        missing: MissingKey,
+    ) -> Result<String, TemplateError> {
         let mut run = exec::Run::new(&self.name, &self.text, &self.trees, set, missing);
         run.run(data)?;
         Ok(run.out)

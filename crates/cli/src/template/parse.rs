@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Error;
+use super::TemplateError;
 use super::lex::{Kind, Token, tokens};
 use super::print::quote;
 use super::value::Value;
@@ -128,7 +128,11 @@ pub(super) enum Piece {
 pub(super) type Trees = BTreeMap<String, Vec<Piece>>;
 
 /// Parses `text` as the template `name` and those that it defines.
-pub(super) fn parse(name: &str, text: &str, knows: &dyn Fn(&str) -> bool) -> Result<Trees, Error> {
+pub(super) fn parse(
+    name: &str,
+    text: &str,
+    knows: &dyn Fn(&str) -> bool,
+) -> Result<Trees, TemplateError> {
     let mut parser = Parser {
         name,
         tokens: tokens(text),
@@ -232,15 +236,15 @@ impl Parser<'_> {
         self.tokens[last].line
     }
 
-    fn fail<T>(&self, message: impl fmt::Display) -> Result<T, Error> {
-        Err(Error(format!(
+    fn fail<T>(&self, message: impl fmt::Display) -> Result<T, TemplateError> {
+        Err(TemplateError(format!(
             "template: {}:{}: {message}",
             self.name,
             self.line()
         )))
     }
 
-    fn unexpected<T>(&self, token: &Token, context: &str) -> Result<T, Error> {
+    fn unexpected<T>(&self, token: &Token, context: &str) -> Result<T, TemplateError> {
         if token.kind == Kind::Error {
             let mut extra = String::new();
             if self.action_line != 0 && self.action_line != token.line {
@@ -255,7 +259,7 @@ impl Parser<'_> {
         self.fail(format!("unexpected {} in {context}", token.shown()))
     }
 
-    fn expect(&mut self, kind: Kind, context: &str) -> Result<Token, Error> {
+    fn expect(&mut self, kind: Kind, context: &str) -> Result<Token, TemplateError> {
         let token = self.take_solid();
         if token.kind != kind {
             return self.unexpected(&token, context);
@@ -263,7 +267,7 @@ impl Parser<'_> {
         Ok(token)
     }
 
-    fn deeper(&mut self) -> Result<(), Error> {
+    fn deeper(&mut self) -> Result<(), TemplateError> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return self.fail(format!("nested deeper than {DEPTH_MAX}"));
@@ -271,7 +275,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn piece(&mut self) -> Result<Parsed, Error> {
+    fn piece(&mut self) -> Result<Parsed, TemplateError> {
         let token = self.take_solid();
         match token.kind {
             Kind::Text => Ok(Parsed::Piece(Piece::Text(token.text))),
@@ -285,7 +289,7 @@ impl Parser<'_> {
         }
     }
 
-    fn action(&mut self) -> Result<Parsed, Error> {
+    fn action(&mut self) -> Result<Parsed, TemplateError> {
         let token = self.take_solid();
         if token.kind == Kind::Keyword {
             return match token.text.as_str() {
@@ -307,7 +311,7 @@ impl Parser<'_> {
         Ok(Parsed::Piece(Piece::Action(pipe)))
     }
 
-    fn leave(&mut self, token: &Token, piece: Piece) -> Result<Parsed, Error> {
+    fn leave(&mut self, token: &Token, piece: Piece) -> Result<Parsed, TemplateError> {
         let after = self.take_solid();
         if after.kind != Kind::Right {
             return self.unexpected(&after, &format!("{{{{{}}}}}", token.text));
@@ -319,7 +323,7 @@ impl Parser<'_> {
     }
 
     /// After `else`: `if` and `with` go on as a nested control, so they are left to be read.
-    fn otherwise(&mut self) -> Result<Parsed, Error> {
+    fn otherwise(&mut self) -> Result<Parsed, TemplateError> {
         let peek = self.peek_solid();
         if peek.is("if") || peek.is("with") {
             return Ok(Parsed::Else);
@@ -328,7 +332,7 @@ impl Parser<'_> {
         Ok(Parsed::Else)
     }
 
-    fn control(&mut self, context: &str) -> Result<Parsed, Error> {
+    fn control(&mut self, context: &str) -> Result<Parsed, TemplateError> {
         self.deeper()?;
         let known = self.variables.len();
         let pipe = self.pipeline(context, Kind::Right)?;
@@ -368,7 +372,7 @@ impl Parser<'_> {
         }))
     }
 
-    fn list(&mut self) -> Result<(Vec<Piece>, Parsed), Error> {
+    fn list(&mut self) -> Result<(Vec<Piece>, Parsed), TemplateError> {
         let mut pieces = Vec::new();
         while self.peek_solid().kind != Kind::Eof {
             match self.piece()? {
@@ -380,7 +384,7 @@ impl Parser<'_> {
         self.fail("unexpected EOF")
     }
 
-    fn template_name(&mut self, context: &str) -> Result<String, Error> {
+    fn template_name(&mut self, context: &str) -> Result<String, TemplateError> {
         let token = self.take_solid();
         match token.kind {
             Kind::Quoted | Kind::Raw => match unquote(&token) {
@@ -391,7 +395,7 @@ impl Parser<'_> {
         }
     }
 
-    fn template(&mut self) -> Result<Parsed, Error> {
+    fn template(&mut self) -> Result<Parsed, TemplateError> {
         let at = self.peek_solid().at;
         let name = self.template_name("template clause")?;
         let pipe = if self.peek_solid().kind == Kind::Right {
@@ -403,7 +407,7 @@ impl Parser<'_> {
         Ok(Parsed::Piece(Piece::Template { at, name, pipe }))
     }
 
-    fn block(&mut self) -> Result<Parsed, Error> {
+    fn block(&mut self) -> Result<Parsed, TemplateError> {
         let at = self.peek_solid().at;
         let name = self.template_name("block clause")?;
         let pipe = self.pipeline("block clause", Kind::Right)?;
@@ -415,13 +419,13 @@ impl Parser<'_> {
         }))
     }
 
-    fn define(&mut self) -> Result<(), Error> {
+    fn define(&mut self) -> Result<(), TemplateError> {
         let name = self.template_name("define clause")?;
         self.expect(Kind::Right, "define clause")?;
         self.definition(&name, "define clause")
     }
 
-    fn definition(&mut self, name: &str, context: &str) -> Result<(), Error> {
+    fn definition(&mut self, name: &str, context: &str) -> Result<(), TemplateError> {
         self.deeper()?;
         let outer = std::mem::replace(&mut self.variables, vec!["$".to_owned()]);
         let ranges = std::mem::take(&mut self.ranges);
@@ -445,7 +449,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn pipeline(&mut self, context: &str, end: Kind) -> Result<Pipe, Error> {
+    fn pipeline(&mut self, context: &str, end: Kind) -> Result<Pipe, TemplateError> {
         let mut pipe = Pipe {
             at: self.peek_solid().at,
             variables: Vec::new(),
@@ -507,7 +511,7 @@ impl Parser<'_> {
         }
     }
 
-    fn declare(&mut self, pipe: &mut Pipe, name: String) -> Result<(), Error> {
+    fn declare(&mut self, pipe: &mut Pipe, name: String) -> Result<(), TemplateError> {
         let (base, fields) = split_variable(&name);
         if !fields.is_empty() || base.is_empty() {
             return self.fail(format!("unexpected {} in declaration", quote(&name)));
@@ -520,7 +524,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn check(&self, pipe: &Pipe, context: &str) -> Result<(), Error> {
+    fn check(&self, pipe: &Pipe, context: &str) -> Result<(), TemplateError> {
         if pipe.commands.is_empty() {
             return self.fail(format!("missing value for {context}"));
         }
@@ -538,7 +542,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn command(&mut self) -> Result<Command, Error> {
+    fn command(&mut self) -> Result<Command, TemplateError> {
         let mut command = Command {
             at: self.peek_solid().at,
             words: Vec::new(),
@@ -565,7 +569,7 @@ impl Parser<'_> {
         Ok(command)
     }
 
-    fn operand(&mut self) -> Result<Option<Node>, Error> {
+    fn operand(&mut self) -> Result<Option<Node>, TemplateError> {
         let Some(mut node) = self.term()? else {
             return Ok(None);
         };
@@ -599,7 +603,7 @@ impl Parser<'_> {
         Ok(Some(node))
     }
 
-    fn term(&mut self) -> Result<Option<Node>, Error> {
+    fn term(&mut self) -> Result<Option<Node>, TemplateError> {
         let token = self.take_solid();
         let operand = match token.kind {
             Kind::Identifier => {

@@ -484,11 +484,8 @@ fn write_text(out: &mut String, verb: char, directive: &Directive, text: &str, v
                 None => text.bytes().collect(),
             };
             let gap = if directive.space { " " } else { "" };
-            let lower = directive
-                .sharp
-                .then_some("0x")
-                .unwrap_or_default()
-                .to_owned()
+            let prefix = if directive.sharp { "0x" } else { "" };
+            let lower = prefix.to_owned()
                 + &bytes
                     .iter()
                     .map(|byte| format!("{byte:02x}"))
