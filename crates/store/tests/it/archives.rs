@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use store::{Driver, Import, Loaded, Store};
+use store::{Driver, Import, Loaded, NewImage, Store};
 use vocab::{Digest, Failure, Kind, Platform};
 
 use crate::scratch::{Scratch, Tar, chain, digest, gzip, reference};
@@ -329,4 +329,66 @@ fn privileged_a_root_tar_is_imported_with_its_changes() {
         error.to_string(),
         "RUN x: RUN is not a valid change command"
     );
+}
+
+#[expect(clippy::disallowed_methods, reason = "the peer is a program")]
+fn skopeo(arguments: &[&str]) -> Vec<u8> {
+    let mut command = std::process::Command::new(testkit::tool("skopeo"));
+    let output = command
+        .arg("--insecure-policy")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "skopeo {arguments:?}: {said}");
+    output.stdout
+}
+
+/// What berth saves skopeo reads, as either kind; what skopeo writes berth loads.
+#[test]
+fn privileged_archives_go_to_skopeo_and_back() {
+    let first = Scratch::new(Driver::Overlay);
+    let layers = [layer(), Tar::new().file("b", b"b").bytes()].map(|tar| {
+        let mut ingest = first.receive_layer(None, None, None).unwrap();
+        ingest.receive(&gzip(&tar)).unwrap();
+        ingest.commit().unwrap()
+    });
+    let config = crate::scratch::config(&layers);
+    let names = vec![reference("app:1")];
+    let image = NewImage {
+        config,
+        layers: layers.to_vec(),
+        names,
+        ..NewImage::default()
+    };
+    let id = first.put_image(image).unwrap();
+    let at = |name: &str| first.path().join(name).display().to_string();
+    let ours = at("ours.tar");
+    let mut file = std::fs::File::create(&ours).unwrap();
+    first.save(&["app:1".to_owned()], &mut file).unwrap();
+
+    let raw = skopeo(&["inspect", "--raw", &format!("oci-archive:{ours}:1")]);
+    let manifest = first.manifest(&first.find_image("app:1").unwrap()).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&raw),
+        String::from_utf8_lossy(&manifest.bytes)
+    );
+
+    let from_docker = format!("docker-archive:{ours}:app:1");
+    let from_oci = format!("oci-archive:{ours}:1");
+    // From one kind to the other skopeo rewrites the configuration, and with it the id.
+    for (from, to) in [(&from_docker, "docker-archive"), (&from_oci, "oci-archive")] {
+        let theirs = at(&format!("{to}.tar"));
+        skopeo(&[
+            "copy",
+            from,
+            &format!("{to}:{theirs}:docker.io/library/app:1"),
+        ]);
+        let second = Scratch::new(Driver::Overlay);
+        let loaded = load(&second, &std::fs::read(&theirs).unwrap()).unwrap();
+        assert_eq!(loaded[0].id, id, "{from} {to}");
+        assert_eq!(loaded[0].names, [reference("app:1")], "{from} {to}");
+        let lower = second.mounted(&id);
+        assert_eq!(std::fs::read(lower[1].join("hello")).unwrap(), b"world");
+    }
 }
