@@ -417,6 +417,9 @@ async fn save(invocation: Invocation) -> Result<u8> {
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
     }
+    if let Some(path) = path {
+        check_directory(path)?;
+    }
     let client = invocation.session.client().await?;
     let mut call = client.get("/images/get");
     for name in &typed.words {
@@ -456,6 +459,23 @@ async fn save(invocation: Invocation) -> Result<u8> {
     outcome.map(|()| 0)
 }
 
+/// A tar that cannot be written is not asked for.
+fn check_directory(path: &str) -> Result {
+    let parent = std::path::Path::new(path)
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent
+        && let Err(error) = std::fs::metadata(parent)
+    {
+        return Err(Failure::new(format!(
+            "failed to save image: invalid output path: stat {}: {}",
+            parent.display(),
+            pairs::reason(&error)
+        )));
+    }
+    Ok(())
+}
+
 async fn prune(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
     let all = typed.on("all");
@@ -465,7 +485,7 @@ async fn prune(invocation: Invocation) -> Result<u8> {
         "WARNING! This will remove all dangling images."
     };
     if !typed.on("force") && !confirm(warning).await? {
-        return Err(Failure::new("image prune has been cancelled"));
+        return Ok(0);
     }
     let client = invocation.session.client().await?;
     let (text, reclaimed) = prune_images(&client, filters(typed), all).await?;

@@ -233,15 +233,11 @@ impl Drop for Quiet {
 async fn logout(invocation: Invocation) -> Result<u8> {
     let server = key(invocation.typed.words.first());
     let mut config = Config::load(&invocation.session);
-    let helped = config
-        .helper(&server)
-        .and_then(|helper| credentials::ask_helper(helper, "erase", &server))
-        .is_some();
+    if let Some(helper) = config.helper(&server) {
+        credentials::ask_helper(helper, "erase", &server);
+    }
     if config.auths.remove(&server).is_some() {
         config.save(&invocation.session)?;
-    } else if !helped {
-        output::line(format!("Not logged in to {server}"))?;
-        return Ok(0);
     }
     output::line(format!("Removing login credentials for {server}"))?;
     Ok(0)

@@ -392,7 +392,7 @@ async fn prune(invocation: Invocation) -> Result<u8> {
     let warning =
         "WARNING! This will remove all custom networks not used by at least one container.";
     if !typed.on("force") && !confirm(warning).await? {
-        return Err(Failure::new("network prune has been cancelled"));
+        return Ok(0);
     }
     let client = invocation.session.client().await?;
     output::out(&prune_networks(&client, &filters(typed)).await?)?;

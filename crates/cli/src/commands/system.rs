@@ -640,7 +640,7 @@ async fn container_prune(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
     let warning = "WARNING! This will remove all stopped containers.";
     if !typed.on("force") && !confirm(warning).await? {
-        return Err(Failure::new("container prune has been cancelled"));
+        return Ok(0);
     }
     let client = invocation.session.client().await?;
     let (text, reclaimed) = prune_containers(&client, &filters(typed)).await?;
@@ -667,7 +667,7 @@ async fn prune(invocation: Invocation) -> Result<u8> {
         "  - all dangling images\n  - unused build cache\n"
     });
     if !typed.on("force") && !confirm(&warning).await? {
-        return Err(Failure::new("system prune has been cancelled"));
+        return Ok(0);
     }
     let client = invocation.session.client().await?;
     let filters = filters(typed);

@@ -227,7 +227,7 @@ async fn prune(invocation: Invocation) -> Result<u8> {
         "WARNING! This will remove {which} local volumes not used by at least one container."
     );
     if !typed.on("force") && !confirm(&warning).await? {
-        return Err(Failure::new("volume prune has been cancelled"));
+        return Ok(0);
     }
     let mut filters = filters(typed);
     if all {
