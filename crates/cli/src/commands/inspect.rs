@@ -402,6 +402,14 @@ mod tests {
             "NetworkSettings":{"Ports":{"80/tcp":null},"Networks":{"bridge":{"IPAddress":"172.17.0.2","IPPrefixLen":16}}}}"#;
         check(json, "{{.State.Status}}", Ok("running"));
         check(json, "{{if .State.Health}}x{{else}}none{{end}}", Ok("none"));
+        check(json, "{{.State.Health}}", Ok("<nil>"));
+        check(
+            json,
+            "{{.State.Health.Status}}",
+            Err(
+                "template parsing error: template: :1:8: executing \"\" at <.State.Health.Status>: map has no entry for key \"Health\"",
+            ),
+        );
         check(
             json,
             "{{len .HostConfig.Binds}} {{.Config.Cmd}}",

@@ -194,7 +194,9 @@ async fn watch(
                     .iter()
                     .filter_map(|name| latest.get(name).map(|sample| row(name, sample.as_ref(), whole)))
                     .collect();
-                output::out(&format!("\x1b[2J\x1b[H{}", draw(&rows)?))?;
+                // Over the picture before, line by line, so that nothing flickers.
+                let picture = draw(&rows)?.replace('\n', "\x1b[K\n");
+                output::out(&format!("\x1b[H{picture}\x1b[J"))?;
                 if named && latest.is_empty() {
                     return Ok(());
                 }

@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
             self.variables.truncate(before);
         }
         let items: Vec<(Value, Value)> = match &value {
-            Value::Nil | Value::NilList | Value::NilMap => Vec::new(),
+            Value::Nil | Value::NilPointer | Value::NilList | Value::NilMap => Vec::new(),
             Value::List(items) => items
                 .iter()
                 .enumerate()
@@ -377,6 +377,13 @@ impl<'a> Run<'a> {
     fn fields(&self, node: &Node, start: Value, names: &[String]) -> Result<Value, TemplateError> {
         let mut value = start;
         for (index, name) in names.iter().enumerate() {
+            if matches!(value, Value::NilPointer)
+                && let Some(before) = index.checked_sub(1).and_then(|at| names.get(at))
+            {
+                // Docker tries again over plain JSON, where the member is not there at all.
+                let message = format!("map has no entry for key {}", print::quote(before));
+                return self.fail(node.at, &node.to_string(), message);
+            }
             value = self.field(node, &value, name, index)?;
         }
         Ok(value)
@@ -401,7 +408,7 @@ impl<'a> Run<'a> {
                 }
                 (None, _) => Ok(Value::Nil),
             },
-            Value::NilMap => Ok(Value::Nil),
+            Value::NilMap | Value::NilPointer => Ok(Value::Nil),
             Value::Nil if depth == 0 && self.missing == MissingKey::Error => {
                 fail(format!("nil data; no entry for key {}", print::quote(name)))
             }

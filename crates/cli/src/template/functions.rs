@@ -155,7 +155,7 @@ pub(super) fn call(set: Set, name: &str, arguments: &[Value]) -> Outcome {
 fn text(value: &Value) -> Result<Rc<str>, String> {
     match value {
         Value::Text(text) => Ok(text.clone()),
-        Value::Nil => Err("invalid value; expected string".to_owned()),
+        Value::Nil | Value::NilPointer => Err("invalid value; expected string".to_owned()),
         other => Err(format!(
             "wrong type for value; expected string; got {}",
             other.kind()
@@ -172,7 +172,7 @@ fn size(value: &Value) -> Result<usize, String> {
             .ok()
             .filter(|size| *size <= PAD_MAX)
             .ok_or_else(|| format!("number {number} is out of range")),
-        Value::Nil => Err("invalid value; expected int".to_owned()),
+        Value::Nil | Value::NilPointer => Err("invalid value; expected int".to_owned()),
         other => Err(format!(
             "wrong type for value; expected int; got {}",
             other.kind()
@@ -214,14 +214,14 @@ fn length(value: &Value) -> Outcome {
         Value::List(items) => items.len(),
         Value::NilList | Value::NilMap => 0,
         Value::Object(object) if !matches!(object.shape, Shape::Struct(_)) => object.members.len(),
-        Value::Nil => return Err("len of nil pointer".to_owned()),
+        Value::Nil | Value::NilPointer => return Err("len of nil pointer".to_owned()),
         other => return Err(format!("len of type {}", other.kind())),
     };
     Ok(Value::Int(length as i128))
 }
 
 fn index(value: &Value, keys: &[Value]) -> Outcome {
-    if matches!(value, Value::Nil) {
+    if matches!(value, Value::Nil | Value::NilPointer) {
         return Err("index of untyped nil".to_owned());
     }
     let mut value = value.clone();
@@ -243,7 +243,7 @@ fn index(value: &Value, keys: &[Value]) -> Outcome {
                 }
             }
             Value::NilMap => Value::from(""),
-            Value::Nil => return Err("index of nil pointer".to_owned()),
+            Value::Nil | Value::NilPointer => return Err("index of nil pointer".to_owned()),
             other => return Err(format!("can't index item of type {}", other.kind())),
         };
     }
@@ -312,9 +312,8 @@ fn equal(arguments: &[Value]) -> Result<bool, String> {
             #[expect(clippy::float_cmp, reason = "templates compare as Go does")]
             (Value::Float(a), Value::Float(b)) => a == b,
             (Value::Text(a), Value::Text(b)) => a == b,
-            (Value::Nil | Value::NilList | Value::NilMap, Value::Nil)
-            | (Value::Nil, Value::NilList | Value::NilMap) => true,
-            (Value::Nil, _) | (_, Value::Nil) => false,
+            (first, other) if is_nil(first) && is_nil(other) => true,
+            (Value::Nil | Value::NilPointer, _) | (_, Value::Nil | Value::NilPointer) => false,
             (Value::List(_) | Value::Object(_) | Value::NilList | Value::NilMap, _) => {
                 return Err(format!(
                     "non-comparable type {}: {}",
@@ -329,6 +328,13 @@ fn equal(arguments: &[Value]) -> Result<bool, String> {
         }
     }
     Ok(false)
+}
+
+fn is_nil(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::Nil | Value::NilPointer | Value::NilList | Value::NilMap
+    )
 }
 
 fn compare(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {

@@ -50,7 +50,7 @@ pub(super) fn plain(value: &Value) -> String {
 
 fn write_value(out: &mut String, value: &Value, named: bool) {
     match value {
-        Value::Nil => out.push_str("<nil>"),
+        Value::Nil | Value::NilPointer => out.push_str("<nil>"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Int(value) => write_fmt(out, format_args!("{value}")),
         Value::Float(value) => out.push_str(&float_g(*value, None, false)),
@@ -289,14 +289,14 @@ fn star(arguments: &[Value], next: &mut usize) -> Option<i64> {
 fn write_verb(out: &mut String, verb: char, directive: &Directive, value: &Value) {
     if verb == 'T' {
         let kind = match value {
-            Value::Nil => "<nil>",
+            Value::Nil | Value::NilPointer => "<nil>",
             other => other.kind(),
         };
         return pad(out, directive, kind, false);
     }
     match value {
-        Value::Nil if verb == 'v' => pad(out, directive, "<nil>", false),
-        Value::Nil => write_fmt(out, format_args!("%!{verb}(<nil>)")),
+        Value::Nil | Value::NilPointer if verb == 'v' => pad(out, directive, "<nil>", false),
+        Value::Nil | Value::NilPointer => write_fmt(out, format_args!("%!{verb}(<nil>)")),
         Value::Bool(flag) if matches!(verb, 't' | 'v') => {
             pad(out, directive, if *flag { "true" } else { "false" }, false);
         }

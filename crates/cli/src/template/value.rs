@@ -27,6 +27,8 @@ pub enum Value {
     Text(Rc<str>),
     /// A slice.
     List(Rc<Vec<Value>>),
+    /// A pointer of a Go struct that is nil: prints as `<nil>`.
+    NilPointer,
     /// A slice that is nil: prints as empty, is `null` in JSON.
     NilList,
     /// A map that is nil.
@@ -114,7 +116,7 @@ pub enum Zero {
 impl Zero {
     fn value(self) -> Value {
         match self {
-            Self::Nil => Value::Nil,
+            Self::Nil => Value::NilPointer,
             Self::Bool => Value::Bool(false),
             Self::Int => Value::Int(0),
             Self::Text => Value::text(""),
@@ -246,7 +248,7 @@ impl Value {
     /// What `if` makes of it.
     pub(super) fn is_true(&self) -> bool {
         match self {
-            Self::Nil | Self::NilList | Self::NilMap => false,
+            Self::Nil | Self::NilPointer | Self::NilList | Self::NilMap => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -262,7 +264,7 @@ impl Value {
     /// The name Go's error messages give its type.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Nil => "nil",
+            Self::Nil | Self::NilPointer => "nil",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
             Self::Float(_) => "float64",
@@ -295,7 +297,9 @@ impl Value {
 
     fn write_json(&self, out: &mut String) {
         match self {
-            Self::Nil | Self::NilList | Self::NilMap | Self::Method(_) => out.push_str("null"),
+            Self::Nil | Self::NilPointer | Self::NilList | Self::NilMap | Self::Method(_) => {
+                out.push_str("null");
+            }
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
             Self::Float(value) => out.push_str(&super::print::json_float(*value)),
