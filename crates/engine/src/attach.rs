@@ -11,7 +11,7 @@ use tasks::Cancel;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, OnceCell, oneshot};
 use vocab::{ContainerId, Failure, Kind};
 
 use crate::containers::FindError;
@@ -79,18 +79,48 @@ impl std::fmt::Debug for Attached {
 /// closes; otherwise it stays open for the next client.
 #[derive(Debug)]
 pub struct Input {
-    writer: Writer,
+    connection: Arc<Connection>,
+    /// Once there is a connection.
+    writer: Option<OwnedWriteHalf>,
     keys: Option<DetachKeys>,
     detached: Cancel,
 }
 
+/// A connection to a monitor that may still be to come. Whoever needs it first waits for it.
 #[derive(Debug)]
-enum Writer {
-    /// The container does not run yet.
-    Waiting(oneshot::Receiver<OwnedWriteHalf>),
-    Connected(OwnedWriteHalf),
-    /// The process has gone.
-    Closed,
+struct Connection {
+    coming: Mutex<oneshot::Receiver<std::os::unix::net::UnixStream>>,
+    /// `None` when it never came.
+    halves: OnceCell<Mutex<Option<Halves>>>,
+}
+
+/// What the two users take; a half that nobody takes stays, since closing it would end stdin.
+#[derive(Debug)]
+struct Halves {
+    read: Option<OwnedReadHalf>,
+    write: Option<OwnedWriteHalf>,
+}
+
+impl Connection {
+    /// Waits for the connection and takes a half of it. May be dropped while it waits.
+    async fn take<T>(&self, half: impl FnOnce(&mut Halves) -> Option<T>) -> io::Result<Option<T>> {
+        let halves = self.halves.get_or_try_init(|| self.connect()).await?;
+        Ok(halves.lock().await.as_mut().and_then(half))
+    }
+
+    async fn connect(&self) -> io::Result<Mutex<Option<Halves>>> {
+        let mut coming = self.coming.lock().await;
+        // Dropped by an owner that could not start the container.
+        let Ok(stream) = (&mut *coming).await else {
+            return Ok(Mutex::new(None));
+        };
+        stream.set_nonblocking(true)?;
+        let (read, write) = UnixStream::from_std(stream)?.into_split();
+        Ok(Mutex::new(Some(Halves {
+            read: Some(read),
+            write: Some(write),
+        })))
+    }
 }
 
 /// What became of written bytes.
@@ -120,7 +150,7 @@ impl Input {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<Written> {
-        let Some(writer) = self.connected().await else {
+        let Some(writer) = self.connected().await? else {
             return Ok(Written::Closed);
         };
         match writer.write_all(bytes).await {
@@ -131,29 +161,23 @@ impl Input {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
                 ) =>
             {
-                self.writer = Writer::Closed;
+                self.writer = None;
                 Ok(Written::Closed)
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn connected(&mut self) -> Option<&mut OwnedWriteHalf> {
-        if let Writer::Waiting(half) = &mut self.writer {
-            self.writer = match half.await {
-                Ok(half) => Writer::Connected(half),
-                Err(_) => Writer::Closed,
-            };
+    async fn connected(&mut self) -> io::Result<Option<&mut OwnedWriteHalf>> {
+        if self.writer.is_none() {
+            self.writer = self.connection.take(|halves| halves.write.take()).await?;
         }
-        match &mut self.writer {
-            Writer::Connected(half) => Some(half),
-            _ => None,
-        }
+        Ok(self.writer.as_mut())
     }
 
     /// The client's input has ended.
     pub async fn close(mut self) -> io::Result<()> {
-        if let Some(writer) = self.connected().await {
+        if let Some(writer) = self.connected().await? {
             match writer.shutdown().await {
                 Err(error) if error.kind() != io::ErrorKind::NotConnected => return Err(error),
                 _ => {}
@@ -268,19 +292,28 @@ pub(crate) fn attached(
     keys: Option<DetachKeys>,
 ) -> Attached {
     let detached = Cancel::new();
-    let (write_half, waiting) = oneshot::channel();
+    let connection = Arc::new(Connection {
+        coming: Mutex::new(connected),
+        halves: OnceCell::new(),
+    });
     let input = wants_input.then(|| Input {
-        writer: Writer::Waiting(waiting),
+        connection: Arc::clone(&connection),
+        writer: None,
         keys,
         detached: detached.clone(),
     });
-    let state = Reading {
-        phase: ReadPhase::Waiting(connected, Some(write_half)),
+    let reading = Reading {
+        connection,
+        output: None,
         detached,
     };
-    let output = futures_util::stream::unfold(state, |mut state| async move {
-        let next = state.next().await;
-        next.map(|chunk| (chunk, state))
+    let output = futures_util::stream::unfold(Some(reading), |reading| async move {
+        let mut reading = reading?;
+        match reading.next().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some(reading))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
     });
     Attached {
         tty,
@@ -291,80 +324,44 @@ pub(crate) fn attached(
 
 /// The reading side of an attached client.
 struct Reading {
-    phase: ReadPhase,
+    connection: Arc<Connection>,
+    output: Option<Output<OwnedReadHalf>>,
     detached: Cancel,
 }
 
-enum ReadPhase {
-    Waiting(
-        oneshot::Receiver<std::os::unix::net::UnixStream>,
-        Option<oneshot::Sender<OwnedWriteHalf>>,
-    ),
-    Reading(
-        Output<OwnedReadHalf>,
-        #[expect(dead_code, reason = "closing an unwanted writing half would end stdin")]
-        Option<OwnedWriteHalf>,
-    ),
-    Done,
-}
-
 impl Reading {
-    async fn next(&mut self) -> Option<io::Result<Chunk>> {
+    async fn next(&mut self) -> io::Result<Option<Chunk>> {
         let detached = self.detached.clone();
         tokio::select! {
             biased;
-            chunk = self.read() => match chunk {
-                Ok(Some(chunk)) => Some(Ok(chunk)),
-                Ok(None) => {
-                    self.phase = ReadPhase::Done;
-                    None
-                }
-                Err(error) => {
-                    self.phase = ReadPhase::Done;
-                    Some(Err(error))
-                }
-            },
-            () = detached.cancelled() => {
-                self.phase = ReadPhase::Done;
-                None
-            }
+            chunk = self.read() => chunk,
+            () = detached.cancelled() => Ok(None),
         }
     }
 
     async fn read(&mut self) -> io::Result<Option<Chunk>> {
-        loop {
-            match &mut self.phase {
-                ReadPhase::Waiting(connected, write_half) => {
-                    // Dropped by an owner that could not start the container.
-                    let Ok(stream) = connected.await else {
-                        return Ok(None);
-                    };
-                    let write_half = write_half.take();
-                    stream.set_nonblocking(true)?;
-                    let (read, write) = UnixStream::from_std(stream)?.into_split();
-                    let kept = match write_half {
-                        Some(sender) => sender.send(write).err(),
-                        None => Some(write),
-                    };
-                    self.phase = ReadPhase::Reading(Output::new(read, BytesMut::new()), kept);
-                }
-                ReadPhase::Reading(output, _) => {
-                    return match output.next().await {
-                        Ok(Some((2, bytes))) => Ok(Some(Chunk {
-                            source: Source::Stderr,
-                            bytes,
-                        })),
-                        Ok(Some((_, bytes))) => Ok(Some(Chunk {
-                            source: Source::Stdout,
-                            bytes,
-                        })),
-                        Ok(None) => Ok(None),
-                        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-                        Err(error) => Err(error),
-                    };
-                }
-                ReadPhase::Done => return Ok(None),
+        let output = match &mut self.output {
+            Some(output) => output,
+            none => {
+                let half = self.connection.take(|halves| halves.read.take()).await?;
+                let Some(half) = half else {
+                    return Ok(None);
+                };
+                none.insert(Output::new(half, BytesMut::new()))
             }
+        };
+        match output.next().await {
+            Ok(Some((stream, bytes))) => Ok(Some(Chunk {
+                source: match stream {
+                    2 => Source::Stderr,
+                    _ => Source::Stdout,
+                },
+                bytes,
+            })),
+            Ok(None) => Ok(None),
+            // The monitor went with bytes of ours unread; there is nothing more to come.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -883,7 +883,9 @@ impl Engine {
                 .name
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if PREDEFINED.contains(&wanted.name.as_str()) {
+        let known = |record: &Record| record.name == wanted.name;
+        let taken = self.shared.networks().0.values().any(known);
+        if taken || PREDEFINED.contains(&wanted.name.as_str()) {
             return Err(Taken(wanted.name.clone()));
         }
         if !fine || wanted.name == "default" {

@@ -333,9 +333,10 @@ impl Wait {
     pub async fn outcome(mut self) -> WaitOutcome {
         loop {
             let view = Arc::clone(&self.view.borrow_and_update());
-            let ended = view.exits > self.exits || !view.course.phase.has_process() && self.ran;
             let met = match self.condition {
-                WaitCondition::NotRunning => ended || !self.ran,
+                WaitCondition::NotRunning => {
+                    !self.ran || view.exits > self.exits || !counts_as_running(&view)
+                }
                 WaitCondition::NextExit => view.exits > self.exits,
                 WaitCondition::Removed => false,
             };
@@ -1022,7 +1023,7 @@ impl Engine {
             view: handle.view,
             condition,
             exits: view.exits,
-            ran: view.course.phase.has_process() || view.course.phase == state::Phase::Waiting,
+            ran: counts_as_running(&view),
         })
     }
 
@@ -1120,6 +1121,12 @@ impl Engine {
             Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
         })
     }
+}
+
+/// Whether it runs, or will without being asked.
+fn counts_as_running(view: &View) -> bool {
+    let phase = view.course.phase;
+    phase.has_process() || matches!(phase, state::Phase::Waiting | state::Phase::Starting)
 }
 
 fn parse_signal(typed: Option<&str>) -> Result<Option<i32>, String> {

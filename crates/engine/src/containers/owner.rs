@@ -114,6 +114,8 @@ pub(crate) struct Owner {
     stop_signal: Option<i32>,
     stop_grace: Option<Duration>,
     starts: Vec<Answer<StartError>>,
+    /// What those who asked for the start will hear, once everybody can see it.
+    launched: Option<Result<(), StartError>>,
     stops: Vec<Answer<StopError>>,
     removes: Vec<Answer<RemoveError>>,
     attaches: Vec<PendingAttach>,
@@ -171,6 +173,7 @@ impl Owner {
             stop_signal: None,
             stop_grace: None,
             starts: Vec::new(),
+            launched: None,
             stops: Vec::new(),
             removes: Vec::new(),
             attaches: Vec::new(),
@@ -512,9 +515,7 @@ impl Owner {
                     announce::network(&self.shared.events, "connect", joined, &self.record.id);
                 }
                 self.announce("start", &[]);
-                for answer in self.starts.drain(..) {
-                    reply(answer, Ok(()));
-                }
+                self.launched = Some(Ok(()));
                 Event::Started
             }
             Err(error) => {
@@ -530,12 +531,7 @@ impl Owner {
                     Next::Rest
                 };
                 tracing::info!(id = %self.record.id, error = self.course.error, "did not start");
-                let mut error = Some(error);
-                let text = self.course.error.clone();
-                for answer in self.starts.drain(..) {
-                    let again = || StartError::Again(text.clone());
-                    reply(answer, Err(error.take().unwrap_or_else(again)));
-                }
+                self.launched = Some(Err(error));
                 Event::StartFailed(next)
             }
         }
@@ -710,6 +706,17 @@ impl Owner {
         if !self.course.phase.has_process() && self.course.phase != Phase::Starting {
             for answer in self.stops.drain(..) {
                 reply(answer, Ok(()));
+            }
+        }
+        if let Some(launched) = self.launched.take() {
+            let text = launched.as_ref().err().map(|error| failure::chain(error));
+            let mut launched = Some(launched);
+            for answer in self.starts.drain(..) {
+                let again = || {
+                    text.clone()
+                        .map_or(Ok(()), |text| Err(StartError::Again(text)))
+                };
+                reply(answer, launched.take().unwrap_or_else(again));
             }
         }
         // A start that was asked for and will not come, because a removal came between.

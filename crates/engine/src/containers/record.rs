@@ -131,6 +131,8 @@ impl Course {
     pub(crate) fn state(&self) -> State {
         let status = match self.phase {
             Phase::Created => Status::Created,
+            // Between two runs that a policy asked for, users see one long restart.
+            Phase::Starting if self.restart_count > 0 => Status::Restarting,
             Phase::Starting | Phase::Exited if self.finished_at.is_some() => Status::Exited,
             Phase::Starting | Phase::Exited => Status::Created,
             Phase::Running | Phase::Stopping(_) => Status::Running,

@@ -1,0 +1,203 @@
+//! What an engine finds when it opens again.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use engine::containers::{Status, WaitCondition};
+use engine::exec::{CreateExec, StartExec};
+use vocab::config::RestartPolicy;
+
+use crate::place::{LONG, PROGRAM, Place, eventually, read_all};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_containers_outlive_the_engine() {
+    let mut place = Place::new().await;
+    place
+        .create(
+            "lives",
+            &[
+                "sh",
+                "-c",
+                "echo a; while [ ! -e /go ]; do sleep 0.02; done; echo b; exit 9",
+            ],
+        )
+        .await;
+    place
+        .create("ends", &["sh", "-c", "sleep 0.3; exit 6"])
+        .await;
+    place.start("lives").await;
+    place.start("ends").await;
+    let pid = place
+        .engine()
+        .inspect("ends", false)
+        .await
+        .unwrap()
+        .state
+        .pid;
+    place.drop_engine().await;
+    testkit::eventually(LONG, || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+    place.reopen().await;
+    let engine = place.engine();
+    let ended = engine
+        .wait("ends", WaitCondition::NotRunning)
+        .await
+        .unwrap();
+    assert_eq!(ended.outcome().await.code, 6, "the code it really had");
+    let state = engine.inspect("lives", false).await.unwrap().state;
+    assert_eq!(state.status, Status::Running);
+    let exec = CreateExec {
+        cmd: vec!["touch".to_owned(), "/go".to_owned()],
+        attach_stdout: true,
+        ..CreateExec::default()
+    };
+    let wait = engine.wait("lives", WaitCondition::NextExit).await.unwrap();
+    let id = engine.create_exec("lives", exec).await.unwrap().to_string();
+    let attached = engine.start_exec(&id, StartExec::default()).await.unwrap();
+    read_all(attached.unwrap()).await;
+    assert_eq!(wait.outcome().await.code, 9);
+    assert_eq!(place.logged("lives").await, "a\nb\n");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an engine to be killed is a process of its own"
+)]
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_killed_engine_loses_nothing() {
+    let mut place = Place::new().await;
+    place.drop_engine().await;
+    // The store is let go of a moment later than the engine.
+    let mut held = None;
+    eventually(async || {
+        let mut child = Command::new(PROGRAM)
+            .arg("hold")
+            .arg(place.dir.path())
+            .args(["held", "sh", "-c", "echo up; exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        if line == "started\n" {
+            held = Some(child);
+            return true;
+        }
+        child.wait().unwrap();
+        false
+    })
+    .await;
+    let mut child = held.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.reopen().await;
+    let engine = place.engine();
+    let details = engine.inspect("held", false).await.unwrap();
+    assert_eq!(details.state.status, Status::Running);
+    assert_ne!(details.state.pid, 0);
+    let wait = engine.wait("held", WaitCondition::NextExit).await.unwrap();
+    engine.stop("held", None, Some(0)).await.unwrap();
+    assert_eq!(wait.outcome().await.code, 137);
+    eventually(async || place.logged("held").await == "up\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_policies_hold_over_a_restart_of_the_engine() {
+    let mut place = Place::new().await;
+    let policy = |name: &str| RestartPolicy {
+        name: name.to_owned(),
+        maximum_retry_count: 0,
+    };
+    for name in ["always", "unless-stopped"] {
+        place
+            .create_as(name, &["sleep", "1000"], |_, host| {
+                host.restart_policy = policy(name)
+            })
+            .await;
+        place.start(name).await;
+        place.engine().stop(name, None, Some(0)).await.unwrap();
+    }
+    place.reopen().await;
+    let engine = place.engine();
+    eventually(async || {
+        engine.inspect("always", false).await.unwrap().state.status == Status::Running
+    })
+    .await;
+    let state = engine.inspect("unless-stopped", false).await.unwrap().state;
+    assert_eq!(state.status, Status::Exited);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_container_without_a_monitor_is_told_as_lost() {
+    let mut place = Place::new().await;
+    let id = place.create("lost", &["sleep", "1000"]).await;
+    place.start("lost").await;
+    let pid = place
+        .engine()
+        .inspect("lost", false)
+        .await
+        .unwrap()
+        .state
+        .pid;
+    place.drop_engine().await;
+    // Monitor and container die with their host, and the run directory with the boot.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let parent = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(1)
+        .unwrap();
+    for pid in [parent.parse().unwrap(), pid] {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    testkit::eventually(LONG, || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+    std::fs::remove_dir_all(place.dir.path().join("run/containers").join(&id)).unwrap();
+    place.reopen().await;
+    eventually(async || {
+        place
+            .engine()
+            .inspect("lost", false)
+            .await
+            .unwrap()
+            .state
+            .status
+            == Status::Exited
+    })
+    .await;
+    let state = place.engine().inspect("lost", false).await.unwrap().state;
+    assert_eq!(state.exit_code, 255);
+    place.start("lost").await;
+    assert!(
+        place
+            .engine()
+            .inspect("lost", false)
+            .await
+            .unwrap()
+            .state
+            .is_running()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_nobody_owns_is_swept() {
+    let mut place = Place::new().await;
+    let stray = vocab::ContainerId::random().to_string();
+    place.drop_engine().await;
+    for root in ["data", "run"] {
+        let dir = place.dir.path().join(root).join("containers").join(&stray);
+        std::fs::create_dir(dir).unwrap();
+    }
+    place.reopen().await;
+    for root in ["data", "run"] {
+        let dir = place.dir.path().join(root).join("containers").join(&stray);
+        assert!(!dir.exists());
+    }
+}
