@@ -226,7 +226,7 @@ fn matches(event: &Event, key: &str, value: &str) -> bool {
             let image = event
                 .attributes
                 .get("image")
-                .or(event.attributes.get("name"));
+                .or_else(|| event.attributes.get("name"));
             let bare = |text: &str| text.split(':').next().unwrap_or(text).to_owned();
             event.kind == EventKind::Image && event.id == value
                 || image.is_some_and(|image| image == value || bare(image) == value)

@@ -1,7 +1,6 @@
 //! Commands started inside running containers.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use monitor::protocol::{FailureKind, Reply, Request};
@@ -610,7 +609,7 @@ fn process(
         .set_oom_score_adj(Some(record.host.oom_score_adj));
     Ok(runtime::ExecProcess {
         process,
-        seccomp: seccomp.map(PathBuf::from),
+        seccomp,
         cgroup: shared.cgroup(&record.id, &record.host.resources.cgroup_parent),
     })
 }

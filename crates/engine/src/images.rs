@@ -427,7 +427,10 @@ impl Engine {
         mut tar: Box<dyn Read + Send>,
     ) -> Result<Vec<LoadedImage>, LoadError> {
         let store = Arc::clone(&self.shared.store);
-        let loaded = tasks::blocking(move || store.load(&mut tar, &mut |_| {})).await?;
+        let load = move || store.load(&mut tar, &mut |_| {}).map_err(Box::new);
+        let loaded = tasks::blocking(load)
+            .await
+            .map_err(|error| LoadError(*error))?;
         let mut answers = Vec::new();
         for image in loaded {
             let id = image.id.to_string();

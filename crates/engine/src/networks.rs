@@ -540,7 +540,7 @@ async fn predefined_bridge(
 }
 
 fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
-    subnet.hosts().next().unwrap_or(subnet.addr())
+    subnet.hosts().next().unwrap_or_else(|| subnet.addr())
 }
 
 async fn keep(db: &Db, record: &Record) -> Result<(), DbError> {

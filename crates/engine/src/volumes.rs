@@ -406,7 +406,7 @@ impl Engine {
                 let labels = volume.labels.as_ref().unwrap_or(&none);
                 values.iter().all(|wanted| has_label(labels, wanted))
             }
-            "driver" => values.iter().any(|value| volume.driver == *value),
+            "driver" => values.contains(&volume.driver),
             "name" => values.iter().any(|value| volume.name.contains(value)),
             _ => values.iter().any(|value| {
                 let wanted = matches!(value.as_str(), "true" | "1");

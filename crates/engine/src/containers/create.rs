@@ -448,40 +448,33 @@ mod tests {
     use super::*;
     use vocab::Platform;
 
-    fn words(text: &[&str]) -> Option<Vec<String>> {
-        Some(text.iter().map(|&word| word.to_owned()).collect())
-    }
+    type Words<'a> = Option<&'a [&'a str]>;
 
-    fn check(
-        user: (Option<Vec<String>>, Option<Vec<String>>),
-        image: (Option<Vec<String>>, Option<Vec<String>>),
-        wanted: (Option<Vec<String>>, Option<Vec<String>>),
-    ) {
-        let mut config = ContainerConfig {
-            entrypoint: user.0,
-            cmd: user.1,
+    #[track_caller]
+    fn check(user: (Words<'_>, Words<'_>), wanted: (Words<'_>, Words<'_>)) {
+        let words = |words: Words<'_>| -> Option<Vec<String>> {
+            Some(words?.iter().map(|&word| word.to_owned()).collect())
+        };
+        let config = |(entrypoint, cmd)| ContainerConfig {
+            entrypoint: words(entrypoint),
+            cmd: words(cmd),
             ..ContainerConfig::default()
         };
-        let image = ContainerConfig {
-            entrypoint: image.0,
-            cmd: image.1,
-            ..ContainerConfig::default()
-        };
-        merge(&mut config, Some(&image), &mut Vec::new());
-        assert_eq!((config.entrypoint, config.cmd), wanted);
+        let mut merged = config(user);
+        let image = config((Some(&["e"]), Some(&["c"])));
+        merge(&mut merged, Some(&image), &mut Vec::new());
+        assert_eq!(
+            (merged.entrypoint, merged.cmd),
+            (words(wanted.0), words(wanted.1))
+        );
     }
 
     #[test]
     fn entry_point_and_command_are_merged_as_docker_does() {
-        let image = || (words(&["e"]), words(&["c"]));
-        check((None, None), image(), (words(&["e"]), words(&["c"])));
-        check(
-            (None, words(&["x"])),
-            image(),
-            (words(&["e"]), words(&["x"])),
-        );
-        check((words(&["y"]), None), image(), (words(&["y"]), None));
-        check((words(&[""]), None), image(), (words(&[""]), None));
+        check((None, None), (Some(&["e"]), Some(&["c"])));
+        check((None, Some(&["x"])), (Some(&["e"]), Some(&["x"])));
+        check((Some(&["y"]), None), (Some(&["y"]), None));
+        check((Some(&[""]), None), (Some(&[""]), None));
     }
 
     #[test]

@@ -137,10 +137,9 @@ impl Files {
             return Ok(true);
         }
         let mut younger = all(&self.path)?;
-        match younger.iter().position(|file| file.inode == inode) {
-            Some(place) => drop(younger.drain(..=place)),
-            // Rotated away altogether: all that is left is younger.
-            None => {}
+        // One that was rotated away altogether is not met: then all that is left is younger.
+        if let Some(place) = younger.iter().position(|file| file.inode == inode) {
+            younger.drain(..=place);
         }
         self.files = younger;
         Ok(!self.files.is_empty())
@@ -251,7 +250,7 @@ impl Wakeups {
     /// Watches the directory of the log: renames and new files are seen too.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let dir = path.parent().unwrap_or(Path::new("/"));
+        let dir = path.parent().unwrap_or_else(|| Path::new("/"));
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&notify, dir, flags | WatchFlags::ONLYDIR)?;
         #[expect(

@@ -64,6 +64,9 @@ impl Failure for SeccompError {
     }
 }
 
+/// A profile in Docker's format, or the built-in one, and the capabilities it is resolved for.
+type ProgramKey = (Option<String>, Vec<String>);
+
 /// What does not change from start to start.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -72,7 +75,7 @@ pub(crate) struct Cache {
     /// The daemon's profile, when it is not the built-in one.
     profile: Option<PathBuf>,
     /// By profile and capabilities.
-    programs: Mutex<HashMap<(Option<String>, Vec<String>), PathBuf>>,
+    programs: Mutex<HashMap<ProgramKey, PathBuf>>,
     accounts: Mutex<HashMap<Digest, Arc<Accounts>>>,
 }
 

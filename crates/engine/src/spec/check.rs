@@ -255,7 +255,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower
         .strip_suffix("ib")
-        .or(lower.strip_suffix('b'))
+        .or_else(|| lower.strip_suffix('b'))
         .unwrap_or(&lower);
     let (digits, factor) = match lower.as_bytes().last()? {
         b'k' => (&lower[..lower.len() - 1], 1 << 10),

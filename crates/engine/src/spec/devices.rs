@@ -50,7 +50,6 @@ pub(crate) fn look_up(host: &HostConfig) -> Result<Devices, DeviceError> {
         collect(
             Path::new("/dev"),
             Path::new("/dev"),
-            "rwm",
             DEPTH,
             &mut devices.nodes,
         );
@@ -74,7 +73,7 @@ pub(crate) fn look_up(host: &HostConfig) -> Result<Devices, DeviceError> {
         })?;
         let before = devices.nodes.len();
         if metadata.is_dir() {
-            collect(outside, inside, access, DEPTH, &mut devices.nodes);
+            collect(outside, inside, DEPTH, &mut devices.nodes);
         } else {
             devices.nodes.extend(node(&metadata, inside));
         }
@@ -97,13 +96,7 @@ pub(crate) fn look_up(host: &HostConfig) -> Result<Devices, DeviceError> {
     Ok(devices)
 }
 
-fn collect(
-    outside: &Path,
-    inside: &Path,
-    access: &str,
-    depth: usize,
-    nodes: &mut Vec<oci::LinuxDevice>,
-) {
+fn collect(outside: &Path, inside: &Path, depth: usize, nodes: &mut Vec<oci::LinuxDevice>) {
     // What vanishes while it is looked at is not there.
     let Ok(entries) = std::fs::read_dir(outside) else {
         return;
@@ -122,7 +115,7 @@ fn collect(
         };
         if metadata.is_dir() {
             if depth > 0 {
-                collect(&entry.path(), &inside.join(name), access, depth - 1, nodes);
+                collect(&entry.path(), &inside.join(name), depth - 1, nodes);
             }
         } else if name != "console" && name != "ptmx" {
             nodes.extend(node(&metadata, &inside.join(name)));

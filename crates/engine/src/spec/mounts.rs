@@ -184,8 +184,8 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, CheckError> {
                 mounted.create_source = options.create_mountpoint;
                 mounted.read_only_non_recursive = options.read_only_non_recursive;
                 mounted.read_only_force_recursive = options.read_only_force_recursive;
-                if options.read_only_non_recursive && !mount.read_only
-                    || options.read_only_force_recursive && !mount.read_only
+                if (options.read_only_non_recursive || options.read_only_force_recursive)
+                    && !mount.read_only
                 {
                     return refuse("mount must be read-only for its submounts to be");
                 }

@@ -188,7 +188,7 @@ async fn privileged_what_cannot_be_is_refused_and_leaves_nothing() {
     assert_eq!(error.to_string(), "network nowhere not found");
     place
         .create_as("nobody", &["true"], |config, _| {
-            config.user = "nobody-here".to_owned()
+            config.user = "nobody-here".to_owned();
         })
         .await;
     let error = engine.start("nobody").await.unwrap_err();

@@ -89,7 +89,7 @@ async fn privileged_waiters_hear_what_they_wait_for() {
     let engine = place.engine();
     place
         .create_as("waits", &["sh", "-c", "exit 5"], |_, host| {
-            host.auto_remove = true
+            host.auto_remove = true;
         })
         .await;
     let idle = engine

@@ -8,6 +8,7 @@
 mod place;
 
 mod creating;
+mod disk;
 mod lifecycle;
 mod networking;
 mod recovery;

@@ -44,7 +44,7 @@ async fn privileged_a_published_port_answers_until_the_container_stops() {
     // The same port again is refused, and the refused container holds nothing.
     place
         .create_as("twin", &serve, |_, host| {
-            host.port_bindings = publish(&port)
+            host.port_bindings = publish(&port);
         })
         .await;
     let error = engine.start("twin").await.unwrap_err();
@@ -93,7 +93,7 @@ async fn privileged_networks_of_users_come_and_go() {
     assert_eq!(twice.to_string(), "network with name mine already exists");
     place
         .create_as("on", &["sleep", "1000"], |_, host| {
-            host.network_mode = "mine".to_owned()
+            host.network_mode = "mine".to_owned();
         })
         .await;
     place.start("on").await;

@@ -26,28 +26,43 @@ pub(crate) struct Place {
     pub(crate) dir: TempDir,
     pub(crate) instance: String,
     network: Option<String>,
+    /// Whether the data root is a small disk of its own.
+    disk: bool,
     engine: Option<Arc<Engine>>,
 }
 
 impl Place {
     /// Without networks, with the image.
     pub(crate) async fn new() -> Self {
-        Self::open(None).await
+        Self::open(None, None).await
     }
 
     /// With a bridge of this address.
     pub(crate) async fn with_bridge(address: &str) -> Self {
-        Self::open(Some(address.to_owned())).await
+        Self::open(Some(address.to_owned()), None).await
     }
 
-    async fn open(network: Option<String>) -> Self {
+    /// Whose data root has this much space.
+    pub(crate) async fn on_disk_of(bytes: u64) -> Self {
+        Self::open(None, Some(bytes)).await
+    }
+
+    async fn open(network: Option<String>, disk_bytes: Option<u64>) -> Self {
         let id = vocab::ContainerId::random().to_string();
         let mut place = Self {
             dir: tempfile::tempdir().unwrap(),
             instance: id[..6].to_owned(),
             network,
+            disk: disk_bytes.is_some(),
             engine: None,
         };
+        if let Some(bytes) = disk_bytes {
+            let data = place.dir.path().join("data");
+            fs::create_dir(&data).unwrap();
+            let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", &data, "tmpfs", flags, options.as_c_str()).unwrap();
+        }
         fs::write(place.dir.path().join("instance"), &place.instance).unwrap();
         place.reopen().await;
         let tar = testkit::image::busybox_tar();
@@ -227,7 +242,12 @@ impl Drop for Place {
                 .unwrap();
             runtime.block_on(clean(engine, config, bridge));
         });
-        if cleaned.join().is_err() && !std::thread::panicking() {
+        let cleaned = cleaned.join();
+        if self.disk {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(self.dir.path().join("data"), flags).unwrap();
+        }
+        if cleaned.is_err() && !std::thread::panicking() {
             panic!("the place was not left clean");
         }
     }

@@ -114,7 +114,7 @@ async fn privileged_policies_hold_over_a_restart_of_the_engine() {
     for name in ["always", "unless-stopped"] {
         place
             .create_as(name, &["sleep", "1000"], |_, host| {
-                host.restart_policy = policy(name)
+                host.restart_policy = policy(name);
             })
             .await;
         place.start(name).await;
