@@ -41,10 +41,10 @@ pub trait Failure: Error {
 /// A cause that repeats the text of what it caused is left out, since some libraries print their
 /// source inside their own message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = said(error);
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let said = inner.to_string();
+        let said = said(inner);
         if !text.ends_with(&said) {
             write!(text, ": {said}").expect("writing to a string cannot fail");
         }
@@ -53,9 +53,36 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// One link of the chain; what the kernel said is put the way everybody else prints it: `no space
+/// left on device` rather than `No space left on device (os error 28)`.
+fn said(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    let Some((words, number)) = text
+        .strip_suffix(')')
+        .and_then(|rest| rest.rsplit_once(" (os error "))
+    else {
+        return text;
+    };
+    if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return text;
+    }
+    // Only a text that is the kernel's alone: in a longer one the capital is somebody else's.
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) if !words.contains(": ") => first.to_lowercase().chain(letters).collect(),
+        _ => words.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_words_are_printed_as_go_prints_them() {
+        let full = Outer(std::io::Error::from_raw_os_error(28));
+        assert_eq!(chain(&full), "open `/x`: no space left on device");
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("open `/x`")]

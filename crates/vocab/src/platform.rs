@@ -36,7 +36,7 @@ pub struct ParsePlatformError(pub String);
 impl Platform {
     /// `linux` on `architecture`, in Go's words.
     pub fn linux(architecture: &str) -> Self {
-        normalise("linux".to_owned(), architecture.to_owned(), String::new())
+        normalise("linux", architecture, "")
     }
 
     /// The platform this binary was built for.
@@ -53,11 +53,7 @@ impl Platform {
     ///
     /// A 64-bit ARM host also runs 32-bit ARM images, and amd64 runs 386; the exact match wins.
     pub fn rank_on(&self, host: &Self) -> Option<u8> {
-        let image = normalise(
-            self.os.clone(),
-            self.architecture.clone(),
-            self.variant.clone(),
-        );
+        let image = normalise(&self.os, &self.architecture, &self.variant);
         if image.os != host.os {
             return None;
         }
@@ -81,12 +77,12 @@ fn level(variant: &str) -> u8 {
     variant.trim_start_matches('v').parse().unwrap_or(0)
 }
 
-fn normalise(os: String, architecture: String, variant: String) -> Platform {
+fn normalise(os: &str, architecture: &str, variant: &str) -> Platform {
     let os = match os.to_lowercase().as_str() {
         "macos" => "darwin".to_owned(),
         other => other.to_owned(),
     };
-    let (architecture, variant) = match (architecture.to_lowercase().as_str(), variant.as_str()) {
+    let (architecture, variant) = match (architecture.to_lowercase().as_str(), variant) {
         ("i386", _) => ("386".to_owned(), String::new()),
         ("x86_64" | "x86-64" | "amd64", "v1" | "") => ("amd64".to_owned(), String::new()),
         ("x86_64" | "x86-64" | "amd64", v) => ("amd64".to_owned(), v.to_owned()),
@@ -136,10 +132,10 @@ impl FromStr for Platform {
         match parts.as_slice() {
             // One word is an operating system or an architecture, whichever it names.
             [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
-                Ok(normalise((*os).to_owned(), host.architecture, host.variant))
+                Ok(normalise(os, &host.architecture, &host.variant))
             }
             [arch] => {
-                let platform = normalise(host.os, (*arch).to_owned(), String::new());
+                let platform = normalise(&host.os, arch, "");
                 let known = [
                     "amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le",
                     "loong64",
@@ -150,16 +146,8 @@ impl FromStr for Platform {
                     Err(wrong())
                 }
             }
-            [os, arch] => Ok(normalise(
-                (*os).to_owned(),
-                (*arch).to_owned(),
-                String::new(),
-            )),
-            [os, arch, variant] => Ok(normalise(
-                (*os).to_owned(),
-                (*arch).to_owned(),
-                (*variant).to_owned(),
-            )),
+            [os, arch] => Ok(normalise(os, arch, "")),
+            [os, arch, variant] => Ok(normalise(os, arch, variant)),
             _ => Err(wrong()),
         }
     }
