@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runtime::cgroup::{CgroupError, Layout};
+use runtime::cgroup::{Cgroup, CgroupError, Layout};
 use store::Store;
 use vocab::{ContainerId, Failure, Kind};
 
@@ -225,6 +225,33 @@ impl Engine {
             .is_err()
         {
             tracing::warn!(?grace, "operations were still under way at shutdown");
+        }
+        self.leave_host().await;
+    }
+
+    /// Takes from the host what no container uses: bridges without members, and the parent cgroup
+    /// when nothing runs. The next daemon makes them again.
+    async fn leave_host(&self) {
+        let shared = &self.shared;
+        let bridges = shared.networks().with_bridges();
+        for network in bridges {
+            match shared.links.remove_bridge(&network).await {
+                Ok(()) | Err(network::BridgeError::Active { .. }) => {}
+                Err(error) => {
+                    let error = vocab::failure::chain(&error);
+                    tracing::warn!(%network, error, "remove a bridge at shutdown");
+                }
+            }
+        }
+        let views = shared.index().views();
+        if views.iter().any(|view| view.course.phase.has_process()) {
+            return;
+        }
+        let parent = shared.cgroup_parent("");
+        let removed = tasks::blocking(move || Cgroup::open(&parent)?.remove()).await;
+        if let Err(error) = removed {
+            let error = vocab::failure::chain(&error);
+            tracing::debug!(error, "remove the parent of the containers' cgroups");
         }
     }
 }

@@ -364,6 +364,15 @@ impl Records {
     }
 
     /// By id, name, or a prefix of the id that only it has.
+    /// Networks that have a bridge on the host.
+    pub(crate) fn with_bridges(&self) -> Vec<NetworkId> {
+        let records = self.0.values();
+        records
+            .filter(|record| record.bridge.is_some())
+            .map(|record| record.id)
+            .collect()
+    }
+
     pub(crate) fn find(&self, typed: &str) -> Result<&Record, FindNetworkError> {
         if let Some(record) = typed.parse().ok().and_then(|id: NetworkId| self.0.get(&id)) {
             return Ok(record);

@@ -70,6 +70,11 @@ impl Shared {
 
     /// The container's cgroup below the mounts.
     pub(crate) fn cgroup(&self, id: &ContainerId, parent: &str) -> String {
+        format!("{}/{id}", self.cgroup_parent(parent))
+    }
+
+    /// The cgroup above containers that ask for `parent`; empty means the default.
+    pub(crate) fn cgroup_parent(&self, parent: &str) -> String {
         let parent = match (parent, &self.config.cgroup_parent) {
             ("", None) => match self.config.instance.as_str() {
                 "" => "/berth".to_owned(),
@@ -78,7 +83,7 @@ impl Shared {
             ("", Some(parent)) => parent.clone(),
             (parent, _) => parent.to_owned(),
         };
-        format!("/{}/{id}", parent.trim_matches('/'))
+        format!("/{}", parent.trim_matches('/'))
     }
 
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {

@@ -415,7 +415,15 @@ fn networks(
         return Ok(Vec::new());
     }
     let records = shared.networks();
-    let main = records.find(mode).map_err(CreateError::Network)?;
+    let main = match records.find(mode) {
+        Ok(main) => main,
+        // Said at start, as Docker does: clients take a 404 here for a missing image, and pull.
+        Err(crate::networks::FindNetworkError::NotFound(_)) => {
+            let settings = endpoints.remove(mode).unwrap_or_default();
+            return Ok(vec![(mode.to_owned(), settings)]);
+        }
+        Err(error) => return Err(CreateError::Network(error)),
+    };
     let mut settings = endpoints
         .remove(mode)
         .or_else(|| endpoints.remove(&main.name))

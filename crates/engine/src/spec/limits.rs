@@ -153,10 +153,11 @@ pub(crate) fn check(wanted: &Resources, warnings: &mut Vec<String>) -> Result<()
     if wanted.nano_cpus < 0 {
         return refuse("Range of CPUs is from 0.01 up to all, a negative number was given");
     }
-    if wanted.nano_cpus > 0 && (wanted.cpu_period > 0 || wanted.cpu_quota > 0) {
-        return refuse(
-            "Conflicting options: Nano CPUs and CPU Period or CPU Quota cannot both be set",
-        );
+    if wanted.nano_cpus > 0 && wanted.cpu_period > 0 {
+        return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+    }
+    if wanted.nano_cpus > 0 && wanted.cpu_quota > 0 {
+        return refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
     }
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let most = i64::try_from(available)

@@ -69,16 +69,17 @@ pub(crate) fn plan(
     Ok(own)
 }
 
+/// Options that stand alone where a destination is wanted (moby: `linuxParser.isValidMountMode`).
+const MODES: [&str; 5] = ["ro", "rw", "z", "Z", "nocopy"];
+
 /// Reads `source:destination[:options]`.
 fn parse_bind(text: &str) -> Result<Mounted, CheckError> {
     let refuse = || CheckError::Invalid(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, mode) = match parts.as_slice() {
         [destination] => ("", *destination, ""),
-        // `destination:options` is an anonymous volume with options.
-        [destination, mode] if !mode.starts_with('/') && destination.starts_with('/') => {
-            ("", *destination, *mode)
-        }
+        // Options need a source: `/d:ro` is neither a volume nor a bind.
+        [_, mode] if MODES.contains(mode) => return Err(refuse()),
         [source, destination] => (*source, *destination, ""),
         [source, destination, mode] => (*source, *destination, *mode),
         _ => return Err(refuse()),
@@ -537,7 +538,8 @@ mod tests {
         for (text, part) in [
             ("", "invalid volume specification"),
             ("a:b:c:d", "invalid volume specification"),
-            ("/a:b", "invalid mode: b"),
+            ("/a:b", "'b' mount path must be absolute"),
+            ("/a:ro", "invalid volume specification: '/a:ro'"),
             ("data:relative", "must be absolute"),
             ("/a:/", "destination can't be '/'"),
             ("/a:/b:nope", "invalid mode: nope"),
