@@ -1,0 +1,262 @@
+//! The daemon as a program: first command, several side by side, rights, routes not done.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use crate::client::CLIENTS;
+use testkit::tool;
+
+use crate::host::Host;
+
+/// One HTTP/1.0 exchange on the socket: status line, headers and body.
+fn raw(host: &Host, request: &str) -> String {
+    let mut stream = UnixStream::connect(host.socket()).unwrap();
+    stream
+        .write_all(request.replace('\n', "\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn privileged_several_daemons_live_side_by_side() {
+    let (one, two) = (Host::new(), Host::new());
+    let run = |host: &Host| {
+        host.berth(&[
+            "run", "-d", "--name", "same", "-p", "80", "busybox", "sleep", "1000",
+        ])
+        .ok()
+        .to_owned()
+    };
+    let (first, second) = (run(&one), run(&two));
+    assert_ne!(first, second);
+    assert_eq!(one.docker(&["ps", "-q", "--no-trunc"]).ok(), first);
+    assert_eq!(two.docker(&["ps", "-q", "--no-trunc"]).ok(), second);
+    one.berth(&["rm", "-f", "same"]).ok();
+    assert_eq!(
+        two.berth(&["exec", "same", "echo", "untouched"]).ok(),
+        "untouched"
+    );
+}
+
+#[test]
+fn privileged_a_second_daemon_on_the_same_roots_is_refused() {
+    let host = Host::empty();
+    let output = Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args([
+            "daemon",
+            "-H",
+            &format!("unix://{}/other.sock", host.path().display()),
+            "--config-file",
+            "/dev/null",
+        ])
+        .args(["--pidfile", &format!("{}/other.pid", host.path().display())])
+        .arg("--data-root")
+        .arg(host.path().join("data"))
+        .arg("--exec-root")
+        .arg(host.path().join("run"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("data") && text.contains("in use"), "{text}");
+    host.berth(&["version"]).ok();
+}
+
+#[test]
+fn privileged_the_socket_is_for_root_and_the_group_only() {
+    let host = Host::empty();
+    let mode = std::fs::metadata(host.socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+}
+
+#[test]
+fn privileged_an_ordinary_user_reads_what_to_do() {
+    let host = Host::empty();
+    let program = env!("CARGO_BIN_EXE_berth");
+    // The build folder may be closed to others: run a copy that is not.
+    let copy = host.path().join("berth");
+    std::fs::copy(program, &copy).unwrap();
+    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |args: &[&str]| {
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&copy)
+            .args(args)
+            .env("DOCKER_HOST", host.url())
+            .output()
+            .unwrap()
+    };
+    let output = run(&["ps"]);
+    let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("permission denied") && text.contains("group"),
+        "{text}"
+    );
+    let output = run(&[
+        "daemon",
+        "--data-root",
+        "/tmp/never",
+        "--exec-root",
+        "/tmp/never",
+    ]);
+    let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(text.contains("root"), "{text}");
+}
+
+#[test]
+fn privileged_routes_that_are_not_done_say_so() {
+    let host = Host::empty();
+    let answer = raw(
+        &host,
+        "POST /v1.47/swarm/init HTTP/1.0\nHost: x\nContent-Length: 0\n\n",
+    );
+    assert!(
+        answer.starts_with("HTTP/1.0 501") || answer.starts_with("HTTP/1.1 501"),
+        "{answer}"
+    );
+    assert!(answer.contains("/swarm/init"), "{answer}");
+    let answer = raw(&host, "GET /nonsense HTTP/1.0\nHost: x\n\n");
+    assert!(
+        answer.contains(" 404 ") && answer.contains(r#"{"message":"page not found"}"#),
+        "{answer}"
+    );
+    let answer = raw(&host, "GET /v9.99/version HTTP/1.0\nHost: x\n\n");
+    assert!(
+        answer.contains(" 400 ")
+            && answer
+                .contains("client version 9.99 is too new. Maximum supported API version is 1.5"),
+        "{answer}"
+    );
+    let answer = raw(&host, "GET /v1.2/version HTTP/1.0\nHost: x\n\n");
+    assert!(
+        answer.contains(" 400 ") && answer.contains("client version 1.2 is too old"),
+        "{answer}"
+    );
+    let answer = raw(&host, "GET /_ping HTTP/1.0\nHost: x\n\n").to_lowercase();
+    for header in [
+        "api-version: 1.",
+        "ostype: linux",
+        "docker-experimental: false",
+        "server: docker/",
+        "builder-version: ",
+    ] {
+        assert!(answer.contains(header), "{header}: {answer}");
+    }
+}
+
+#[test]
+fn privileged_wrong_configuration_is_named() {
+    let host = Host::empty();
+    let file = host.path().join("daemon.json");
+    let validate = |text: &str, flags: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_berth"))
+            .args([
+                "daemon",
+                "--validate",
+                "--config-file",
+                file.to_str().unwrap(),
+            ])
+            .args(flags)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned()
+                + &String::from_utf8_lossy(&output.stdout),
+        )
+    };
+    assert_eq!(validate(r#"{"debug": true}"#, &[]).0, Some(0));
+    let (code, text) = validate(r#"{"nonsense": 1}"#, &[]);
+    assert!(code == Some(1) && text.contains("nonsense"), "{text}");
+    let (code, text) = validate(r#"{"debug": tru"#, &[]);
+    assert!(code == Some(1) && text.contains("daemon.json"), "{text}");
+    let (code, text) = validate(r#"{"log-level": "info"}"#, &["--log-level", "debug"]);
+    assert!(code == Some(1) && text.contains("log-level"), "{text}");
+}
+
+#[test]
+fn privileged_tcp_is_served_when_asked() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("tcp://127.0.0.1:{port}");
+    let host = Host::with_flags(&["-H", &address]);
+    for client in CLIENTS {
+        let said = client.run(
+            &host,
+            &["-H", &address, "version", "--format", "{{.Server.Os}}"],
+        );
+        assert_eq!(said.ok(), "linux", "{client:?}");
+    }
+}
+
+/// An image pushed by somebody else is pulled from a real registry, run, and removed.
+#[test]
+fn privileged_images_are_pulled_from_a_real_registry() {
+    let source = Host::new();
+    let registry = testkit::Registry::start();
+    let archive = source.path().join("box.tar");
+    source
+        .berth(&["save", "-o", archive.to_str().unwrap(), "busybox:latest"])
+        .ok();
+    let name = format!("{}/team/box:1", registry.address());
+    let copied = Command::new(tool("skopeo"))
+        .args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"])
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(format!("docker://{name}"))
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    for client in CLIENTS {
+        let host = Host::empty();
+        let said = client.run(&host, &["pull", &name]);
+        assert!(
+            said.ok()
+                .contains(&format!("Status: Downloaded newer image for {name}")),
+            "{said:?}"
+        );
+        assert!(said.stdout.contains("Digest: sha256:"), "{said:?}");
+        let said = client.run(&host, &["pull", &name]);
+        assert!(
+            said.ok()
+                .contains(&format!("Status: Image is up to date for {name}")),
+            "{said:?}"
+        );
+        assert_eq!(
+            client
+                .run(&host, &["run", "--rm", &name, "echo", "pulled"])
+                .ok(),
+            "pulled"
+        );
+        let said = client.run(&host, &["rmi", &name]);
+        assert!(
+            said.ok().contains(&format!("Untagged: {name}"))
+                && said.stdout.contains("Deleted: sha256:"),
+            "{said:?}"
+        );
+        // A miss on run pulls by itself.
+        let said = client.run(&host, &["run", "--rm", &name, "echo", "by itself"]);
+        assert_eq!(said.ok(), "by itself");
+        assert!(said.stderr.contains("Unable to find image"), "{said:?}");
+        let said = client.run(
+            &host,
+            &["pull", &format!("{}/team/box:none", registry.address())],
+        );
+        assert!(
+            said.fails(1).contains("manifest unknown") || said.stderr.contains("not found"),
+            "{said:?}"
+        );
+    }
+}

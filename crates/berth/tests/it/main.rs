@@ -1,0 +1,14 @@
+//! End to end: the real binary, real containers from real images, the real docker command line.
+//!
+//! Each test has a daemon of its own on scratch roots, so that all of them run side by side. Where a
+//! test says `for client in CLIENTS`, the unmodified docker command line and `berth` must behave the
+//! same.
+
+mod client;
+mod crash;
+mod daemon;
+mod daily;
+mod errors;
+mod host;
+mod terminal;
+mod wire;
