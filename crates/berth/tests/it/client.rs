@@ -18,9 +18,10 @@ pub(crate) enum Client {
     Berth,
 }
 
-/// What one run said.
+/// What one run said; printed whole when a test fails.
 #[derive(Debug)]
 pub(crate) struct Run {
+    #[expect(dead_code, reason = "read by `Debug`")]
     pub(crate) what: String,
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -64,7 +65,7 @@ impl Client {
     /// Runs it to its end.
     pub(crate) fn run(self, host: &Host, args: &[&str]) -> Run {
         let output = self.command(host, args).output().unwrap();
-        self.told(args, output)
+        self.told(args, &output)
     }
 
     /// Starts it with its output kept for later.
@@ -92,10 +93,10 @@ impl Client {
         let writer = std::thread::spawn(move || stdin.write_all(&input));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap().ok();
-        self.told(args, output)
+        self.told(args, &output)
     }
 
-    fn told(self, args: &[&str], output: Output) -> Run {
+    fn told(self, args: &[&str], output: &Output) -> Run {
         Run {
             what: format!("{self:?} {}", args.join(" ")),
             code: output.status.code(),

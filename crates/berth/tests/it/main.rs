@@ -4,6 +4,12 @@
 //! test says `for client in CLIENTS`, the unmodified docker command line and `berth` must behave the
 //! same.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests panic, and start the programs they are about"
+)]
+
 mod client;
 mod crash;
 mod daemon;

@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_words_cannot_drive_a_terminal() {
+    fn words_of_a_registry_cannot_drive_a_terminal() {
         assert_eq!(clean("a\x1b[31mb\nc\u{9b}d", 100), "a [31mb c d");
         assert_eq!(clean("abc", 2), "ab");
     }
