@@ -237,8 +237,11 @@ impl State {
         self.members.insert(endpoint.key(), member);
     }
 
-    /// Makes all of the table anew, in one transaction.
+    /// Makes all of the table anew, in one transaction; without networks there is none.
     pub(crate) fn reassert(&self) -> io::Result<()> {
+        if self.networks.is_empty() {
+            return self.table.apply(&rules::remove_table());
+        }
         let published = self.members.values().filter(|member| member.published);
         let endpoints = published.map(|member| &member.endpoint);
         self.table.apply(&rules::whole(self.bridges(), endpoints))

@@ -1,6 +1,7 @@
 //! A container is made: what was asked and what the image says become a record.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -125,29 +126,12 @@ async fn make(
     warnings: &mut Vec<String>,
 ) -> Result<(), CreateError> {
     let mut made = Vec::new();
-    let outcome = make_files(shared, &mut record, &mut made).await;
-    let outcome = match outcome {
-        Ok(()) => insert(shared, &record, name).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = outcome {
-        let id = record.id;
-        let undone = {
-            let shared = Arc::clone(shared);
-            tasks::blocking(move || shared.store.remove_snapshot(&id)).await
-        };
-        if let Err(error) = undone {
-            let error = vocab::failure::chain(&error);
-            tracing::warn!(%id, error, "remove the layer of a container that was not made");
-        }
-        for volume in made {
-            shared.remove_unused_volume(&volume, id).await;
-        }
+    if let Err(error) = make_parts(shared, &mut record, name, &mut made).await {
+        undo(shared, record.id, made).await;
         return Err(error);
     }
-    if shared.layout != runtime::cgroup::Layout::V2 {
-        // Said once at most: Docker says it too.
-    } else if record.host.resources.oom_kill_disable == Some(true) {
+    let unified = shared.layout == runtime::cgroup::Layout::V2;
+    if unified && record.host.resources.oom_kill_disable == Some(true) {
         warnings.push("OomKillDisable has no effect on cgroup v2. Discarded.".to_owned());
     }
     let record = Arc::new(record);
@@ -169,16 +153,41 @@ async fn make(
     Ok(())
 }
 
-async fn make_files(
+/// The record and the writable layer are made at the same time: both wait for the disk. Of one
+/// without the other a later engine knows that the creation was never acknowledged.
+async fn make_parts(
     shared: &Arc<Shared>,
     record: &mut Record,
+    name: &str,
     made: &mut Vec<String>,
 ) -> Result<(), CreateError> {
-    let (id, image) = (record.id, record.image.clone());
-    let store = Arc::clone(&shared.store);
-    tasks::blocking(move || store.create_snapshot(&id, &image))
-        .await
-        .map_err(CreateError::Snapshot)?;
+    let fresh = make_volumes(shared, record, made).await?;
+    let snapshot = {
+        let (store, id, image) = (Arc::clone(&shared.store), record.id, record.image.clone());
+        tasks::blocking(move || store.create_snapshot(&id, &image))
+    };
+    let (snapshot, inserted) = tokio::join!(snapshot, insert(shared, record, name));
+    snapshot.map_err(CreateError::Snapshot)?;
+    inserted?;
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let (store, id) = (Arc::clone(&shared.store), record.id);
+    tasks::blocking(move || {
+        let mounts = store.mount_snapshot(&id).map_err(CreateError::Snapshot)?;
+        let copied = crate::volumes::copy_up(&mounts, &fresh).map_err(CreateError::CopyUp);
+        store.release_snapshot(&id).map_err(CreateError::Snapshot)?;
+        copied
+    })
+    .await
+}
+
+/// The volumes of the container; answers with those that are to be filled, and where they go.
+async fn make_volumes(
+    shared: &Shared,
+    record: &mut Record,
+    made: &mut Vec<String>,
+) -> Result<Vec<(PathBuf, String)>, CreateError> {
     let mut fresh = Vec::new();
     for mounted in &mut record.mounts {
         if mounted.kind == MountKind::Volume {
@@ -196,23 +205,26 @@ async fn make_files(
             }
         }
     }
-    if !fresh.is_empty() {
+    Ok(fresh)
+}
+
+/// Removes what there is of a container that was not made.
+async fn undo(shared: &Arc<Shared>, id: ContainerId, volumes: Vec<String>) {
+    let removed = {
         let shared = Arc::clone(shared);
-        tasks::blocking(move || {
-            let mounts = shared
-                .store
-                .mount_snapshot(&id)
-                .map_err(CreateError::Snapshot)?;
-            let copied = crate::volumes::copy_up(&mounts, &fresh).map_err(CreateError::CopyUp);
-            shared
-                .store
-                .release_snapshot(&id)
-                .map_err(CreateError::Snapshot)?;
-            copied
-        })
-        .await?;
+        tasks::blocking(move || shared.store.remove_snapshot(&id)).await
+    };
+    if let Err(error) = removed {
+        let error = vocab::failure::chain(&error);
+        tracing::warn!(%id, error, "remove the layer of a container that was not made");
     }
-    Ok(())
+    if let Err(error) = super::remove::forget(shared, id).await {
+        let error = vocab::failure::chain(&error);
+        tracing::warn!(%id, error, "forget a container that was not made");
+    }
+    for volume in volumes {
+        shared.remove_unused_volume(&volume, id).await;
+    }
 }
 
 async fn insert(shared: &Shared, record: &Record, name: &str) -> Result<(), CreateError> {

@@ -18,13 +18,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use monitor::protocol::{Exit, Reply, Request, State};
-use vocab::failure;
+use vocab::{ContainerId, failure};
 
-use super::launch;
 use super::link::{self, Link};
 use super::owner::{self, First, Owner};
 use super::record::{Course, Record, from_nanos};
 use super::state::{Event, Next, Phase};
+use super::{launch, remove};
 use crate::shared::Shared;
 
 /// A container as it was recorded.
@@ -84,14 +84,19 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
             "take up the endpoints again"
         );
     }
-    let known: HashSet<String> = looked
-        .iter()
-        .map(|(found, _)| found.record.id.to_string())
-        .collect();
-    sweep(shared, &known).await;
+    let known: HashSet<ContainerId> = looked.iter().map(|(found, _)| found.record.id).collect();
+    let owners = sweep(shared, known).await;
 
     for (found, left) in looked {
         let id = found.record.id;
+        let whole = owners.as_ref().is_none_or(|owners| owners.contains(&id));
+        if !whole && found.course.phase == Phase::Created {
+            // Its creation was cut short, so nobody was told of it.
+            if let Err(error) = remove::forget(shared, id).await {
+                tracing::warn!(%id, error = failure::chain(&error), "forget half a container");
+            }
+            continue;
+        }
         if let Err(other) = shared.index().reserve(&found.name, id) {
             tracing::error!(%id, %other, name = found.name, "two containers have one name");
         }
@@ -220,17 +225,17 @@ async fn watch(
 }
 
 /// Removes files and layers of containers that are not recorded: what a creation or a removal that
-/// was cut short left behind.
-async fn sweep(shared: &Arc<Shared>, known: &HashSet<String>) {
-    let (shared, known) = (Arc::clone(shared), known.clone());
+/// was cut short left behind. Answers who has a layer, if that can be told.
+async fn sweep(shared: &Arc<Shared>, known: HashSet<ContainerId>) -> Option<HashSet<ContainerId>> {
+    let shared = Arc::clone(shared);
     tasks::blocking(move || {
+        let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
         for parent in [&shared.config.data_root, &shared.config.exec_root] {
             let Ok(entries) = fs::read_dir(parent.join("containers")) else {
                 continue;
             };
             for entry in entries.flatten() {
-                let name = entry.file_name();
-                if known.contains(name.to_string_lossy().as_ref()) {
+                if is_known(&entry.file_name().to_string_lossy()) {
                     continue;
                 }
                 if let Err(error) = fs::remove_dir_all(entry.path()) {
@@ -238,21 +243,19 @@ async fn sweep(shared: &Arc<Shared>, known: &HashSet<String>) {
                 }
             }
         }
-        let owners = match shared.store.snapshot_owners() {
-            Ok(owners) => owners,
-            Err(error) => {
-                let error = failure::chain(&error);
-                return tracing::warn!(error, "list the writable layers");
-            }
-        };
-        for owner in owners {
-            if !known.contains(&owner.to_string())
-                && let Err(error) = shared.store.remove_snapshot(&owner)
-            {
+        let owners = shared.store.snapshot_owners();
+        let owners = owners.inspect_err(|error| {
+            let error = failure::chain(error);
+            tracing::warn!(error, "list the writable layers");
+        });
+        let owners: HashSet<ContainerId> = owners.ok()?.into_iter().collect();
+        for owner in owners.difference(&known) {
+            if let Err(error) = shared.store.remove_snapshot(owner) {
                 let error = failure::chain(&error);
                 tracing::warn!(%owner, error, "remove a layer that nobody owns");
             }
         }
+        Some(owners)
     })
-    .await;
+    .await
 }

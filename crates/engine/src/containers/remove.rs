@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
+use vocab::ContainerId;
+
 use super::RemoveError;
 use super::record::{MountKind, Record};
-use crate::db::Durability;
+use crate::db::{DbError, Durability};
 use crate::shared::Shared;
 
 /// Deletes its writable layer, its files, with `volumes` its anonymous volumes, and its record.
@@ -16,20 +18,14 @@ pub(crate) async fn delete(
     record: &Arc<Record>,
     volumes: bool,
 ) -> Result<(), RemoveError> {
-    {
+    let files = {
         let (shared, record) = (Arc::clone(shared), Arc::clone(record));
-        tasks::blocking(move || delete_files(&shared, &record)).await?;
-    }
-    let key = record.id.to_string();
-    shared
-        .db
-        .write(Durability::Full, move |db| {
-            db.prepare_cached("DELETE FROM containers WHERE id = ?1")?
-                .execute([key])
-                .map(drop)
-        })
-        .await
-        .map_err(RemoveError::Record)?;
+        tasks::blocking(move || delete_files(&shared, &record))
+    };
+    // At the same time: both wait for the disk. Files without a record are swept at the next open.
+    let (files, forgotten) = tokio::join!(files, forget(shared, record.id));
+    files?;
+    forgotten.map_err(RemoveError::Record)?;
     if volumes {
         for mounted in &record.mounts {
             if mounted.kind == MountKind::Volume && mounted.anonymous {
@@ -41,6 +37,19 @@ pub(crate) async fn delete(
         }
     }
     Ok(())
+}
+
+/// Deletes the record.
+pub(crate) fn forget(
+    shared: &Shared,
+    id: ContainerId,
+) -> impl Future<Output = Result<(), DbError>> + Send + use<> {
+    let key = id.to_string();
+    shared.db.write(Durability::Full, move |db| {
+        db.prepare_cached("DELETE FROM containers WHERE id = ?1")?
+            .execute([key])
+            .map(drop)
+    })
 }
 
 fn delete_files(shared: &Shared, record: &Record) -> Result<(), RemoveError> {

@@ -190,12 +190,37 @@ async fn privileged_a_container_without_a_monitor_is_told_as_lost() {
 async fn privileged_what_nobody_owns_is_swept() {
     let mut place = Place::new().await;
     let stray = vocab::ContainerId::random().to_string();
+    let half = place.create("half", &["true"]).await;
     place.drop_engine().await;
     for root in ["data", "run"] {
         let dir = place.dir.path().join(root).join("containers").join(&stray);
         std::fs::create_dir(dir).unwrap();
     }
+    let store = place.dir.path().join("data/store");
+    testkit::eventually(LONG, || {
+        let run = place.dir.path().join("run");
+        let Ok(store) = store::Store::open(&store, &run, &store::Options::default()) else {
+            return false;
+        };
+        store.remove_snapshot(&half.parse().unwrap()).unwrap();
+        let image = store.find_image("busybox").unwrap().id;
+        store
+            .create_snapshot(&stray.parse().unwrap(), &image)
+            .unwrap();
+        true
+    });
     place.reopen().await;
+    let everything = engine::containers::ListOptions {
+        all: true,
+        ..Default::default()
+    };
+    assert!(
+        place.engine().list(everything).await.unwrap().is_empty(),
+        "half of one is none"
+    );
+    place.create("half", &["true"]).await;
+    let snapshot = place.dir.path().join("data/store/snapshots").join(&stray);
+    assert!(!snapshot.exists());
     for root in ["data", "run"] {
         let dir = place.dir.path().join(root).join("containers").join(&stray);
         assert!(!dir.exists());
