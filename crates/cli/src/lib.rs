@@ -28,6 +28,8 @@
 pub mod attached;
 pub mod command;
 pub mod commands;
+#[cfg(test)]
+mod compat;
 pub mod create;
 pub mod credentials;
 pub mod failure;

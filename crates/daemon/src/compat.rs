@@ -54,25 +54,7 @@ fn daemon_options() -> String {
 
 #[test]
 fn the_page_of_compatibility_says_what_the_tables_say() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
-    let mut page = std::fs::read_to_string(&path).unwrap();
-    for (section, rows) in [
-        ("Engine API", engine_api()),
-        ("Daemon options", daemon_options()),
-    ] {
-        let begin =
-            format!("<!-- begin {section}: made of tables by crates/daemon/src/compat.rs -->\n");
-        let end = format!("<!-- end {section} -->\n");
-        let start = page.find(&begin).expect(&begin) + begin.len();
-        let length = page[start..].find(&end).expect(&end);
-        page.replace_range(start..start + length, &format!("\n{rows}\n"));
-    }
-    if std::env::var_os("SNAPSHOTS").is_some_and(|value| value == "overwrite") {
-        std::fs::write(&path, &page).unwrap();
-    }
-    let there = std::fs::read_to_string(&path).unwrap();
-    assert!(
-        there == page,
-        "docs/compat.md is behind: SNAPSHOTS=overwrite cargo test -p daemon compat"
-    );
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
+    testkit::page::check_section(&page, "Engine API", &engine_api());
+    testkit::page::check_section(&page, "Daemon options", &daemon_options());
 }

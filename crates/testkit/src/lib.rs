@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`image`] | layers, images and archives, built in memory |
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
+//! | [`page`] | sections of `docs/` that are made of tables in the code |
 //! | [`http`] | requests so plain that they can be trusted to do nothing clever |
 
 #![expect(
@@ -19,6 +20,7 @@
 
 pub mod http;
 pub mod image;
+pub mod page;
 pub mod registry;
 
 use std::path::PathBuf;
