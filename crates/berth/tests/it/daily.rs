@@ -528,6 +528,14 @@ fn privileged_stop_kill_restart_rename_pause_wait() {
         assert_eq!(run(&["restart", "-t", "1", "first"]).ok(), "first");
         assert_eq!(run(&["rename", "first", "second"]).ok(), "");
         assert_eq!(run(&["kill", "-s", "KILL", "second"]).ok(), "second");
+        // The end is recorded before the answer.
+        let state = run(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "second",
+        ]);
+        assert_eq!(state.ok(), "exited 137");
         assert_eq!(run(&["wait", "second"]).ok(), "137");
         run(&["kill", "second"]).fails(1);
         assert_eq!(run(&["rm", "second"]).ok(), "second");

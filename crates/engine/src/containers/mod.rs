@@ -626,6 +626,9 @@ impl Failure for StopError {
     }
 }
 
+/// How long a SIGKILL may take to end a container before its sender is answered anyway.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a signal was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum KillError {
@@ -967,10 +970,19 @@ impl Engine {
         let signal = parse_signal(signal)
             .map_err(KillError::Signal)?
             .unwrap_or(SIGKILL);
+        let mut view = self.shared.index().find(typed)?.view;
+        let exits = view.borrow().exits;
         let asked = self
             .ask_owner(typed, |answer| Request::Kill { signal, answer })
             .await?;
-        asked.unwrap_or(Err(KillError::Closing))
+        asked.unwrap_or(Err(KillError::Closing))?;
+        if signal == SIGKILL {
+            // Whoever kills looks next at what came of it. A process that the kernel holds on to
+            // (a disk that does not answer) is no reason to hold the caller as well.
+            let ended = view.wait_for(|view| view.exits > exits || view.gone);
+            let _ = tokio::time::timeout(KILL_PATIENCE, ended).await;
+        }
+        Ok(())
     }
 
     /// Freezes it.
