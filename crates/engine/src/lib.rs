@@ -144,6 +144,9 @@ pub enum OpenError {
     /// The predefined networks.
     #[error(transparent)]
     Networks(#[from] OpenNetworksError),
+    /// A default for containers that cannot be.
+    #[error("the daemon's defaults for containers")]
+    Defaults(#[source] spec::CheckError),
     /// The control groups.
     #[error("find the control groups of this host")]
     Cgroups(#[source] CgroupError),
@@ -154,6 +157,7 @@ impl Failure for OpenError {
         match self {
             Self::Store(error) => error.kind(),
             Self::Driver(_) | Self::Pool(_) => Kind::InvalidArgument,
+            Self::Defaults(error) => error.kind(),
             _ => Kind::Internal,
         }
     }
@@ -170,6 +174,7 @@ struct Ground {
 impl Engine {
     /// Opens the state, finds the containers that still run, and applies restart policies.
     pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        spec::check::check_defaults(&config).map_err(OpenError::Defaults)?;
         let ground = {
             let config = config.clone();
             tasks::blocking(move || open_ground(&config)).await?

@@ -565,8 +565,30 @@ async fn keep(db: &Db, record: &Record) -> Result<(), DbError> {
     .await
 }
 
-/// Refuses endpoint settings that have no effect.
-pub(crate) fn check_settings(network: &str, settings: &EndpointSettings) -> Result<(), String> {
+/// Refuses endpoint settings that cannot be, and warns of those without effect.
+pub(crate) fn check_settings(
+    network: &str,
+    settings: &EndpointSettings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    let mut idle = |what: &str| {
+        warnings.push(format!(
+            "berth does not do {what} yet: no effect on network {network}."
+        ));
+    };
+    if !PREDEFINED.contains(&network) {
+        idle("names and aliases of containers in DNS");
+    }
+    if settings
+        .driver_opts
+        .as_ref()
+        .is_some_and(|options| !options.is_empty())
+    {
+        idle("driver options of endpoints");
+    }
+    if settings.gw_priority != 0 {
+        idle("gateway priorities");
+    }
     if settings
         .links
         .as_ref()

@@ -1,10 +1,11 @@
 //! Which options have an effect, a warning, or an error: nothing is silently ignored.
 
-use vocab::config::{ContainerConfig, HostConfig};
+use vocab::config::{ContainerConfig, HostConfig, Resources};
 use vocab::{Failure, Kind};
 
 use super::security::Security;
 use super::{devices, limits};
+use crate::Config;
 
 /// Why what was asked cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,22 @@ pub(crate) fn check(
         warnings.push("HostConfig.Cgroup has no effect. Discarded.".to_owned());
     }
     Ok(warnings)
+}
+
+/// Checks what the daemon decides for containers that do not: it is as binding as their own.
+pub(crate) fn check_defaults(config: &Config) -> Result<(), CheckError> {
+    let host = HostConfig {
+        log_config: config.log.clone(),
+        init: Some(config.init),
+        ipc_mode: config.ipc_mode.clone().unwrap_or_default(),
+        cgroupns_mode: config.cgroupns_mode.clone().unwrap_or_default(),
+        resources: Resources {
+            ulimits: Some(config.ulimits.clone()),
+            ..Resources::default()
+        },
+        ..HostConfig::default()
+    };
+    check(&ContainerConfig::default(), &host).map(drop)
 }
 
 fn restart_policy(host: &HostConfig) -> Result<(), CheckError> {
@@ -346,6 +363,25 @@ mod tests {
         assert_eq!(parse_size("7"), Some(7));
         assert_eq!(parse_size("x"), None);
         assert_eq!(parse_size(""), None);
+    }
+
+    #[test]
+    fn defaults_of_the_daemon_are_checked_like_a_container() {
+        let place = std::path::PathBuf::from("/nowhere");
+        let new = || Config::new(place.clone(), place.clone(), String::new(), place.clone());
+        check_defaults(&new()).unwrap();
+        let mut config = new();
+        config.log.kind = "local".to_owned();
+        assert_eq!(
+            check_defaults(&config).unwrap_err().kind(),
+            Kind::NotImplemented
+        );
+        let mut config = new();
+        config.init = true;
+        assert_eq!(
+            check_defaults(&config).unwrap_err().kind(),
+            Kind::NotImplemented
+        );
     }
 
     #[track_caller]

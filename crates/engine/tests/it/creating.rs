@@ -181,11 +181,15 @@ async fn privileged_what_cannot_be_is_refused_and_leaves_nothing() {
         .await
         .unwrap_err();
     assert_eq!(bad_name.kind(), Kind::InvalidArgument);
-    let network = engine.create(wanted("xx", &["true"], |_, host| {
-        host.network_mode = "nowhere".to_owned();
-    }));
-    let error = network.await.unwrap_err();
+    // A 404 at creation would make Docker's clients pull the image, so this is said at the start.
+    place
+        .create_as("apart", &["true"], |_, host| {
+            host.network_mode = "nowhere".to_owned();
+        })
+        .await;
+    let error = engine.start("apart").await.unwrap_err();
     assert_eq!(error.to_string(), "network nowhere not found");
+    place.remove("apart").await;
     place
         .create_as("nobody", &["true"], |config, _| {
             config.user = "nobody-here".to_owned();
