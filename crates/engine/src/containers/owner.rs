@@ -578,6 +578,11 @@ impl Owner {
         let finished = from_nanos(exit.at);
         self.course.exit_code = exit.code;
         self.course.oom_killed |= exit.oom_killed;
+        // Word of a start may come after a short run has ended; no run ends before it began.
+        let finished = self
+            .course
+            .started_at
+            .map_or(finished, |started| finished.max(started));
         self.course.finished_at = Some(finished);
         self.course.pid = 0;
         if let Some(error) = &exit.error {

@@ -311,7 +311,7 @@ fn privileged_a_port_in_use_is_refused_in_dockers_words() {
         assert!(
             attempt(tcp(Some(Ipv4Addr::new(192, 0, 2, 1)), 9090, 80))
                 .await
-                .contains("Cannot assign requested address")
+                .contains("cannot assign requested address")
         );
         drop(on_host);
         lab.networks.detach(&first.endpoint).await.unwrap();
@@ -620,7 +620,7 @@ fn privileged_a_failed_attach_leaves_nothing() {
             .await
             .unwrap_err();
         assert!(
-            chain(&refused).contains("File exists"),
+            chain(&refused).contains("file exists"),
             "{}",
             chain(&refused)
         );

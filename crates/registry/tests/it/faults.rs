@@ -423,6 +423,6 @@ async fn nobody_there_is_told_at_once() {
         text.starts_with(&format!("GET http://{address}/v2/app/manifests/latest: ")),
         "{text}"
     );
-    assert!(text.contains("Connection refused"), "{text}");
+    assert!(text.contains("connection refused"), "{text}");
     scratch.check_no_debris();
 }

@@ -104,11 +104,8 @@ fn full_disk(driver: Driver, small: &Small) {
             .try_for_each(|portion| ingest.receive(portion));
         let error = failed.and_then(|()| ingest.commit()).map(drop).unwrap_err();
         let text = chain(&error);
-        assert!(
-            text.ends_with("No space left on device (os error 28)"),
-            "{text}"
-        );
-        assert_eq!(text.matches("No space").count(), 1, "{text}");
+        assert!(text.ends_with("no space left on device"), "{text}");
+        assert_eq!(text.matches("no space").count(), 1, "{text}");
         assert_eq!(
             fs::read_dir(small.0.join("store/ingest")).unwrap().count(),
             0
