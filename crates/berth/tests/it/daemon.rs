@@ -202,6 +202,56 @@ fn privileged_tcp_is_served_when_asked() {
     }
 }
 
+/// In namespaces of its own, so that the default paths are free and the machine's stay untouched.
+#[test]
+fn privileged_the_very_first_command_starts_a_daemon_and_says_so() {
+    let scratch = crate::host::scratch();
+    let script = r#"
+        set -e
+        ip link set lo up
+        for folder in /run /var/lib /var/log /etc; do
+            mkdir -p "$SCRATCH/upper$folder" "$SCRATCH/work$folder"
+            mount -t overlay overlay -o "lowerdir=$folder,upperdir=$SCRATCH/upper$folder,workdir=$SCRATCH/work$folder" "$folder"
+        done
+        rm -rf /run/berth /run/berth.sock /run/berth.pid /var/lib/berth /etc/berth
+        "$BERTH" ps -q
+        echo "second:"
+        "$BERTH" version --format '{{.Server.Os}}'
+        pid=$(cat /run/berth.pid)
+        kill -TERM "$pid"
+        while [ -d "/proc/$pid" ]; do :; done
+        [ ! -e /run/berth.sock ] && echo "gone"
+    "#;
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "--net",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+        ])
+        .env("BERTH", env!("CARGO_BIN_EXE_berth"))
+        .env("SCRATCH", scratch.path())
+        .env_remove("DOCKER_HOST")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(said, "second:\nlinux\ngone\n", "{complained}");
+    assert_eq!(
+        complained.lines().count(),
+        1,
+        "one line says it: {complained}"
+    );
+    assert!(
+        complained.contains("daemon") && complained.contains("/var/log/berth.log"),
+        "{complained}"
+    );
+}
+
 /// An image pushed by somebody else is pulled from a real registry, run, and removed.
 #[test]
 fn privileged_images_are_pulled_from_a_real_registry() {
