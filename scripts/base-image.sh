@@ -6,13 +6,13 @@ berth=$1
 tar=$cache/example-base.tar
 port=${BERTH_REGISTRY_PORT:-5055}
 mkdir -p "$cache"
-if [ ! -s "$tar" ]; then
+if [ ! -f "$tar" ]; then
   say "making the base image from Debian packages (about a minute, once)"
   mmdebstrap --quiet --variant=minbase --include=nginx-light,python3-minimal,python3-psycopg2,postgresql-15 \
     --aptopt='Acquire::Check-Valid-Until "false"' \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/usr/share/doc/* "$1"/usr/share/man/*' \
-    bookworm "$tar.new" "$(mirror)"
-  mv "$tar.new" "$tar"
+    bookworm "$cache/example-base.new.tar" "$(mirror)"
+  mv "$cache/example-base.new.tar" "$tar"
 fi
 
 registry=$cache/registry
