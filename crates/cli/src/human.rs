@@ -38,25 +38,7 @@ pub fn size_four(bytes: u64) -> String {
     scaled(bytes as f64, 1000.0, DECIMAL, 4)
 }
 
-/// `About an hour` (`units.HumanDuration`).
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let minutes = seconds / 60;
-    let hours = (seconds + 1800) / 3600;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", seconds / 3600 / 24 / 365),
-    }
-}
+pub use vocab::time::human_duration as duration;
 
 /// `3 minutes ago`, of seconds since 1970.
 pub fn ago(moment: i64, now: i64) -> String {
@@ -286,26 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_print_as_docker_prints_them() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5399, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (14 * 86400, "2 weeks"),
-            (60 * 86400, "2 months"),
-            (730 * 86400, "2 years"),
-        ] {
-            assert_eq!(duration(Duration::from_secs(seconds)), text, "{seconds}");
-        }
+    fn ages_print_as_docker_prints_them() {
         assert_eq!(ago(100, 220), "2 minutes ago");
         assert_eq!(ago(220, 100), "Less than a second ago");
     }

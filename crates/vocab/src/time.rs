@@ -1,4 +1,4 @@
-//! Moments as Go prints them: RFC 3339 in UTC with up to nine fraction digits.
+//! Moments and durations as Go and Docker print and read them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +34,57 @@ pub fn parse_unix(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
+/// How long something lasts, as Docker tells people: `About an hour` (go-units, `HumanDuration`).
+pub fn human_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let minutes = seconds / 60;
+    // Rounded, unlike the minutes.
+    let hours = (seconds + 1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", seconds / 3600 / 24 / 365),
+    }
+}
+
+/// Reads a duration as Go writes it: `1h30m`, `1.5s`, `100ms`. A sign is not taken.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let unit = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = number.parse::<f64>().ok()? * seconds;
+        sum = sum.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
+        rest = after;
+    }
+    Some(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +105,42 @@ mod tests {
     fn what_is_no_moment_is_refused() {
         for text in ["", "x", "-1", "1.x", "1.0000000001"] {
             assert_eq!(parse_unix(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_said_as_docker_says_them() {
+        for (seconds, said) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (5399, "About an hour"),
+            (5400, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 86400, "2 weeks"),
+            (60 * 86400, "2 months"),
+            (730 * 86400, "2 years"),
+        ] {
+            assert_eq!(
+                human_duration(Duration::from_secs(seconds)),
+                said,
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
+        for wrong in ["", "5", "h", "1x", "-1h", "2026-01-01T00:00:00Z"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Containers: made, listed, driven through their lives.
 
-use std::time::Duration;
-
 use api::types::{
     ContainersPruned, CreateRequest, CreateResponse, Top, UpdateRequest, UpdateResponse, WaitError,
     WaitResponse,
@@ -10,6 +8,7 @@ use engine::containers::{CreateContainer, ListOptions, RemoveOptions, Update, Wa
 use futures_util::StreamExt;
 use http::StatusCode;
 use vocab::Platform;
+use vocab::time::parse_duration;
 
 use super::Outcome;
 use crate::answer::{self, Refusal};
@@ -328,35 +327,6 @@ pub(super) fn prune_filters(call: &Call, known: &[&str]) -> Result<engine::Filte
         }
     }
     Ok(filters)
-}
-
-/// A duration as Go writes it: `1h30m`, `1.5s`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if !rest.contains(|c: char| c.is_ascii_alphabetic()) || rest.contains('T') {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, unit) = rest.split_at(end);
-        let end = unit
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(unit.len());
-        let (unit, after) = unit.split_at(end);
-        let scale = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        seconds += number.parse::<f64>().ok()? * scale;
-        rest = after;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use regex::Regex;
-use vocab::time::{parse_rfc3339, parse_unix};
+use vocab::time::{human_duration, parse_duration, parse_rfc3339, parse_unix};
 
 use super::index::View;
 use super::record::{MountKind, Mounted, Record};
@@ -15,32 +15,11 @@ use crate::networks;
 use crate::shared::Shared;
 use crate::{Engine, FilterError, Filters};
 
-/// Docker's way to say how long something lasts.
-pub(crate) fn lasting(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let minutes = seconds / 60;
-    // Rounded, as Docker does.
-    let hours = (seconds + 1800) / 3600;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
-
 /// What `ps` prints.
 pub(crate) fn sentence(state: &State, now: SystemTime) -> String {
     let since = |moment: Option<SystemTime>| {
         let passed = moment.and_then(|moment| now.duration_since(moment).ok());
-        lasting(passed.unwrap_or_default())
+        human_duration(passed.unwrap_or_default())
     };
     match state.status {
         Status::Created => "Created".to_owned(),
@@ -429,70 +408,11 @@ fn until(text: &str) -> Option<SystemTime> {
         .or_else(|| SystemTime::now().checked_sub(parse_duration(text)?))
 }
 
-/// Reads `1h30m`, `90s`, `1.5h`, `100ms`.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(digits);
-        let unit = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        let part = number.parse::<f64>().ok()? * seconds;
-        sum = sum.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
-        rest = after;
-    }
-    Some(sum)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    #[test]
-    fn durations_are_said_as_docker_says_them() {
-        for (seconds, said) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (72 * 3600, "3 days"),
-            (15 * 86400, "2 weeks"),
-            (90 * 86400, "3 months"),
-            (800 * 86400, "2 years"),
-        ] {
-            assert_eq!(lasting(Duration::from_secs(seconds)), said, "{seconds}");
-        }
-    }
-
-    #[test]
-    fn durations_are_read_as_go_reads_them() {
-        assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
-        for wrong in ["", "5", "h", "1x", "-1h"] {
-            assert_eq!(parse_duration(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_state_becomes_a_sentence() {
