@@ -147,7 +147,9 @@ fn privileged_slow_a_burst_leaves_no_memory_behind() {
     client.write("\n");
     while client.chunk().is_some_and(|(stream, _)| stream == 1) {}
     drop(client);
-    eventually(LONG, || anonymous_kilobytes(pid, "") <= before + 16);
+    // The stack may keep up to 40 kB more than it had at that moment (see above), the heap a page
+    // or two; what passed through was megabytes, and the buffers for it hundreds of kilobytes.
+    eventually(LONG, || anonymous_kilobytes(pid, "") <= before + 64);
 }
 
 /// Pages that belong to this process alone, in mappings whose name ends with `name`.
