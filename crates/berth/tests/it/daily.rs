@@ -269,6 +269,46 @@ fn privileged_a_published_port_answers_over_http() {
     }
 }
 
+/// The options that people combine, in one command, and all seen from inside and outside at once.
+#[test]
+fn privileged_a_whole_service_is_one_command() {
+    let host = Host::new();
+    let shared = host.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("index.html"), "from the host\n").unwrap();
+    let bind = format!("{}:/c:ro", shared.display());
+    for (client, port) in CLIENTS.into_iter().zip(["48082", "48083"]) {
+        let publish = format!("{port}:80");
+        let script = "{ id -u; hostname; pwd; echo $A; } > /tmp/seen; exec httpd -f -h /c";
+        let mut args = vec![
+            "run", "-d", "-p", &publish, "--memory", "64m", "--cpus", "0.5",
+        ];
+        args.extend([
+            "-e",
+            "A=b",
+            "-v",
+            &bind,
+            "-w",
+            "/x",
+            "-u",
+            "1000:1000",
+            "--hostname",
+            "h",
+        ]);
+        args.extend(["busybox", "sh", "-c", script]);
+        let id = client.run(&host, &args).ok().to_owned();
+        host.wait_until("the service answers", || {
+            http_get(&format!("127.0.0.1:{port}")).is_ok_and(|body| body == "from the host\n")
+        });
+        let seen = client.run(&host, &["exec", &id, "cat", "/tmp/seen"]);
+        assert_eq!(seen.ok(), "1000\nh\n/x\nb", "{client:?}");
+        let limits = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}";
+        let limits = client.run(&host, &["inspect", "--format", limits, &id]);
+        assert_eq!(limits.ok(), "67108864 500000000");
+        client.run(&host, &["rm", "-f", &id]).ok();
+    }
+}
+
 #[test]
 fn privileged_containers_reach_each_other_on_the_bridge() {
     let host = Host::new();
