@@ -67,6 +67,16 @@ pub struct Attached {
     pub input: Option<Input>,
 }
 
+impl Attached {
+    /// Told when the client types the detach keys; never where nothing can be typed.
+    pub(crate) fn detached(&self) -> Cancel {
+        let input = self.input.as_ref();
+        input
+            .map(|input| input.detached.clone())
+            .unwrap_or_default()
+    }
+}
+
 impl std::fmt::Debug for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Attached")

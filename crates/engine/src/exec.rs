@@ -1,10 +1,14 @@
 //! Commands started inside running containers.
 
 use std::collections::HashMap;
+use std::future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use monitor::protocol::{FailureKind, Reply, Request};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use vocab::{ContainerId, ExecId, Failure, Kind};
 
 use crate::Engine;
@@ -181,6 +185,10 @@ impl Failure for StartExecError {
     }
 }
 
+/// How long the end of a command's output waits for the word of its end: the monitor tells both, on
+/// two connections.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Commands of one container that are remembered; the oldest that have ended go first.
 const EXECS_MAX: usize = 512;
 
@@ -204,6 +212,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     entries: Mutex<(u64, HashMap<ExecId, Entry>)>,
+    /// Rung when commands have ended.
+    ended: Notify,
 }
 
 impl Execs {
@@ -286,6 +296,22 @@ impl Execs {
         }
     }
 
+    /// Waits until the command's end is on record, or it is forgotten.
+    async fn recorded(&self, id: &ExecId) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            let over = match lock(&self.entries).1.get(id) {
+                Some(entry) => matches!(entry.progress, Progress::Over { .. }),
+                None => true,
+            };
+            if over {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// A monitor told that a command has ended.
     pub(crate) fn exited(
         &self,
@@ -298,6 +324,7 @@ impl Execs {
         if let Some(entry) = lock(&self.entries).1.get_mut(&id) {
             entry.progress = Progress::Over { code };
         }
+        self.ended.notify_waiters();
         let more = [("execID", id.to_string()), ("exitCode", code.to_string())];
         announce::happened(events, "exec_die", record, name, &more);
     }
@@ -317,6 +344,7 @@ impl Execs {
             // Those that never ran have nothing to tell.
             entry.container != *container || entry.progress != Progress::Waiting
         });
+        self.ended.notify_waiters();
     }
 
     /// The container is gone, and with it all its commands.
@@ -324,6 +352,7 @@ impl Execs {
         lock(&self.entries)
             .1
             .retain(|_, entry| entry.container != *container);
+        self.ended.notify_waiters();
     }
 
     /// Those that run.
@@ -489,7 +518,20 @@ impl Engine {
                 .tty
                 .then(|| DetachKeys::read(wanted.detach_keys.as_deref()).ok())
                 .flatten();
-            attached(wanted.tty, connected, stdin, keys)
+            let mut attached = attached(wanted.tty, connected, stdin, keys);
+            // Clients ask for the exit code as soon as the output ends.
+            let (shared, left) = (Arc::clone(&self.shared), attached.detached());
+            let recorded = async move {
+                tokio::select! {
+                    () = left.cancelled() => {}
+                    () = shared.execs.recorded(&id) => {}
+                    () = tokio::time::sleep(RECORD_PATIENCE) => {}
+                }
+                None
+            };
+            let end = stream::once(recorded).filter_map(future::ready);
+            attached.output = attached.output.chain(end).boxed();
+            attached
         }))
     }
 
