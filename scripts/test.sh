@@ -22,15 +22,21 @@ export PATH=$PATH:$cache/venv/bin
 # Tests keep everything in scratch roots here, so that what an interrupted run leaves can be found.
 TMPDIR=$(mktemp -d /var/tmp/berth-test.XXXXXX); export TMPDIR
 cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d -name 'berth*' 2>/dev/null | sort; }
-cgroups > "$TMPDIR.before"
+# Bridges and firewall tables of daemons on roots of their own (`br-` and `berth-` with six digits).
+links() { "$BERTH_TOOLS/ip" -brief link | grep -oE '^br-[0-9a-f]{6}\b' | sort; }
+tables() { "$BERTH_TOOLS/nft" list tables inet | grep -oE 'berth-[0-9a-f]{6}\b' | sort; }
+{ cgroups; links; tables; } > "$TMPDIR.before" || true
 
 clean() {
+  local status=$? pid group link table
   trap - EXIT INT TERM
-  local pid group
+  set +e   # cleaning goes on after a failure, and does not change what the tests said
   for pid in $(grep -alF "$TMPDIR" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3); do
     [ "$pid" = $$ ] || kill -KILL "$pid" 2>/dev/null || true
   done
-  for group in $(cgroups | comm -13 "$TMPDIR.before" -); do
+  for link in $(links | grep -vxFf "$TMPDIR.before"); do "$BERTH_TOOLS/ip" link delete "$link" 2>/dev/null || true; done
+  for table in $(tables | grep -vxFf "$TMPDIR.before"); do "$BERTH_TOOLS/nft" delete table inet "$table" 2>/dev/null || true; done
+  for group in $(cgroups | grep -vxFf "$TMPDIR.before"); do
     find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
     find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
@@ -38,6 +44,7 @@ clean() {
     umount -l "$(printf '%b' "$point")" 2>/dev/null || true
   done
   rm -rf "$TMPDIR" "$TMPDIR.before"
+  exit "$status"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM

@@ -88,7 +88,7 @@ fn privileged_options_of_run_take_effect() {
         assert_eq!(
             run(
                 &["--add-host", "db:10.1.2.3"],
-                "grep db /etc/hosts | tr '\\t' ' '"
+                "grep -w db /etc/hosts | tr '\\t' ' '"
             ),
             "10.1.2.3 db"
         );
