@@ -164,29 +164,31 @@ pub(crate) mod container {
     }
 }
 
+/// Keys that the filters of events may have.
+pub const FILTERS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
 /// Which events a filter lets through.
 #[derive(Debug)]
 struct Sieve(Filters);
 
 impl Sieve {
     fn new(filters: Filters) -> Result<Self, FilterError> {
-        const KEYS: [&str; 14] = [
-            "config",
-            "container",
-            "daemon",
-            "event",
-            "image",
-            "label",
-            "network",
-            "node",
-            "plugin",
-            "scope",
-            "secret",
-            "service",
-            "type",
-            "volume",
-        ];
-        match filters.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        match filters.keys().find(|key| !FILTERS.contains(&key.as_str())) {
             Some(key) => Err(FilterError::Unknown(key.clone())),
             None => Ok(Self(filters)),
         }

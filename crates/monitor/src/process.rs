@@ -96,10 +96,23 @@ pub(crate) fn stdio(terminal: Option<(u16, u16)>, stdin: bool) -> Stdio {
 impl Process {
     /// A command to be started later.
     pub(crate) fn plan(exec: ExecId, plan: Plan) -> Self {
+        Self::bare(Some(exec), 0, Stage::Planned(Box::new(plan)))
+    }
+
+    /// One that is there.
+    pub(crate) fn running(pid: i32, pidfd: OwnedFd, streams: Streams) -> io::Result<Self> {
+        let mut process = Self::bare(None, pid, Stage::Running);
+        process.pidfd = Some(pidfd);
+        process.take_streams(streams)?;
+        Ok(process)
+    }
+
+    /// One without descriptors.
+    fn bare(exec: Option<ExecId>, pid: i32, stage: Stage) -> Self {
         Self {
-            exec: Some(exec),
-            pid: 0,
-            stage: Stage::Planned(Box::new(plan)),
+            exec,
+            pid,
+            stage,
             pidfd: None,
             stdin: None,
             stdout: None,
@@ -111,27 +124,6 @@ impl Process {
             input_ends: false,
             forgotten: false,
         }
-    }
-
-    /// One that is there.
-    pub(crate) fn running(pid: i32, pidfd: OwnedFd, streams: Streams) -> io::Result<Self> {
-        let mut process = Self {
-            exec: None,
-            pid,
-            stage: Stage::Running,
-            pidfd: Some(pidfd),
-            stdin: None,
-            stdout: None,
-            stderr: None,
-            console: None,
-            _peer: None,
-            input: Vec::new(),
-            taken: 0,
-            input_ends: false,
-            forgotten: false,
-        };
-        process.take_streams(streams)?;
-        Ok(process)
     }
 
     /// The planned one is there now.

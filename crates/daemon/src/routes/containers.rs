@@ -4,7 +4,9 @@ use api::types::{
     ContainersPruned, CreateRequest, CreateResponse, Top, UpdateRequest, UpdateResponse, WaitError,
     WaitResponse,
 };
-use engine::containers::{CreateContainer, ListOptions, RemoveOptions, Update, WaitCondition};
+use engine::containers::{
+    CreateContainer, LIST_FILTERS, ListOptions, RemoveOptions, Update, WaitCondition,
+};
 use futures_util::StreamExt;
 use http::StatusCode;
 use vocab::Platform;
@@ -14,25 +16,6 @@ use super::Outcome;
 use crate::answer::{self, Refusal};
 use crate::call::Call;
 use crate::render;
-
-/// Keys that the list's `filters` may have.
-const LIST_FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-];
 
 /// Keys that a prune's `filters` may have.
 pub(super) const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];

@@ -1,30 +1,12 @@
 //! What happens, as it happens.
 
-use engine::events::EventOptions;
+use engine::events::{EventOptions, FILTERS};
 use futures_util::StreamExt;
 
 use super::{Outcome, pieces};
 use crate::answer;
 use crate::call::Call;
 use crate::render;
-
-/// Keys that `filters` may have.
-const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
 
 /// Byte before each record of `application/json-seq` (RFC 7464).
 const RECORD_SEPARATOR: u8 = 0x1E;

@@ -15,6 +15,25 @@ use crate::networks;
 use crate::shared::Shared;
 use crate::{Engine, FilterError, Filters};
 
+/// Keys that the filters of a list may have.
+pub const LIST_FILTERS: &[&str] = &[
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+
 /// What `ps` prints.
 pub(crate) fn sentence(state: &State, now: SystemTime) -> String {
     let since = |moment: Option<SystemTime>| {
@@ -210,27 +229,9 @@ struct Sieve {
 
 impl Sieve {
     async fn new(shared: &Arc<Shared>, filters: &Filters) -> Result<Self, FilterError> {
-        const KEYS: [&str; 16] = [
-            "ancestor",
-            "before",
-            "exited",
-            "expose",
-            "health",
-            "id",
-            "is-task",
-            "isolation",
-            "label",
-            "name",
-            "network",
-            "publish",
-            "since",
-            "status",
-            "volume",
-            "until",
-        ];
         if let Some(key) = filters
             .keys()
-            .find(|key| !KEYS.contains(&key.as_str()) || *key == "until")
+            .find(|key| !LIST_FILTERS.contains(&key.as_str()))
         {
             return Err(FilterError::Unknown(key.clone()));
         }

@@ -51,6 +51,7 @@ use index::View;
 use owner::Request;
 
 pub use link::LinkError;
+pub use list::LIST_FILTERS;
 pub(crate) use list::Prune;
 
 /// A container that is wanted.

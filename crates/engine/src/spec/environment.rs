@@ -22,12 +22,7 @@ pub(crate) fn of_container(
     tty: bool,
     home: &str,
 ) -> Vec<String> {
-    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    if tty {
-        env.push("TERM=xterm".to_owned());
-    }
-    replace(&mut env, wanted);
-    with_home(env, home)
+    of_exec(&[], wanted, hostname, tty, home)
 }
 
 /// What a further process gets: the container's, then its own.
