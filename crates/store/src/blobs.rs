@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use vocab::{Algorithm, Digest, Failure, Kind};
 
-use crate::files::Staged;
 use crate::hash::Hasher;
+use crate::incoming::{Complete, Incoming, Partials};
+use crate::store::COPY_BYTES;
 
 /// Why bytes did not become a blob.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,7 @@ impl Failure for IngestError {
 pub(crate) struct Blobs {
     blobs: PathBuf,
     ingest: PathBuf,
+    partials: Arc<Partials>,
 }
 
 impl Blobs {
@@ -69,7 +71,15 @@ impl Blobs {
         for entry in fs::read_dir(&ingest)? {
             crate::files::remove(&entry?.path())?;
         }
-        Ok(Self { blobs, ingest })
+        Ok(Self {
+            blobs,
+            ingest,
+            partials: Arc::new(Partials::open(root)?),
+        })
+    }
+
+    pub(crate) fn partials(&self) -> &Arc<Partials> {
+        &self.partials
     }
 
     pub(crate) fn ingest_directory(&self) -> &Path {
@@ -118,8 +128,8 @@ impl Blobs {
     }
 
     /// Moves a durable, verified file to its place. One that is there already has the same bytes.
-    pub(crate) fn adopt(&self, staged: Staged, digest: &Digest) -> io::Result<()> {
-        staged.keep(&self.path(digest))
+    pub(crate) fn adopt(&self, whole: Complete, digest: &Digest) -> io::Result<()> {
+        whole.keep(&self.path(digest))
     }
 
     /// Stores bytes at hand.
@@ -134,16 +144,14 @@ impl Blobs {
     }
 }
 
-/// A blob on its way in. [`commit`](Self::commit) makes it visible; dropping it abandons it.
+/// A blob on its way in. [`commit`](Self::commit) makes it visible; dropping it abandons it, or, if
+/// it was [resumed](crate::Store::resume), leaves what has come for the next who wants it.
 #[derive(Debug)]
 pub struct Ingest {
     blobs: Arc<Blobs>,
-    staged: Staged,
-    file: File,
-    hasher: Hasher,
+    incoming: Incoming,
     expected: Digest,
     size: Option<u64>,
-    received: u64,
 }
 
 impl Ingest {
@@ -152,58 +160,72 @@ impl Ingest {
         expected: &Digest,
         size: Option<u64>,
     ) -> Result<Self, IngestError> {
-        let (staged, file) = Staged::file(&blobs.ingest).map_err(|source| IngestError::Write {
-            digest: expected.clone(),
-            source,
-        })?;
+        let incoming = Incoming::begin(&blobs.ingest, expected.algorithm());
+        let incoming = incoming.map_err(writing(expected))?;
         Ok(Self {
             blobs,
-            staged,
-            file,
-            hasher: Hasher::new(expected.algorithm()),
+            incoming,
             expected: expected.clone(),
             size,
-            received: 0,
         })
     }
 
-    /// Bytes taken so far.
+    pub(crate) fn resume(
+        blobs: Arc<Blobs>,
+        expected: &Digest,
+        size: u64,
+    ) -> Result<Self, IngestError> {
+        let incoming = Incoming::resume(&blobs.partials, &blobs.ingest, expected, size);
+        let mut incoming = incoming.map_err(writing(expected))?;
+        let mut buffer = vec![0; COPY_BYTES];
+        while incoming.reread(&mut buffer).map_err(writing(expected))? > 0 {}
+        Ok(Self {
+            blobs,
+            incoming,
+            expected: expected.clone(),
+            size: Some(size),
+        })
+    }
+
+    /// Bytes taken so far, by this one and those that it goes on from.
     pub fn received_bytes(&self) -> u64 {
-        self.received
+        self.incoming.received()
     }
 
     /// Takes the next bytes.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
-        self.received += bytes.len() as u64;
+        let actual = self.incoming.received() + bytes.len() as u64;
         if let Some(expected) = self.size
-            && self.received > expected
+            && actual > expected
         {
+            self.incoming.discard();
             return Err(IngestError::Size {
                 digest: self.expected.clone(),
                 expected,
-                actual: self.received,
+                actual,
             });
         }
-        self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .map_err(|source| IngestError::Write {
-                digest: self.expected.clone(),
-                source,
-            })
+        self.incoming.append(bytes).map_err(|source| {
+            self.incoming.discard();
+            writing(&self.expected)(source)
+        })
+    }
+
+    /// Deletes what has come.
+    pub fn discard(mut self) {
+        self.incoming.discard();
     }
 
     /// Verifies length and digest, and makes the blob visible and durable.
-    pub fn commit(self) -> Result<Digest, IngestError> {
+    pub fn commit(mut self) -> Result<Digest, IngestError> {
+        self.incoming.discard();
         let Self {
             blobs,
-            staged,
-            file,
-            hasher,
+            incoming,
             expected,
             size,
-            received,
         } = self;
+        let received = incoming.received();
         if let Some(size) = size
             && received != size
         {
@@ -213,21 +235,22 @@ impl Ingest {
                 actual: received,
             });
         }
-        let actual = hasher.finish();
+        let actual = incoming.digest();
         if actual != expected {
             return Err(IngestError::Digest { expected, actual });
         }
-        match file
-            .sync_all()
-            .and_then(|()| blobs.adopt(staged, &expected))
-        {
-            Ok(()) => Ok(expected),
-            Err(source) => Err(IngestError::Write {
-                digest: expected,
-                source,
-            }),
-        }
+        let adopted = incoming
+            .complete()
+            .and_then(|whole| blobs.adopt(whole, &expected));
+        adopted.map_err(writing(&expected))?;
+        Ok(expected)
     }
+}
+
+/// For `map_err`.
+fn writing(digest: &Digest) -> impl FnOnce(io::Error) -> IngestError {
+    let digest = digest.clone();
+    move |source| IngestError::Write { digest, source }
 }
 
 impl Write for Ingest {

@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file or directory under `ingest/` that is deleted when dropped, unless it was kept.
+/// A file or directory under `ingest/` that is deleted when dropped, unless it was kept; or one
+/// under `partial/`, which stays there unless it was discarded.
 #[derive(Debug)]
 pub(crate) struct Staged {
     path: PathBuf,
+    /// Whether dropping it deletes nothing.
     kept: bool,
 }
 
@@ -38,12 +40,29 @@ impl Staged {
         Ok(Self { path, kept: false })
     }
 
+    /// A file that is there or is made, open for reading and appending; dropping it leaves it.
+    pub(crate) fn lasting(path: PathBuf) -> io::Result<(Self, File)> {
+        let file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)?;
+        Ok((Self { path, kept: true }, file))
+    }
+
+    /// Dropping it deletes it, whatever was said before.
+    pub(crate) fn discard(&mut self) {
+        self.kept = false;
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Moves it to where it belongs; the caller has made its content durable.
     pub(crate) fn keep(mut self, destination: &Path) -> io::Result<()> {
+        // Nothing is left behind where it cannot be moved.
+        self.kept = false;
         fs::rename(&self.path, destination)?;
         self.kept = true;
         sync_directory(destination.parent().expect("the store lies in a directory"))

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +16,11 @@ use vocab::{Algorithm, Digest, Failure, Kind};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 
 use crate::MetadataError;
-use crate::files::Staged;
 use crate::hash::Hasher;
+use crate::incoming::Incoming;
 use crate::limits::{BOMB_FLOOR_BYTES, BOMB_RATIO};
 use crate::snapshots::Unpack;
-use crate::store::{Inner, Store};
+use crate::store::{COPY_BYTES, Inner, Store};
 use crate::tree::UnpackError;
 
 /// A layer that is in the store, whole. While a value of this type lives, the collector leaves the
@@ -212,15 +211,13 @@ impl Failure for ReceiveError {
 }
 
 /// A layer on its way in: compressed or plain bytes are given to it, in order.
-/// [`commit`](Self::commit) makes it visible; dropping it abandons it.
+/// [`commit`](Self::commit) makes it visible; dropping it abandons it, or, if it was
+/// [resumed](Store::resume_layer), leaves what has come for the next who wants it.
 #[derive(Debug)]
 pub struct LayerIngest {
     inner: Arc<Inner>,
     expected: Expected,
-    staged: Staged,
-    file: File,
-    hasher: Hasher,
-    received: u64,
+    incoming: Incoming,
     decoder: Decoder,
     /// What a failed `write` could not say in full.
     failure: Option<ReceiveError>,
@@ -240,6 +237,14 @@ impl Expected {
         match (&self.blob, &self.diff_id) {
             (Some(digest), _) | (None, Some(digest)) => digest.to_string(),
             (None, None) => "from the stream".to_owned(),
+        }
+    }
+
+    /// The disk failed.
+    fn write(&self, source: io::Error) -> ReceiveError {
+        ReceiveError::Write {
+            layer: self.name(),
+            source,
         }
     }
 }
@@ -412,58 +417,112 @@ impl Store {
             size,
             diff_id: diff_id.cloned(),
         };
-        let (staged, file) = Staged::file(self.blobs().ingest_directory()).map_err(|source| {
-            ReceiveError::Write {
-                layer: expected.name(),
-                source,
+        let algorithm = blob.map_or(Algorithm::Sha256, Digest::algorithm);
+        match Incoming::begin(self.blobs().ingest_directory(), algorithm) {
+            Ok(incoming) => Ok(self.layer_ingest(expected, incoming)),
+            Err(source) => Err(expected.write(source)),
+        }
+    }
+
+    /// Takes up a layer where the last one who received it ended, in this process or an earlier
+    /// one: [`received_bytes`](LayerIngest::received_bytes) says how many bytes need not come
+    /// again. While somebody else is receiving the same blob it begins at nothing, beside that one.
+    ///
+    /// The bytes that are there are hashed and unpacked again, which takes as long as that takes.
+    /// If they turn out to be no layer, they are deleted and it begins at nothing.
+    pub fn resume_layer(
+        &self,
+        blob: &Digest,
+        size: u64,
+        diff_id: Option<&Digest>,
+    ) -> Result<LayerIngest, ReceiveError> {
+        let expected = Expected {
+            blob: Some(blob.clone()),
+            size: Some(size),
+            diff_id: diff_id.cloned(),
+        };
+        let begin = || {
+            let blobs = self.blobs();
+            Incoming::resume(blobs.partials(), blobs.ingest_directory(), blob, size)
+                .map(|incoming| self.layer_ingest(expected.clone(), incoming))
+                .map_err(|source| expected.write(source))
+        };
+        let mut ingest = begin()?;
+        match ingest.reread() {
+            Ok(()) => Ok(ingest),
+            Err(error) if error.kind() == Kind::Internal => Err(error),
+            Err(error) => {
+                tracing::info!(%blob, %error, "what had come of the layer is given up");
+                ingest.discard();
+                begin()
             }
-        })?;
-        Ok(LayerIngest {
+        }
+    }
+
+    fn layer_ingest(&self, expected: Expected, incoming: Incoming) -> LayerIngest {
+        LayerIngest {
             inner: Arc::clone(self.inner()),
-            hasher: Hasher::new(blob.map_or(Algorithm::Sha256, Digest::algorithm)),
             expected,
-            staged,
-            file,
-            received: 0,
+            incoming,
             decoder: Decoder::Undecided(Vec::new()),
             failure: None,
             failed: false,
-        })
+        }
     }
 }
 
 impl LayerIngest {
-    /// Bytes taken so far.
+    /// Bytes taken so far, by this one and those that it goes on from.
     pub fn received_bytes(&self) -> u64 {
-        self.received
+        self.incoming.received()
     }
 
-    /// Takes the next bytes.
+    /// Deletes what has come.
+    pub fn discard(mut self) {
+        self.incoming.discard();
+    }
+
+    /// Takes the next bytes. After a failure, what has come is not kept.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
         let taken = self.take(bytes);
-        self.failed |= taken.is_err();
+        if taken.is_err() {
+            self.failed = true;
+            self.incoming.discard();
+        }
         taken
     }
 
+    /// Unpacks what was there when it was resumed.
+    fn reread(&mut self) -> Result<(), ReceiveError> {
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = self.incoming.reread(&mut buffer);
+            match count.map_err(|source| self.expected.write(source))? {
+                0 => return Ok(()),
+                count => self.unpack(&buffer[..count])?,
+            }
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
-        self.received += bytes.len() as u64;
+        let actual = self.incoming.received() + bytes.len() as u64;
         if let Some(expected) = self.expected.size
-            && self.received > expected
+            && actual > expected
         {
             let layer = self.expected.name();
             return Err(ReceiveError::Size {
                 layer,
                 expected,
-                actual: self.received,
+                actual,
             });
         }
-        self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .map_err(|source| ReceiveError::Write {
-                layer: self.expected.name(),
-                source,
-            })?;
+        let written = self.incoming.append(bytes);
+        written.map_err(|source| self.expected.write(source))?;
+        self.unpack(bytes)
+    }
+
+    /// What follows once bytes are in the file: telling the form, decompressing, unpacking.
+    fn unpack(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
         if let Decoder::Undecided(head) = &mut self.decoder {
             if head.len() + bytes.len() < MAGIC_BYTES {
                 head.extend_from_slice(bytes);
@@ -480,10 +539,7 @@ impl LayerIngest {
 
     fn decide(&mut self, head: &[u8]) -> Result<(), ReceiveError> {
         let form = Form::of(head);
-        let write = |source| ReceiveError::Write {
-            layer: self.expected.name(),
-            source,
-        };
+        let write = |source| self.expected.write(source);
         let wanted = self
             .expected
             .diff_id
@@ -496,7 +552,7 @@ impl LayerIngest {
             .map_or(Algorithm::Sha256, Digest::algorithm);
         let same = form == Form::Plain && wanted == received_as;
         let kept = same
-            .then(|| self.file.try_clone())
+            .then(|| self.incoming.reader())
             .transpose()
             .map_err(write)?;
         let sink = Sink {
@@ -520,7 +576,7 @@ impl LayerIngest {
     }
 
     fn decode(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
-        let allowed = BOMB_FLOOR_BYTES.max(self.received.saturating_mul(BOMB_RATIO));
+        let allowed = BOMB_FLOOR_BYTES.max(self.incoming.received().saturating_mul(BOMB_RATIO));
         let (outcome, sink) = match &mut self.decoder {
             Decoder::Undecided(_) => return Ok(()),
             Decoder::Plain(sink) => {
@@ -542,6 +598,8 @@ impl LayerIngest {
     /// Verifies everything and makes the layer visible and durable. What a failed `write` could only
     /// say in words is told here as what it is.
     pub fn commit(mut self) -> Result<Layer, ReceiveError> {
+        // Whatever is wrong from here on, more bytes would not mend it.
+        self.incoming.discard();
         let layer = self.expected.name();
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -551,13 +609,14 @@ impl LayerIngest {
             let reason = "it was refused before".to_owned();
             return Err(ReceiveError::Malformed { layer, reason });
         }
+        let received = self.incoming.received();
         if let Some(expected) = self.expected.size
-            && self.received != expected
+            && received != expected
         {
             return Err(ReceiveError::Size {
                 layer,
                 expected,
-                actual: self.received,
+                actual: received,
             });
         }
         if let Decoder::Undecided(head) = &mut self.decoder {
@@ -568,15 +627,12 @@ impl LayerIngest {
         let Self {
             inner,
             expected,
-            staged,
-            file,
-            hasher,
-            received,
+            incoming,
             decoder,
             ..
         } = self;
         // What came is judged before what it unpacks to: a damaged download is the likelier story.
-        let digest = hasher.finish();
+        let digest = incoming.digest();
         if let Some(promised) = &expected.blob
             && *promised != digest
         {
@@ -603,11 +659,8 @@ impl LayerIngest {
             .unpack
             .finish()
             .map_err(|error| unsound(&expected, error))?;
-        let write = |source| ReceiveError::Write {
-            layer: layer.clone(),
-            source,
-        };
-        file.sync_all().map_err(write)?;
+        let write = |source| expected.write(source);
+        let whole = incoming.complete().map_err(write)?;
         let blob = LayerBlob {
             digest,
             size_bytes: received,
@@ -618,7 +671,7 @@ impl LayerIngest {
         let mut tables = inner.tables();
         // One that is there has the same bytes, and may be part of a mount.
         if inner.blobs.find(&blob.digest).map_err(write)?.is_none() {
-            inner.blobs.adopt(staged, &blob.digest).map_err(write)?;
+            inner.blobs.adopt(whole, &blob.digest).map_err(write)?;
         }
         if !inner.layers.has(&diff_id) {
             inner.layers.keep(unpacked, &diff_id).map_err(write)?;

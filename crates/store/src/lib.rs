@@ -8,7 +8,8 @@
 //! What it promises:
 //! * A name, an image, a layer or a blob is either whole or not there, whatever kills the process
 //!   or the host. Work in progress lives under `ingest/`, is moved into place by one rename, and
-//!   what a killed process left there is deleted by the next [`Store::open`].
+//!   what a killed process left there is deleted by the next [`Store::open`]. Layers whose digest
+//!   was known beforehand are the exception: they wait in `partial/` for the rest of their bytes.
 //! * Every byte is hashed while it streams in; a blob that is there has the content its name says.
 //! * Nothing is removed that an image, a snapshot or a living [`Layer`] still needs.
 //! * A stranger's tar touches nothing outside the directory it is unpacked into.
@@ -19,6 +20,7 @@
 //!   lock                     held by the one process that has the store open
 //!   blobs/sha256/<hex>       configs, manifests, indexes, layers as they came
 //!   ingest/<random>          not yet verified; deleted at open
+//!   partial/<algorithm>-<hex>   the first bytes of a layer whose transfer broke off
 //!   layers/overlay/<hex>/    driver `overlay`: one unpacked layer
 //!   layers/erofs/<hex>.tar   driver `erofs`: one layer's plain tar, when no blob is it already
 //!   layers/erofs/<hex>.index …and the EROFS metadata that indexes it
@@ -32,6 +34,7 @@
 //! |---|---|
 //! | [`store`](Store) | opening, checking at open, collecting |
 //! | `blobs` | content by digest; [`Ingest`] |
+//! | `incoming` | files being filled, and partial ones that are taken up again |
 //! | `metadata` | the tables |
 //! | `layers` | one pass over a layer's bytes; [`LayerIngest`] |
 //! | `images` | lookup, names, removal by Docker's rules |
@@ -48,6 +51,7 @@ pub mod erofs;
 mod files;
 mod hash;
 mod images;
+mod incoming;
 mod layers;
 pub mod limits;
 mod metadata;

@@ -273,6 +273,13 @@ impl Store {
         Ingest::begin(Arc::clone(self.blobs()), expected, size)
     }
 
+    /// Takes up a blob where the last one who ingested it ended, in this process or an earlier one:
+    /// [`received_bytes`](Ingest::received_bytes) says how many bytes need not come again. While
+    /// somebody else is ingesting the same blob it begins at nothing, beside that one.
+    pub fn resume(&self, expected: &Digest, size: u64) -> Result<Ingest, IngestError> {
+        Ingest::resume(Arc::clone(self.blobs()), expected, size)
+    }
+
     /// Deletes all layers that nothing needs; answers the bytes that came free.
     pub fn collect(&self) -> Result<u64, MetadataError> {
         let all: Vec<Digest> = self

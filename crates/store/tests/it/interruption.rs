@@ -8,7 +8,7 @@ use store::{Driver, NewImage, Options, Store};
 use vocab::ContainerId;
 use vocab::failure::chain;
 
-use crate::scratch::{Scratch, Tar, config, gzip};
+use crate::scratch::{Scratch, Tar, config, gzip, noise};
 
 /// A file system of a few MiB.
 struct Small(PathBuf);
@@ -73,18 +73,6 @@ impl Drop for Small {
 fn used(path: &Path) -> u64 {
     let found = rustix::fs::statvfs(path).unwrap();
     (found.f_blocks - found.f_bfree) * found.f_frsize
-}
-
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut noise = vec![0; bytes];
-    let mut state = 1_u64;
-    for byte in &mut noise {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        *byte = state.to_be_bytes()[0];
-    }
-    noise
 }
 
 fn full_disk(driver: Driver, small: &Small) {

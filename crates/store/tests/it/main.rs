@@ -8,4 +8,5 @@ mod hostile;
 mod images;
 mod interruption;
 mod layers;
+mod resume;
 mod scratch;

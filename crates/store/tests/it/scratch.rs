@@ -55,10 +55,18 @@ impl Scratch {
         } else {
             vec![reference(name)]
         };
-        let config = config(&layers);
+        self.put(&layers, names)
+    }
+
+    /// A nameless image of these layers, lowest first.
+    pub(crate) fn image_of(&self, layers: &[Layer]) -> Digest {
+        self.put(layers, Vec::new())
+    }
+
+    fn put(&self, layers: &[Layer], names: Vec<Reference>) -> Digest {
         self.put_image(NewImage {
-            config,
-            layers,
+            config: config(layers),
+            layers: layers.to_vec(),
             names,
             ..NewImage::default()
         })
@@ -216,4 +224,16 @@ pub(crate) fn digest(bytes: &[u8]) -> Digest {
 /// The whole chain of causes.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     vocab::failure::chain(error)
+}
+
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    let mut state = 1_u64;
+    for byte in &mut noise {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        *byte = state.to_be_bytes()[0];
+    }
+    noise
 }
