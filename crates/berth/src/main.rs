@@ -3,7 +3,7 @@
 //! | called as | becomes |
 //! |---|---|
 //! | `berth daemon …`, or `dockerd …` | the engine and its API ([`daemon`]) |
-//! | `berth monitor …` (internal) | the process beside one container ([`monitor`]) |
+//! | `berth monitor` (internal) | the fork server of the processes beside containers ([`monitor`]) |
 //! | anything else, also as `docker …` | the command line ([`cli`]) |
 //!
 //! Absent: logic. Each role reads its own arguments.
@@ -78,11 +78,7 @@ mod tests {
                 Role::Daemon,
                 &["/usr/bin/dockerd", "-D"],
             ),
-            (
-                &["berth", "monitor", "--dir", "x"],
-                Role::Monitor,
-                &["berth", "--dir", "x"],
-            ),
+            (&["berth", "monitor"], Role::Monitor, &["berth"]),
             (
                 &["berth", "run", "daemon"],
                 Role::CommandLine,

@@ -47,6 +47,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use monitor::Launcher;
 use runtime::cgroup::{Cgroup, CgroupError, Layout};
 use store::Store;
 use vocab::{ContainerId, Failure, Kind};
@@ -171,6 +172,16 @@ struct Ground {
     layout: Layout,
 }
 
+/// Has the fork server of the monitors ready before the first start asks for it. A failure is no
+/// reason not to serve what runs already; the start that needs it tries again and reports it.
+async fn prepare_launcher(shared: &Arc<Shared>) {
+    let owner = Arc::clone(shared);
+    if let Err(error) = tasks::blocking(move || owner.launcher.prepare()).await {
+        let error = vocab::failure::chain(&error);
+        tracing::warn!(error, "containers cannot be started");
+    }
+}
+
 impl Engine {
     /// Opens the state, finds the containers that still run, and applies restart policies.
     pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
@@ -207,6 +218,7 @@ impl Engine {
             store: Arc::new(store),
             registry,
             links,
+            launcher: Launcher::new(config.program.clone()),
             layout,
             events: Events::new(),
             tasks: tasks::Group::new(),
@@ -218,6 +230,7 @@ impl Engine {
             networks: Mutex::new(records),
             config,
         });
+        prepare_launcher(&shared).await;
         recover::recover(&shared, found).await;
         Ok(Arc::new(Self { shared }))
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use monitor::Launcher;
 use network::Networks;
 use runtime::cgroup::Layout;
 use store::Store;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: registry::Client,
     pub(crate) links: Networks,
+    pub(crate) launcher: Launcher,
     pub(crate) layout: Layout,
     pub(crate) events: Events,
     pub(crate) tasks: tasks::Group,

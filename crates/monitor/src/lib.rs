@@ -7,8 +7,8 @@
 //! restarts, networks or images.
 //!
 //! ```text
-//!  daemon                     berth monitor --dir DIR                    container
-//!  spawn ── fds 0,1,2 ──▶ fork, setsid, runtime::create ──────────▶ init, waiting at its gate
+//!  daemon                 berth monitor, forked for each container       container
+//!  spawn ── descriptors ▶ setsid, runtime::create ────────────────▶ init, waiting at its gate
 //!    ◀── Created ─────────  binds DIR/monitor.sock
 //!  Attach, Watch (any number of connections) ─▶
 //!  Start ───────────────▶ opens the gate ─────────────────────────▶ exec
@@ -18,7 +18,7 @@
 //!
 //! | in DIR (exec root `containers/<id>`) | written by | meaning |
 //! |---|---|---|
-//! | `setup.json` | [`spawn`] | the [`Setup`] of this run |
+//! | `setup.json` | [`Launcher`] | the [`Setup`] of this run |
 //! | `monitor.sock` | monitor | lives as long as the container; speaks [`protocol`] |
 //! | `exit.json` | monitor | a [`protocol::Exit`], renamed into place before the socket goes |
 //! | `monitor.log` | monitor | what went wrong with the monitor itself; normally empty |
@@ -29,7 +29,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`protocol`] | requests, replies, events and their framing, without I/O |
-//! | [`spawn`](mod@spawn) | starting a monitor from a process with many threads |
+//! | [`launch`] | the daemon's side of starting monitors: a fork server, ready beforehand |
+//! | `server` | that process |
 //! | [`client`] | a blocking connection to a monitor |
 
 use std::collections::BTreeMap;
@@ -40,17 +41,18 @@ use serde::{Deserialize, Serialize};
 pub mod client;
 mod connection;
 mod exit;
+pub mod launch;
 mod log;
 mod monitor;
 mod process;
 pub mod protocol;
 mod run;
-pub mod spawn;
+mod server;
 
 pub use client::connect;
 pub use exit::{FindExitError, find_exit};
-pub use run::run;
-pub use spawn::{SpawnError, Spawned, spawn};
+pub use launch::{Launcher, SpawnError, Spawned};
+pub use server::run;
 
 /// Everything a monitor needs for one run of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ struct Action {
 }
 
 /// Gives `signal` its default disposition; past libc, which keeps two signals to itself.
-fn restore(signal: libc::c_int) {
+pub fn restore(signal: libc::c_int) {
     let default = Action::default();
     let no_old = ptr::null_mut::<Action>();
     let mask_bytes = size_of::<u64>();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  prepare ─┬─ files, layers, users, devices, specification ─┐
-//!           └─ network sandbox ──────────────────────────────┴┬─ monitor::spawn ───┐
+//!           └─ network sandbox ──────────────────────────────┴┬─ Launcher::spawn ──┐
 //!                                                             └─ network.attach ───┤
 //!            hosts file, waiting clients attached ◀────────────────────────────────┘
 //!  (the owner writes down what the container holds)
@@ -201,10 +201,11 @@ async fn spawn(
     setup: Setup,
     sandbox: Option<Arc<OwnedFd>>,
 ) -> Result<(Link, i32), StartError> {
-    let (program, dir) = (shared.config.program.clone(), dir.to_owned());
+    let (owner, dir) = (Arc::clone(shared), dir.to_owned());
     let spawned = tasks::blocking(move || {
         let netns = sandbox.as_deref().map(|fd| fd.as_fd());
-        monitor::spawn(&program, &dir, &setup, netns).map_err(StartError::Spawn)
+        let spawned = owner.launcher.spawn(&dir, &setup, netns);
+        spawned.map_err(StartError::Spawn)
     })
     .await?;
     let control = Link::new(spawned.control).map_err(StartError::Control)?;

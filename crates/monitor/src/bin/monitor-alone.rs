@@ -2,7 +2,7 @@
 //! which run before there is a `berth`.
 //!
 //! ```text
-//! monitor-alone monitor --dir DIR …     what `berth monitor` does
+//! monitor-alone monitor                 what `berth monitor` does
 //! monitor-alone hold DIR                spawns from DIR/wanted.json, starts, attaches, and stays
 //! ```
 
@@ -35,7 +35,10 @@ fn main() -> ExitCode {
 fn hold(dir: &Path) -> io::Result<()> {
     let setup = serde_json::from_slice(&std::fs::read(dir.join("wanted.json"))?)?;
     let program = std::env::current_exe()?;
-    let spawned = monitor::spawn(&program, dir, &setup, None).map_err(io::Error::other)?;
+    let launcher = monitor::Launcher::new(program);
+    let spawned = launcher
+        .spawn(dir, &setup, None)
+        .map_err(io::Error::other)?;
     let attached = monitor::connect(dir)?;
     let attach = Request::Attach {
         exec: None,

@@ -117,13 +117,9 @@ fn privileged_another_run_begins_afresh_in_the_same_place() {
     assert_eq!(container.exit().code, 1);
     let wanted = script("exit 2");
     let setup = wanted.setup(&container.place);
-    let again = monitor::spawn(
-        crate::harness::PROGRAM.as_ref(),
-        &container.dir,
-        &setup,
-        None,
-    )
-    .unwrap();
+    let again = crate::harness::launcher()
+        .spawn(&container.dir, &setup, None)
+        .unwrap();
     assert_eq!(monitor::find_exit(&container.dir).unwrap(), None);
     client::ask(&again.control, &Request::Start).unwrap();
     assert_eq!(container.exit().code, 2);

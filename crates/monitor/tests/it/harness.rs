@@ -6,11 +6,12 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use monitor::client;
 use monitor::protocol::{ChunkHead, Event, Exit, FailureKind, Reply, Request, Status};
-use monitor::{Log, Setup, SpawnError, Spawned};
+use monitor::{Launcher, Log, Setup, SpawnError, Spawned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::eventually;
@@ -21,6 +22,12 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The monitor's program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_monitor-alone");
+
+/// Starts every monitor of a test.
+pub(crate) fn launcher() -> &'static Launcher {
+    static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
+    LAUNCHER.get_or_init(|| Launcher::new(PROGRAM.into()))
+}
 
 /// A container to be.
 pub(crate) struct Wanted {
@@ -145,7 +152,7 @@ impl Wanted {
     pub(crate) fn try_create(&self) -> Result<Container, (SpawnError, Place)> {
         let place = Place::new(&self.below);
         let netns = self.netns.as_ref().map(OwnedFd::as_fd);
-        match monitor::spawn(PROGRAM.as_ref(), &place.dir, &self.setup(&place), netns) {
+        match launcher().spawn(&place.dir, &self.setup(&place), netns) {
             Ok(Spawned {
                 control,
                 pid,

@@ -49,6 +49,20 @@ fn privileged_a_monitor_stands_alone() {
 }
 
 #[test]
+fn privileged_monitors_outlive_their_fork_server_and_the_next_begins_from_another() {
+    let first = command(&["sleep", "1000"]).start();
+    let server = stat(first.monitor_pid, 4);
+    let pid = rustix::process::Pid::from_raw(server).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    eventually(LONG, || stat(first.monitor_pid, 4) != server);
+    let second = script("exit 7").create();
+    assert_ne!(stat(second.monitor_pid, 4), server);
+    second.start();
+    assert_eq!(second.exit().code, 7);
+    assert_eq!(first.status().state, State::Running);
+}
+
+#[test]
 fn privileged_a_monitors_program_cannot_be_written_through_its_process() {
     let container = command(&["sleep", "1000"]).create();
     for pid in [container.monitor_pid, container.pid] {
