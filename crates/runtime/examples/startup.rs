@@ -141,6 +141,7 @@ fn prepare(dir: &Path) -> Result<Bundle, Box<dyn Error>> {
     fs::write(&compiled, runtime::seccomp::compile(&filter)?)?;
     Ok(Bundle {
         id: String::from("startup"),
+        directory: PathBuf::new(),
         spec: serde_json::from_value(spec)?,
         rootfs: Rootfs::Overlay(overlay),
         seccomp: Some(compiled),

@@ -11,6 +11,10 @@ use crate::oci;
 pub struct Bundle {
     /// The container's id: names its session keyring and appears in errors.
     pub id: String,
+    /// The bundle's directory, told to hooks and where those that run on the host begin. May be
+    /// empty where there are none.
+    #[serde(default)]
+    pub directory: PathBuf,
     /// The OCI configuration. `root.path` is ignored, [`Bundle::rootfs`] says where the root is.
     /// `linux.cgroupsPath` is absolute below the cgroup mounts, such as `/berth/<id>`.
     pub spec: oci::Spec,

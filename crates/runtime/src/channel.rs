@@ -5,8 +5,9 @@
 //!
 //! | from | packet | means |
 //! |---|---|---|
-//! | caller | `S` | start |
+//! | caller | `S` | start; in answer to `M`: go on |
 //! | child | `T` + descriptor | the terminal's master |
+//! | child | `M` | the mounts stand, waiting for `S`: hooks may run |
 //! | child | `R` | all set up, waiting for `S` |
 //! | child | `F` + JSON of [`SetupError`] | this failed |
 
@@ -35,6 +36,7 @@ pub(crate) struct Channel(OwnedFd);
 #[derive(Debug)]
 pub(crate) enum Word {
     Terminal(OwnedFd),
+    Mounted,
     Ready,
     Failed(SetupError),
 }
@@ -73,6 +75,10 @@ impl Channel {
         self.send(b"T", Some(master))
     }
 
+    pub(crate) fn send_mounted(&self) -> io::Result<()> {
+        self.send(b"M", None)
+    }
+
     pub(crate) fn send_ready(&self) -> io::Result<()> {
         self.send(b"R", None)
     }
@@ -102,6 +108,7 @@ impl Channel {
         let word = match (&packet[..length], fd) {
             ([], _) => return Ok(None),
             (b"T", Some(master)) => Word::Terminal(master),
+            (b"M", _) => Word::Mounted,
             (b"R", _) => Word::Ready,
             ([b'F', json @ ..], _) => Word::Failed(serde_json::from_slice(json)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),

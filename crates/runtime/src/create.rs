@@ -15,8 +15,10 @@ use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Word};
 use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
+use crate::hooks::Kind;
 use crate::plan::Plan;
 use crate::seccomp;
+use crate::state::Status;
 use crate::stdio::{Stdio, Streams};
 
 /// A container whose process exists, is fully set up, and waits to be started.
@@ -136,7 +138,7 @@ pub fn create(
         gate: None,
         _view: None,
     };
-    match attend(&mut created, &ours) {
+    match attend(&mut created, &ours, &plan) {
         Ok(()) => {
             created.gate = Some(ours);
             // Only for the speed of the exit: without it everything is as right.
@@ -152,10 +154,20 @@ pub fn create(
 }
 
 /// Waits until the child is ready.
-fn attend(created: &mut Created, gate: &Channel) -> Result<(), CreateError> {
+fn attend(created: &mut Created, gate: &Channel, plan: &Plan) -> Result<(), CreateError> {
     loop {
         match gate.next().map_err(CreateError::Channel)? {
             Some(Word::Terminal(master)) => created.streams.console = Some(master),
+            Some(Word::Mounted) => {
+                if let Some(hooks) = &plan.hooks {
+                    for kind in [Kind::Prestart, Kind::CreateRuntime] {
+                        hooks
+                            .run(kind, Status::Creating, created.pid)
+                            .map_err(CreateError::Hook)?;
+                    }
+                }
+                gate.send_start().map_err(CreateError::Channel)?;
+            }
             Some(Word::Ready) => return Ok(()),
             Some(Word::Failed(failure)) => return Err(failure.into()),
             None => return Err(CreateError::Died),

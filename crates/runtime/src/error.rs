@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vocab::{Failure, Kind};
 
-use crate::{cgroup, seccomp};
+use crate::{cgroup, hooks, seccomp};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub enum Step {
     NotExecutable,
     /// `execve` itself.
     Exec,
+    /// A hook that runs in the container.
+    Hook,
     /// Talking to the caller, descriptors.
     Channel,
 }
@@ -152,6 +154,9 @@ pub enum CreateError {
     /// The process itself.
     #[error("create the process")]
     Clone(#[source] io::Error),
+    /// A hook that runs on the host.
+    #[error("run the hooks")]
+    Hook(#[source] hooks::HookError),
     /// A step of the child.
     #[error(transparent)]
     Setup(#[from] SetupError),

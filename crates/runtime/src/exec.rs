@@ -74,7 +74,7 @@ pub fn exec(
             match gate.next().map_err(CreateError::Channel)? {
                 Some(Word::Terminal(master)) => streams.console = Some(master),
                 Some(Word::Failed(failure)) => return Err(start_error(failure)),
-                Some(Word::Ready) | None => return Err(CreateError::Died.into()),
+                Some(Word::Mounted | Word::Ready) | None => return Err(CreateError::Died.into()),
             }
         }
         started(&gate)

@@ -7,11 +7,13 @@
 //!  plan: spec → checked values
 //!  cgroup::Cgroup::create
 //!  clone3(all namespaces) ──────────────────────▶ enters its cgroup and the cgroup namespace
-//!                                                bind sources, root, mounts, devices, masks
+//!                                                bind sources, root, mounts, devices
+//!  ◀──────────────────────────────── Mounted, only if hooks are to run here
+//!  prestart and createRuntime hooks ─────────────▶ createContainer hooks, masks
 //!                                                pivot_root
 //!  ◀──────────────────────────────── Terminal(fd), identity, limits, capabilities
 //!  Created ◀──────────────────────── Ready, or the step that failed and its errno
-//!  Created::start ── Start ─────────────────────▶ seccomp, execve
+//!  Created::start ── Start ─────────────────────▶ startContainer hooks, seccomp, execve
 //!  ◀───────────────────────── end of file: exec happened; or why it did not
 //! ```
 //!
@@ -20,6 +22,8 @@
 //! | [`bundle`] | what `create` and `exec` are asked for; serialisable |
 //! | [`stdio`] | which descriptors the process gets, and our ends of them |
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
+//! | [`hooks`] | programs of the specification that run at six points of a container's life |
+//! | [`state`] | what hooks, agents and the `state` command are told about a container |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
 //! | [`sealed`] | running the caller so that containers cannot write its program |
@@ -32,7 +36,9 @@ pub mod bundle;
 pub mod capability;
 pub mod cgroup;
 pub mod error;
+pub mod hooks;
 pub mod seccomp;
+pub mod state;
 pub mod stdio;
 
 mod channel;
@@ -48,4 +54,5 @@ pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, exec};
 pub use oci_spec::runtime as oci;
 pub use sealed::sealed;
+pub use state::{State, Status};
 pub use stdio::{Stdio, Streams};

@@ -13,7 +13,9 @@ use rustix::thread::UnshareFlags;
 use crate::bundle::{Bundle, Rootfs};
 use crate::capability;
 use crate::error::CreateError;
+use crate::hooks::{self, HookError, Kind};
 use crate::oci;
+use crate::state::{State, Status};
 
 /// Everything the child of `create` does.
 #[derive(Debug)]
@@ -36,6 +38,30 @@ pub(crate) struct Plan {
     pub(crate) domainname: Option<String>,
     pub(crate) keyring: CString,
     pub(crate) process: Process,
+    /// Those that run before the program does; mostly none.
+    pub(crate) hooks: Option<Hooks>,
+}
+
+/// The hooks, and what they are told.
+#[derive(Debug)]
+pub(crate) struct Hooks {
+    given: oci::Hooks,
+    state: State,
+}
+
+impl Hooks {
+    pub(crate) fn run(&self, kind: Kind, status: Status, pid: i32) -> Result<(), HookError> {
+        let state = State {
+            status,
+            pid,
+            ..self.state.clone()
+        };
+        hooks::run(&self.given, kind, &state)
+    }
+
+    pub(crate) fn has(&self, kind: Kind) -> bool {
+        !kind.of(&self.given).is_empty()
+    }
 }
 
 /// The root file system.
@@ -209,20 +235,56 @@ impl Plan {
             domainname: spec.domainname().clone(),
             keyring: c_string("id", &format!("_ses.{}", bundle.id))?,
             process: Process::new(process)?,
+            hooks: hooks_of(bundle)?,
         })
     }
 }
 
+/// Checks all hooks, and takes those that run before the program does.
+fn hooks_of(bundle: &Bundle) -> Result<Option<Hooks>, CreateError> {
+    let Some(given) = bundle.spec.hooks() else {
+        return Ok(None);
+    };
+    for kind in Kind::ALL {
+        for (i, hook) in kind.of(given).iter().enumerate() {
+            check_hook(&format!("hooks.{}[{i}]", kind.name()), hook)?;
+        }
+    }
+    let late = [Kind::Poststart, Kind::Poststop];
+    let mut early = Kind::ALL.iter().filter(|kind| !late.contains(kind));
+    if early.all(|kind| kind.of(given).is_empty()) {
+        return Ok(None);
+    }
+    Ok(Some(Hooks {
+        given: given.clone(),
+        state: State::new(bundle, Status::Creating, 0),
+    }))
+}
+
+fn check_hook(at: &str, hook: &oci::Hook) -> Result<(), CreateError> {
+    let path = hook.path();
+    if !path.is_absolute() {
+        let reason = format!("`{}` is not an absolute path", path.display());
+        return Err(invalid(format!("{at}.path"), reason));
+    }
+    c_string(&format!("{at}.path"), &path.to_string_lossy())?;
+    if let Some(timeout) = hook.timeout().filter(|timeout| *timeout <= 0) {
+        let reason = format!("{timeout} is not a number of seconds above 0");
+        return Err(invalid(format!("{at}.timeout"), reason));
+    }
+    for (name, texts) in [("args", hook.args()), ("env", hook.env())] {
+        for (i, text) in texts.iter().flatten().enumerate() {
+            c_string(&format!("{at}.{name}[{i}]"), text)?;
+        }
+    }
+    Ok(())
+}
+
 /// What is asked for and not done yet is refused, not ignored.
 fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), CreateError> {
-    let hooks = spec
-        .hooks()
-        .as_ref()
-        .is_some_and(|hooks| *hooks != oci::Hooks::default());
     let given =
         |list: &Option<Vec<oci::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
     for (path, asked) in [
-        ("hooks", hooks),
         ("linux.uidMappings", given(linux.uid_mappings())),
         ("linux.gidMappings", given(linux.gid_mappings())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
@@ -792,6 +854,7 @@ mod tests {
     fn what_others_take_for_a_default_is_accepted() {
         let bundle = Bundle {
             id: String::from("x"),
+            directory: PathBuf::new(),
             spec: oci::Spec::default(),
             rootfs: Rootfs::Directory(PathBuf::from("/")),
             seccomp: None,

@@ -278,6 +278,8 @@ fn setup(shared: &Shared, record: &Record, mode: &Mode) -> Result<Setup, StartEr
     Ok(Setup {
         bundle: runtime::Bundle {
             id: id.to_string(),
+            // Where hooks would begin; Docker's API names none.
+            directory: PathBuf::new(),
             spec: spec::build(&facts),
             rootfs: runtime::Rootfs::Overlay(runtime::Overlay {
                 lower: mounts.lower,

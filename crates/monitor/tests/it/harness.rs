@@ -127,6 +127,7 @@ impl Wanted {
         Setup {
             bundle: runtime::Bundle {
                 id,
+                directory: PathBuf::new(),
                 spec: serde_json::from_value(spec).unwrap(),
                 rootfs: runtime::Rootfs::Directory(place.base.path().join("rootfs")),
                 seccomp: None,

@@ -9,11 +9,13 @@
 //!   namespaces given by path                all namespaces of the container's process
 //!   view::isolate, open bind sources
 //!   view::mount_root, mounts, /dev
+//!   Mounted ──▶ caller ──▶ Start, createContainer hooks (where there are any)
 //!   kernel parameters, read-only and masked paths, host name
 //!   view::pivot
 //!   terminal, session, keyring              terminal, session, keyring
 //!   identity: limits, user, capabilities    identity
 //!   Ready ──▶ caller ──▶ Start
+//!   startContainer hooks
 //!   program: find, seccomp, execve          program
 //! ```
 //!
@@ -38,7 +40,9 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use crate::cgroup::Cgroup;
 use crate::channel::Channel;
 use crate::error::{During as _, SetupError, Step};
-use crate::plan::{Plan, Process};
+use crate::hooks::Kind;
+use crate::plan::{Hooks, Plan, Process};
+use crate::state::Status;
 
 /// The exit code of a child that could not become the container's process; nobody sees it but in
 /// a core of bad luck, since the failure itself is reported.
@@ -146,6 +150,9 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
             )?),
             _ => None,
         };
+        if let Some(hooks) = &plan.hooks {
+            run_create_hooks(hooks, common.channel, root.as_fd())?;
+        }
         view::seal_dev(&root, plan)?;
         hide::write_parameters(&plan.sysctl)?;
         hide::make_readonly(root.as_fd(), &plan.readonly)?;
@@ -181,6 +188,9 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
         .channel
         .expect_start()
         .during(Step::Channel, || "wait for the start")?;
+    if let Some(hooks) = &plan.hooks {
+        run_hooks(hooks, Kind::StartContainer, Status::Created)?;
+    }
     program::run(&plan.process, &ready, common.seccomp)
 }
 
@@ -206,6 +216,32 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     join_keyring(None)?;
     let ready = identity::assume(process, common.seccomp.is_some())?;
     program::run(process, &ready, common.seccomp)
+}
+
+/// The host's hooks are the caller's to run. Then those that see the container from within, but
+/// find their programs on the host, whose files are still there (config.md "CreateContainer Hooks").
+fn run_create_hooks(
+    hooks: &Hooks,
+    channel: &Channel,
+    root: BorrowedFd<'_>,
+) -> Result<(), SetupError> {
+    if hooks.has(Kind::Prestart) || hooks.has(Kind::CreateRuntime) {
+        channel
+            .send_mounted()
+            .and_then(|()| channel.expect_start())
+            .during(Step::Channel, || "wait for the hooks")?;
+    }
+    if hooks.has(Kind::CreateContainer) {
+        rustix::process::fchdir(root).during(Step::Hook, || "enter the root")?;
+        run_hooks(hooks, Kind::CreateContainer, Status::Creating)?;
+    }
+    Ok(())
+}
+
+fn run_hooks(hooks: &Hooks, kind: Kind, status: Status) -> Result<(), SetupError> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let run = hooks.run(kind, status, pid);
+    run.map_err(|error| SetupError::new(Step::Hook, vocab::failure::chain(&error), None))
 }
 
 /// Severs what the fork inherited: nothing in the container may trace this process or read its

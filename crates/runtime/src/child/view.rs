@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, OFlags, ResolveFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -66,6 +68,12 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
             })?,
         Rootfs::Overlay(overlay) => mount_overlay(overlay)?,
     };
+    if plan.hooks.is_some()
+        && let Rootfs::Directory(directory) = &plan.root.source
+    {
+        attach_in_place(&mount, directory)?;
+        return Ok(Root { mount, sources });
+    }
     // Attached over `/`, which needs no directory on the host. Neither may be shared, or the host
     // would see it (and pivot_root refuses).
     mount_change("/", MountPropagationFlags::PRIVATE)
@@ -82,6 +90,35 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", CWD, "/", flags).during(Step::Root, || "attach the root")?;
     Ok(Root { mount, sources })
+}
+
+/// Hooks find the container's root where the bundle says it is, and may mount below.
+fn attach_in_place(mount: &OwnedFd, directory: &Path) -> Result<(), SetupError> {
+    let what = || format!("attach the root at `{}`", directory.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::open(directory, flags, Mode::empty()).during(Step::Root, what)?;
+    // As over `/`: neither may be shared.
+    let private = Change {
+        propagation: MountPropagationFlags::PRIVATE,
+        ..Change::NONE
+    };
+    let under = mount_root_of(&place).during(Step::Root, what)?;
+    set(under.as_fd(), false, &private).during(Step::Root, what)?;
+    set(mount.as_fd(), false, &private).during(Step::Root, what)?;
+    attach(mount, place.as_fd()).during(Step::Root, what)
+}
+
+/// The root of the mount that `place` lies in.
+fn mount_root_of(place: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::openat(place, ".", flags, Mode::empty())?;
+    loop {
+        let status = statx(&at, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+        if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(at);
+        }
+        at = rustix::fs::openat(&at, "..", flags, Mode::empty())?;
+    }
 }
 
 fn mount_overlay(overlay: &Overlay) -> Result<OwnedFd, SetupError> {

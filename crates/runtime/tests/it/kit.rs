@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::cgroup::Cgroup;
-use runtime::{Bundle, Created, ExecProcess, Overlay, Rootfs, Stdio, Streams, oci};
+use runtime::hooks::Kind;
+use runtime::{Bundle, Created, ExecProcess, Overlay, Rootfs, State, Status, Stdio, Streams, oci};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub(crate) enum Step {
     Read(String),
     /// The container's process ids.
     Pids,
+    /// Runs the hooks that are the caller's to run; answers with those that failed.
+    Hooks(Kind, Status),
     /// Waits for the end: exit code, output and errors.
     Wait,
 }
@@ -158,6 +161,10 @@ impl Container {
             .join(path.trim_start_matches('/'))
     }
 
+    pub(crate) fn id(&self) -> String {
+        self.cgroup.trim_matches('/').replace('/', "-")
+    }
+
     pub(crate) fn cgroup(&self) -> &str {
         &self.cgroup
     }
@@ -212,7 +219,8 @@ impl Container {
         };
         let script = Script {
             bundle: Bundle {
-                id: self.cgroup.trim_matches('/').replace('/', "-"),
+                directory: path.to_owned(),
+                id: self.id(),
                 spec: serde_json::from_value(self.spec.clone()).unwrap(),
                 rootfs,
                 seccomp: self.seccomp.clone(),
@@ -389,6 +397,7 @@ fn play(script: &Script) -> Outcome {
             created,
             cgroup,
             path: path.clone(),
+            bundle: &script.bundle,
             out: String::new(),
             code: None,
         };
@@ -402,7 +411,8 @@ fn play(script: &Script) -> Outcome {
     outcome
 }
 
-struct Stage {
+struct Stage<'a> {
+    bundle: &'a Bundle,
     created: Created,
     cgroup: Option<Cgroup>,
     path: String,
@@ -410,7 +420,7 @@ struct Stage {
     code: Option<i32>,
 }
 
-impl Stage {
+impl Stage<'_> {
     fn step(&mut self, step: &Step) -> Answer {
         match self.try_step(step) {
             Ok(answer) => answer,
@@ -531,6 +541,13 @@ impl Stage {
                 said(fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?)
             }
             Step::Pids => said(cgroup()?.pids().map_err(|e| chain(&e))?.len().to_string()),
+            Step::Hooks(kind, status) => {
+                let state = State::new(self.bundle, *status, self.created.pid);
+                let hooks = self.bundle.spec.hooks().as_ref().unwrap();
+                let failed = runtime::hooks::run_all(hooks, *kind, &state);
+                let failed: Vec<String> = failed.iter().map(|error| chain(error)).collect();
+                said(failed.join("\n"))
+            }
             Step::Wait => {
                 let (rest, err) = drain(&mut self.created.streams);
                 self.out.push_str(&rest);
@@ -547,7 +564,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Stage<'_> {
     fn drop(&mut self) {
         if self.code.is_none() {
             let _ = rustix::process::pidfd_send_signal(
