@@ -5,10 +5,9 @@
 //!       └▶ gzip | zstd | plain ─▶ hash, bound ─▶ Unpack (the driver)
 //! ```
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use flate2::write::MultiGzDecoder;
 use vocab::manifest::media_type;
@@ -18,6 +17,7 @@ use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 use crate::MetadataError;
 use crate::hash::Hasher;
 use crate::incoming::Incoming;
+use crate::lease::Lease;
 use crate::limits::{BOMB_FLOOR_BYTES, BOMB_RATIO};
 use crate::snapshots::Unpack;
 use crate::store::{COPY_BYTES, Inner, Store};
@@ -30,7 +30,7 @@ pub struct Layer {
     diff_id: Digest,
     size_bytes: u64,
     blob: LayerBlob,
-    _pin: Arc<Pin>,
+    _lease: Arc<Lease>,
 }
 
 /// A layer as it is distributed.
@@ -68,52 +68,9 @@ impl Layer {
     }
 }
 
-/// Which layers are held, and how often.
-#[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<HashMap<Digest, usize>>);
-
-impl Pins {
-    pub(crate) fn is_held(&self, diff_id: &Digest) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(diff_id)
-    }
-}
-
-#[derive(Debug)]
-struct Pin {
-    inner: Arc<Inner>,
-    diff_id: Digest,
-}
-
-impl Pin {
-    /// The caller holds the tables, so that the collector does not come between.
-    fn new(inner: &Arc<Inner>, diff_id: &Digest) -> Arc<Self> {
-        let mut pins = inner.pins.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *pins.entry(diff_id.clone()).or_default() += 1;
-        Arc::new(Self {
-            inner: Arc::clone(inner),
-            diff_id: diff_id.clone(),
-        })
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = self
-            .inner
-            .pins
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = pins.get_mut(&self.diff_id) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.diff_id);
-            }
-        }
-    }
+/// The caller holds the tables, so that the collector does not come between.
+fn hold(inner: &Arc<Inner>, diff_id: &Digest) -> Arc<Lease> {
+    Arc::new(Lease::new(inner, vec![diff_id.clone()]))
 }
 
 /// Why bytes did not become a layer.
@@ -379,7 +336,7 @@ impl Store {
             diff_id: diff_id.clone(),
             size_bytes,
             blob,
-            _pin: Pin::new(self.inner(), diff_id),
+            _lease: hold(self.inner(), diff_id),
         }))
     }
 
@@ -395,12 +352,12 @@ impl Store {
         let Some(blob) = forms.into_iter().find(|form| form.digest == *blob) else {
             return Ok(None);
         };
-        let _pin = Pin::new(self.inner(), &diff_id);
+        let _lease = hold(self.inner(), &diff_id);
         Ok(Some(Layer {
             diff_id,
             size_bytes,
             blob,
-            _pin,
+            _lease,
         }))
     }
 
@@ -682,12 +639,12 @@ impl LayerIngest {
                 layer: layer.clone(),
                 source,
             })?;
-        let _pin = Pin::new(&inner, &diff_id);
+        let _lease = hold(&inner, &diff_id);
         Ok(Layer {
             diff_id,
             size_bytes,
             blob,
-            _pin,
+            _lease,
         })
     }
 }

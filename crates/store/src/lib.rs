@@ -26,13 +26,17 @@
 //!   layers/erofs/<hex>.index …and the EROFS metadata that indexes it
 //!   snapshots/<id>/upper     a container's writable layer
 //!   snapshots/<id>/work      overlayfs' scratch space beside it
+//!   quarantine/              blobs that turned out to be damaged
 //!   empty/                   the lower directory of an image without layers
 //! RUN/layers/<hex>/          driver `erofs`: where that layer is mounted, read-only
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`store`](Store) | opening, checking at open, collecting |
+//! | [`store`](Store) | opening, and what all modules share |
+//! | `collect` | the collector |
+//! | `lease` | what it leaves alone: [`Lease`] |
+//! | `fsck` | checking at open, verifying on demand, quarantine |
 //! | `blobs` | content by digest; [`Ingest`] |
 //! | `incoming` | files being filled, and partial ones that are taken up again |
 //! | `metadata` | the tables |
@@ -47,12 +51,15 @@
 mod archive;
 mod blobs;
 pub mod changes;
+mod collect;
 pub mod erofs;
 mod files;
+mod fsck;
 mod hash;
 mod images;
 mod incoming;
 mod layers;
+mod lease;
 pub mod limits;
 mod metadata;
 mod snapshots;
@@ -61,10 +68,12 @@ mod tree;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError};
 pub use blobs::{Ingest, IngestError};
+pub use fsck::{Damage, Verified, VerifyError};
 pub use images::{
     Document, FindError, Image, NewImage, PutError, RemoveError, Removed, TagError, User,
 };
 pub use layers::{Layer, LayerBlob, LayerIngest, ReceiveError};
+pub use lease::Lease;
 pub use metadata::MetadataError;
 pub use snapshots::{Driver, Mounts, ParseDriverError, SnapshotError};
 pub use store::{OpenError, Options, Store, Usage, UsageError};

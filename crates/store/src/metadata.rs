@@ -14,6 +14,7 @@
 //! Times are nanoseconds since 1970. Nothing here touches files; the callers move files first and
 //! record them second, so that a record never promises what is not there.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -230,6 +231,14 @@ impl Tables {
         Ok(())
     }
 
+    /// No layer is there in the form of this blob any more.
+    pub(crate) fn forget_form(&self, blob: &Digest) -> Result<()> {
+        self.0
+            .prepare_cached("DELETE FROM layer_blobs WHERE blob = ?1")?
+            .execute([blob.to_string()])?;
+        Ok(())
+    }
+
     /// Whether a row needs a blob.
     pub(crate) fn is_blob_needed(&self, blob: &Digest) -> Result<bool> {
         Ok(self
@@ -240,6 +249,36 @@ impl Tables {
                      OR EXISTS(SELECT 1 FROM images WHERE id = ?1)",
             )?
             .query_row([blob.to_string()], |row| row.get(0))?)
+    }
+
+    /// Every blob that a row needs.
+    pub(crate) fn needed_blobs(&self) -> Result<HashSet<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT blob FROM layer_blobs UNION SELECT digest FROM documents
+             UNION SELECT id FROM images",
+        )?;
+        let blobs = statement.query_map([], |row| digest(row, 0))?;
+        Ok(blobs.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The blobs whose length is recorded.
+    pub(crate) fn blob_sizes(&self) -> Result<Vec<(Digest, u64)>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT blob, size FROM layer_blobs UNION SELECT digest, size FROM documents",
+        )?;
+        let blobs = statement.query_map([], |row| Ok((digest(row, 0)?, bytes(row, 1)?)))?;
+        Ok(blobs.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The blobs that make an image: its configuration, documents, and layers as distributed.
+    pub(crate) fn blobs_of(&self, image: &Digest) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id FROM images WHERE id = ?1 UNION
+             SELECT digest FROM documents WHERE image = ?1 UNION
+             SELECT blob FROM image_layers WHERE image = ?1",
+        )?;
+        let blobs = statement.query_map([image.to_string()], |row| digest(row, 0))?;
+        Ok(blobs.collect::<rusqlite::Result<_>>()?)
     }
 
     // Images.

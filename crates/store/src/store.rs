@@ -1,18 +1,18 @@
 //! The store itself: opened once for each data root, shared by all threads.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use vocab::{ContainerId, Digest, Failure, Kind};
 
 use crate::blobs::{Blobs, Ingest, IngestError};
 use crate::files;
-use crate::layers::{Pins, ReceiveError};
+use crate::images::Image;
+use crate::layers::ReceiveError;
+use crate::lease::{Lease, Leases};
 use crate::metadata::{self, MetadataError, Tables, TablesError};
 use crate::snapshots::{self, Driver, Layers};
 
@@ -38,7 +38,7 @@ pub(crate) struct Inner {
     pub(crate) layers: Box<dyn Layers>,
     /// Also what keeps the collector and commits apart.
     tables: Mutex<Tables>,
-    pub(crate) pins: Pins,
+    pub(crate) leases: Leases,
     /// Locked while this lives.
     _lock: File,
 }
@@ -138,9 +138,6 @@ impl Failure for OpenError {
     }
 }
 
-/// How long a layer that no image needs is kept for a pull to be taken up again.
-const ORPHAN_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
-
 impl Store {
     /// Opens the store at `root` (made if absent), with layer mounts under `run`, and deletes what
     /// an earlier process left unfinished.
@@ -162,7 +159,14 @@ impl Store {
             .map_err(file("open", &lock_path))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| OpenError::Locked(root.to_owned()))?;
-        for name in ["blobs", "ingest", "layers", "snapshots", "empty"] {
+        for name in [
+            "blobs",
+            "ingest",
+            "layers",
+            "snapshots",
+            "quarantine",
+            "empty",
+        ] {
             let path = root.join(name);
             files::make_directory(&path, 0o755).map_err(file("make directory", &path))?;
         }
@@ -186,75 +190,11 @@ impl Store {
             blobs: Arc::new(blobs),
             layers,
             tables: Mutex::new(tables),
-            pins: Pins::default(),
+            leases: Leases::default(),
             _lock: lock,
         }));
         store.check(&path)?;
         Ok(store)
-    }
-
-    /// Makes tables and directories agree again after whatever ended the last process.
-    fn check(&self, path: &Path) -> Result<(), OpenError> {
-        let metadata = |source| OpenError::Metadata {
-            path: path.to_owned(),
-            source,
-        };
-        let file = |what, path: PathBuf| move |source| OpenError::File { what, path, source };
-        let tables = self.tables();
-        let recorded = tables.layers().map_err(metadata)?;
-        let mut known: HashSet<&str> = HashSet::new();
-        for (diff_id, _) in &recorded {
-            known.insert(diff_id.hex());
-        }
-        let layers = self.root().join("layers");
-        for hex in self.0.layers.list().map_err(file("list", layers.clone()))? {
-            if !known.contains(hex.as_str()) {
-                drop(
-                    self.0
-                        .layers
-                        .remove(&hex)
-                        .map_err(file("remove", layers.join(&hex)))?,
-                );
-            }
-        }
-        for (diff_id, _) in &recorded {
-            let forms = tables.find_layer(diff_id).map_err(metadata)?;
-            let has_blob = forms.is_some_and(|(_, forms)| {
-                forms
-                    .iter()
-                    .any(|form| self.blobs().path(&form.digest).exists())
-            });
-            if !has_blob && !self.0.layers.has(diff_id) {
-                tracing::warn!(layer = %diff_id, "is gone; images that need it have to be pulled again");
-                tables.remove_layer(diff_id).map_err(metadata)?;
-            }
-        }
-        let blobs = self.root().join("blobs");
-        for blob in self.blobs().list().map_err(file("list", blobs.clone()))? {
-            if !tables.is_blob_needed(&blob).map_err(metadata)? {
-                self.blobs()
-                    .remove(&blob)
-                    .map_err(file("remove", blobs.join(blob.hex())))?;
-            }
-        }
-        let owners: HashSet<String> = tables.snapshots().map_err(metadata)?.into_iter().collect();
-        let snapshots = self.root().join("snapshots");
-        for name in snapshots::names(&snapshots).map_err(file("list", snapshots.clone()))? {
-            if !owners.contains(&name) {
-                let path = snapshots.join(&name);
-                files::remove(&path).map_err(file("remove", path.clone()))?;
-            }
-        }
-        drop(tables);
-        let old = SystemTime::now()
-            .checked_sub(ORPHAN_KEEP)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
-        let old: Vec<Digest> = recorded
-            .into_iter()
-            .filter_map(|(diff_id, made)| (made < old).then_some(diff_id))
-            .collect();
-        self.collect_layers(&old).map_err(metadata)?;
-        Ok(())
     }
 
     /// How layers become directories here.
@@ -268,7 +208,7 @@ impl Store {
     }
 
     /// Begins a blob. When it is there already, the bytes are verified all the same. A blob that no
-    /// image comes to need is deleted when the store is opened next.
+    /// image comes to need is deleted by the collector, unless somebody [holds](Self::hold) it.
     pub fn ingest(&self, expected: &Digest, size: Option<u64>) -> Result<Ingest, IngestError> {
         Ingest::begin(Arc::clone(self.blobs()), expected, size)
     }
@@ -278,17 +218,6 @@ impl Store {
     /// somebody else is ingesting the same blob it begins at nothing, beside that one.
     pub fn resume(&self, expected: &Digest, size: u64) -> Result<Ingest, IngestError> {
         Ingest::resume(Arc::clone(self.blobs()), expected, size)
-    }
-
-    /// Deletes all layers that nothing needs; answers the bytes that came free.
-    pub fn collect(&self) -> Result<u64, MetadataError> {
-        let all: Vec<Digest> = self
-            .tables()
-            .layers()?
-            .into_iter()
-            .map(|(diff_id, _)| diff_id)
-            .collect();
-        Ok(self.collect_layers(&all)?.1)
     }
 
     /// What the store occupies.
@@ -312,53 +241,17 @@ impl Store {
         Ok(owners.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Deletes those of `candidates` that no image, snapshot or [`Layer`](crate::Layer) needs, with
-    /// their blobs; answers which went and the bytes that came free.
-    pub(crate) fn collect_layers(
-        &self,
-        candidates: &[Digest],
-    ) -> Result<(Vec<Digest>, u64), MetadataError> {
-        let mut gone = Vec::new();
-        let mut freed = 0;
-        let mut doomed = Vec::new();
-        let tables = self.tables();
-        for diff_id in candidates {
-            if self.0.pins.is_held(diff_id) || tables.is_layer_needed(diff_id)? {
-                continue;
-            }
-            let Some((size_bytes, forms)) = tables.find_layer(diff_id)? else {
-                continue;
-            };
-            tables.remove_layer(diff_id)?;
-            freed += size_bytes;
-            // From here on only space is at stake; what stays behind goes at the next open.
-            match self.0.layers.remove(diff_id.hex()) {
-                Ok(staged) => doomed.extend(staged),
-                Err(error) => tracing::warn!(layer = %diff_id, %error, "not removed yet"),
-            }
-            for form in forms {
-                freed += self.collect_blob(&tables, &form.digest)?;
-            }
-            gone.push(diff_id.clone());
-        }
-        drop(tables);
-        drop(doomed);
-        Ok((gone, freed))
+    /// Keeps blobs from the collector, also such as are still to come.
+    pub fn hold(&self, blobs: Vec<Digest>) -> Lease {
+        Lease::new(self.inner(), blobs)
     }
 
-    /// Deletes a blob that no row needs.
-    pub(crate) fn collect_blob(
-        &self,
-        tables: &Tables,
-        blob: &Digest,
-    ) -> Result<u64, MetadataError> {
-        if tables.is_blob_needed(blob)? {
-            return Ok(0);
-        }
-        Ok(self.blobs().remove(blob).unwrap_or_else(|error| {
-            tracing::warn!(%blob, %error, "not removed yet");
-            0
-        }))
+    /// Keeps all that makes an image from the collector, whoever removes it meanwhile.
+    pub fn hold_image(&self, image: &Image) -> Result<Lease, MetadataError> {
+        let tables = self.tables();
+        let mut held = tables.blobs_of(&image.id)?;
+        held.extend(image.config.rootfs.diff_ids.iter().cloned());
+        Ok(Lease::new(self.inner(), held))
     }
 
     /// Makes a layer again in this driver's form, after a change of driver or a loss.

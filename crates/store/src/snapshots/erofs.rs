@@ -95,6 +95,11 @@ impl Erofs {
         self.layers.join(format!("{hex}.tar"))
     }
 
+    fn blob(&self, diff_id: &Digest) -> PathBuf {
+        let algorithm = diff_id.algorithm().name();
+        self.blobs.join(algorithm).join(diff_id.hex())
+    }
+
     fn unmount(&self, hex: &str) -> io::Result<()> {
         let point = self.mounts.join(hex);
         match unmount(&point, UnmountFlags::DETACH) {
@@ -152,7 +157,38 @@ impl Layers for Erofs {
 
     fn has(&self, diff_id: &Digest) -> bool {
         let point = self.mounts.join(diff_id.hex());
-        is_mounted(&point) || is_whole(&self.index(diff_id.hex())).unwrap_or(false)
+        is_mounted(&point)
+            || is_whole(&self.index(diff_id.hex())).unwrap_or(false)
+                && (self.tar(diff_id.hex()).exists() || self.blob(diff_id).exists())
+    }
+
+    fn verify(&self, diff_id: &Digest) -> io::Result<Result<u64, String>> {
+        let index = self.index(diff_id.hex());
+        match is_whole(&index) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err("its index is damaged".to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err("its index is missing".to_owned()));
+            }
+            Err(error) => return Err(error),
+        }
+        let index_bytes = fs::metadata(&index)?.len();
+        // A tar that is a blob is verified as one.
+        let tar = match File::open(self.tar(diff_id.hex())) {
+            Ok(tar) => tar,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(match self.blob(diff_id).exists() {
+                    true => Ok(index_bytes),
+                    false => Err("its tar is missing".to_owned()),
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let (actual, tar_bytes) = crate::fsck::digest_of(tar, diff_id)?;
+        Ok(match actual == *diff_id {
+            true => Ok(index_bytes + tar_bytes),
+            false => Err(format!("its tar has digest {actual}")),
+        })
     }
 
     fn mount(&self, diff_id: &Digest) -> io::Result<PathBuf> {
@@ -165,10 +201,7 @@ impl Layers for Erofs {
         let own = self.tar(diff_id.hex());
         let tar = match own.exists() {
             true => own,
-            false => self
-                .blobs
-                .join(diff_id.algorithm().name())
-                .join(diff_id.hex()),
+            false => self.blob(diff_id),
         };
         mount(&self.index(diff_id.hex()), &tar, &point)?;
         Ok(point)

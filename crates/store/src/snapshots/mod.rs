@@ -30,6 +30,9 @@ pub(crate) trait Layers: fmt::Debug + Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Whether a layer is there.
     fn has(&self, diff_id: &Digest) -> bool;
+    /// Reads all of a layer that can be compared with a digest: how many bytes that were, or in
+    /// words what is wrong with it.
+    fn verify(&self, diff_id: &Digest) -> io::Result<Result<u64, String>>;
     /// The directory of a layer, mounted if that is what it takes. Doing it twice does no harm.
     fn mount(&self, diff_id: &Digest) -> io::Result<PathBuf>;
     /// Takes a layer away at once, its mount included; dropping the answer frees its bytes, which

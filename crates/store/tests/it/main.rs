@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are part of it")]
 
 mod archives;
+mod damage;
 mod erofs;
 mod hostile;
 mod images;

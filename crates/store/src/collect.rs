@@ -1,0 +1,101 @@
+//! The one collector: what no root needs is deleted.
+//!
+//! Roots are the images, the snapshots and the [leases](crate::Lease). An image needs its
+//! configuration, its documents and its layers; a snapshot needs the layers it stands on, also
+//! after its image is gone; a layer needs the blobs it came as. What is being taken in lies under
+//! `ingest/` and `partial/` and is none of the collector's business.
+//!
+//! The tables are locked from the question to the deletion, and everything that makes something
+//! needed locks them too. Rows go first, files second: a crash between the two leaves files that
+//! nothing needs, for the next open.
+
+use std::collections::HashSet;
+
+use vocab::Digest;
+
+use crate::metadata::{MetadataError, Tables};
+use crate::store::Store;
+
+impl Store {
+    /// Deletes everything that nothing needs; answers the bytes that came free.
+    pub fn collect(&self) -> Result<u64, MetadataError> {
+        let layers = self.tables().layers()?;
+        let layers: Vec<Digest> = layers.into_iter().map(|(diff_id, _)| diff_id).collect();
+        let (_, freed) = self.collect_layers(&layers)?;
+        Ok(freed + self.sweep_blobs()?)
+    }
+
+    /// Those of `candidates` that nothing needs are deleted, with their blobs; answers which went
+    /// and the bytes that came free.
+    pub(crate) fn collect_layers(
+        &self,
+        candidates: &[Digest],
+    ) -> Result<(Vec<Digest>, u64), MetadataError> {
+        let inner = self.inner();
+        let mut gone = Vec::new();
+        let mut freed = 0;
+        let mut doomed = Vec::new();
+        let tables = self.tables();
+        let passed_over = inner.leases.take_passed_over();
+        for diff_id in candidates.iter().chain(&passed_over) {
+            if tables.is_layer_needed(diff_id)? {
+                continue;
+            }
+            let Some((size_bytes, forms)) = tables.find_layer(diff_id)? else {
+                freed += self.collect_blob(&tables, diff_id)?;
+                continue;
+            };
+            if inner.leases.keeps(diff_id) {
+                continue;
+            }
+            tables.remove_layer(diff_id)?;
+            freed += size_bytes;
+            // From here on only space is at stake; what stays behind goes at the next open.
+            match inner.layers.remove(diff_id.hex()) {
+                Ok(staged) => doomed.extend(staged),
+                Err(error) => tracing::warn!(layer = %diff_id, %error, "not removed yet"),
+            }
+            for form in forms {
+                freed += self.collect_blob(&tables, &form.digest)?;
+            }
+            gone.push(diff_id.clone());
+        }
+        drop(tables);
+        // Unlinking many files takes a while, and nobody has to wait for it with the tables.
+        drop(doomed);
+        Ok((gone, freed))
+    }
+
+    /// Deletes a blob that no row and no lease needs; answers the bytes that came free.
+    pub(crate) fn collect_blob(
+        &self,
+        tables: &Tables,
+        blob: &Digest,
+    ) -> Result<u64, MetadataError> {
+        if tables.is_blob_needed(blob)? || self.inner().leases.keeps(blob) {
+            return Ok(0);
+        }
+        Ok(self.remove_blob(blob))
+    }
+
+    /// Deletes the blobs that no row and no lease needs.
+    pub(crate) fn sweep_blobs(&self) -> Result<u64, MetadataError> {
+        let tables = self.tables();
+        let needed: HashSet<Digest> = tables.needed_blobs()?;
+        let there = self.blobs().list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the blobs cannot be listed");
+            Vec::new()
+        });
+        let unneeded = there
+            .iter()
+            .filter(|blob| !needed.contains(blob) && !self.inner().leases.keeps(blob));
+        Ok(unneeded.map(|blob| self.remove_blob(blob)).sum())
+    }
+
+    fn remove_blob(&self, blob: &Digest) -> u64 {
+        self.blobs().remove(blob).unwrap_or_else(|error| {
+            tracing::warn!(%blob, %error, "not removed yet");
+            0
+        })
+    }
+}
