@@ -69,6 +69,15 @@ pub const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// Whether a capability of this name is read (`CAP_` may be left out).
+pub(crate) fn is_known(name: &str) -> bool {
+    let upper = name.to_uppercase();
+    let bare = upper.trim_start_matches("CAP_");
+    NAMES
+        .iter()
+        .any(|known| known.strip_prefix("CAP_") == Some(bare))
+}
+
 /// The number of the last capability that this kernel knows.
 pub(crate) fn last() -> u32 {
     let known = u32::try_from(NAMES.len() - 1).expect("a small constant");

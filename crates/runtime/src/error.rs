@@ -168,6 +168,16 @@ pub enum CreateError {
     Channel(#[source] io::Error),
 }
 
+impl CreateError {
+    /// What is wrong with the specification, and where in it.
+    pub(crate) fn invalid(path: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Invalid {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
 impl Failure for CreateError {
     fn kind(&self) -> Kind {
         match self {

@@ -20,6 +20,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`bundle`] | what `create` and `exec` are asked for; serialisable |
+//! | [`config`] | reading `config.json`: from bytes to a specification |
 //! | [`stdio`] | which descriptors the process gets, and our ends of them |
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`hooks`] | programs of the specification that run at six points of a container's life |
@@ -35,6 +36,7 @@
 pub mod bundle;
 pub mod capability;
 pub mod cgroup;
+pub mod config;
 pub mod error;
 pub mod hooks;
 pub mod seccomp;

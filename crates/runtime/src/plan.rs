@@ -151,10 +151,7 @@ pub(crate) struct Limit {
 }
 
 fn invalid(path: impl Into<String>, reason: impl Display) -> CreateError {
-    CreateError::Invalid {
-        path: path.into(),
-        reason: reason.to_string(),
-    }
+    CreateError::invalid(path, reason)
 }
 
 fn c_string(path: &str, text: &str) -> Result<CString, CreateError> {
