@@ -16,6 +16,7 @@ const USES: &[(&str, &[&str])] = &[
     ("tasks", &[]),
     ("runtime", &["sys", "vocab"]),
     ("monitor", &["runtime", "sys", "vocab"]),
+    ("runc", &["runtime", "sys", "vocab"]),
     ("store", &["sys", "vocab"]),
     ("network", &["sys", "tasks", "vocab"]),
     ("registry", &["store", "sys", "tasks", "vocab"]),
@@ -31,12 +32,15 @@ const USES: &[(&str, &[&str])] = &[
         &["api", "engine", "registry", "sys", "tasks", "vocab"],
     ),
     ("cli", &["api", "sys", "vocab"]),
-    ("berth", &["cli", "daemon", "monitor", "runtime", "sys"]),
+    (
+        "berth",
+        &["cli", "daemon", "monitor", "runc", "runtime", "sys"],
+    ),
     ("testkit", &["sys", "vocab"]),
 ];
 
 /// Crates that block, and therefore know no async runtime.
-const NO_TOKIO: &[&str] = &["vocab", "sys", "runtime", "monitor", "store"];
+const NO_TOKIO: &[&str] = &["vocab", "sys", "runtime", "runc", "monitor", "store"];
 
 /// Checks everything and reports all that is wrong at once.
 pub(crate) fn run(root: &Path) -> Result<()> {

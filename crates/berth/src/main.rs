@@ -3,6 +3,7 @@
 //! | called as | becomes |
 //! |---|---|
 //! | `berth daemon …`, or `dockerd …` | the engine and its API ([`daemon`]) |
+//! | `berth runtime …`, or `runc …`, or `berth-runtime …` | the OCI runtime ([`runc`]) |
 //! | `berth monitor` (internal) | the fork server of the processes beside containers ([`monitor`]) |
 //! | anything else, also as `docker …` | the command line ([`cli`]) |
 //!
@@ -22,6 +23,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 enum Role {
     Daemon,
     Monitor,
+    Runtime,
     CommandLine,
 }
 
@@ -31,12 +33,15 @@ fn role(mut argv: Vec<OsString>) -> (Role, Vec<OsString>) {
         .first()
         .and_then(|name| Path::new(name).file_name())
         .unwrap_or_default();
-    if called == "dockerd" {
-        return (Role::Daemon, argv);
+    match called.to_str() {
+        Some("dockerd") => return (Role::Daemon, argv),
+        Some("runc" | "berth-runtime") => return (Role::Runtime, argv),
+        _ => {}
     }
     let role = match argv.get(1).and_then(|word| word.to_str()) {
         Some("daemon") => Role::Daemon,
         Some("monitor") => Role::Monitor,
+        Some("runtime") => Role::Runtime,
         _ => return (Role::CommandLine, argv),
     };
     argv.remove(1);
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
     match role(std::env::args_os().collect()) {
         (Role::Daemon, args) => daemon::run(args),
         (Role::Monitor, args) => monitor::run(args),
+        (Role::Runtime, args) => runc::run(args),
         (Role::CommandLine, args) => cli::run(args),
     }
 }
@@ -79,6 +85,16 @@ mod tests {
                 &["/usr/bin/dockerd", "-D"],
             ),
             (&["berth", "monitor"], Role::Monitor, &["berth"]),
+            (
+                &["berth", "runtime", "--root", "x", "list"],
+                Role::Runtime,
+                &["berth", "--root", "x", "list"],
+            ),
+            (
+                &["/usr/bin/runc", "daemon"],
+                Role::Runtime,
+                &["/usr/bin/runc", "daemon"],
+            ),
             (
                 &["berth", "run", "daemon"],
                 Role::CommandLine,

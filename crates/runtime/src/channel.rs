@@ -6,6 +6,7 @@
 //! | from | packet | means |
 //! |---|---|---|
 //! | caller | `S` | start; in answer to `M`: go on |
+//! | caller | `W` | go and wait at the [`gate`](crate::gate) for somebody else's `S` |
 //! | child | `T` + descriptor | the terminal's master |
 //! | child | `M` | the mounts stand, waiting for `S`: hooks may run |
 //! | child | `R` | all set up, waiting for `S` |
@@ -32,6 +33,19 @@ const PACKET_BYTES: usize = 8 << 10;
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+/// What the caller says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Start,
+    Wait,
+}
+
 /// What the child says.
 #[derive(Debug)]
 pub(crate) enum Word {
@@ -57,16 +71,20 @@ impl Channel {
         self.0.as_raw_fd()
     }
 
-    pub(crate) fn send_start(&self) -> io::Result<()> {
-        self.send(b"S", None)
+    pub(crate) fn send_order(&self, order: Order) -> io::Result<()> {
+        match order {
+            Order::Start => self.send(b"S", None),
+            Order::Wait => self.send(b"W", None),
+        }
     }
 
-    /// Waits for the caller to say so. An error if it is gone.
-    pub(crate) fn expect_start(&self) -> io::Result<()> {
+    /// Waits for the caller's word. An error if it is gone.
+    pub(crate) fn order(&self) -> io::Result<Order> {
         let mut packet = [0_u8; 1];
         let (length, _) = self.receive(&mut packet)?;
         match &packet[..length] {
-            b"S" => Ok(()),
+            b"S" => Ok(Order::Start),
+            b"W" => Ok(Order::Wait),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -168,7 +186,7 @@ mod tests {
         assert!(caller.next().unwrap().is_none());
         let (caller, child) = pair().unwrap();
         drop(caller);
-        assert!(child.expect_start().is_err());
+        assert!(child.order().is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::channel::{self, Channel, Word};
+use crate::channel::{self, Channel, Order, Word};
 use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
@@ -42,9 +42,34 @@ impl Created {
     /// Lets the process run its program; returns when that happened, or failed.
     pub fn start(&mut self) -> Result<(), StartError> {
         let gate = self.gate.take().ok_or(StartError::Twice)?;
-        gate.send_start().map_err(CreateError::Channel)?;
+        gate.send_order(Order::Start)
+            .map_err(CreateError::Channel)?;
         started(&gate)
     }
+
+    /// Leaves the process at the gate of [`Options::gate`], where it waits for [`crate::start`]
+    /// when the caller is long gone.
+    pub fn detach(mut self) -> Result<(), StartError> {
+        let gate = self.gate.take().ok_or(StartError::Twice)?;
+        gate.send_order(Order::Wait).map_err(CreateError::Channel)?;
+        Ok(())
+    }
+}
+
+/// What else a caller may ask for; nothing of it is the specification's business.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The network namespace to join, if the specification does not name one by path.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// Where the process waits once [`Created::detach`] was called. The program is looked for
+    /// before that, so that a missing one is an error of `create`.
+    pub gate: Option<BorrowedFd<'a>>,
+    /// Moves the root into place instead of `pivot_root`, which an initramfs does not allow.
+    pub no_pivot: bool,
+    /// Stays in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// So many descriptors from 3 up are handed to the program.
+    pub preserve_fds: i32,
 }
 
 /// Waits for the exec, which closes the channel.
@@ -76,6 +101,23 @@ pub fn create(
     netns: Option<BorrowedFd<'_>>,
     stdio: Stdio,
 ) -> Result<Created, CreateError> {
+    let options = Options {
+        netns,
+        ..Options::default()
+    };
+    create_with(bundle, stdio, &options, &mut |_| Ok(()))
+}
+
+/// [`create`] with more choices. `born` hears the process id before anything else happens to the
+/// process, so that a caller who is killed has recorded what is to be cleaned up; if it fails, so
+/// does the creation.
+pub fn create_with(
+    bundle: &Bundle,
+    stdio: Stdio,
+    options: &Options<'_>,
+    born: &mut dyn FnMut(i32) -> io::Result<()>,
+) -> Result<Created, CreateError> {
+    let netns = options.netns;
     let plan = Plan::new(bundle, netns.is_some())?;
     let linux = bundle.spec.linux().as_ref();
     let filter = filter(
@@ -102,8 +144,10 @@ pub fn create(
             seccomp: filter.as_ref(),
             cgroup: cgroup.as_ref(),
             born_inside: directory.is_some(),
+            preserve_fds: options.preserve_fds,
         },
         plan: &plan,
+        options,
         join: joined
             .iter()
             .filter(|(kind, _)| *kind != UnshareFlags::NEWPID)
@@ -138,7 +182,10 @@ pub fn create(
         gate: None,
         _view: None,
     };
-    match attend(&mut created, &ours, &plan) {
+    let ready = born(created.pid)
+        .map_err(CreateError::Record)
+        .and_then(|()| attend(&mut created, &ours, &plan));
+    match ready {
         Ok(()) => {
             created.gate = Some(ours);
             // Only for the speed of the exit: without it everything is as right.
@@ -166,7 +213,8 @@ fn attend(created: &mut Created, gate: &Channel, plan: &Plan) -> Result<(), Crea
                             .map_err(CreateError::Hook)?;
                     }
                 }
-                gate.send_start().map_err(CreateError::Channel)?;
+                gate.send_order(Order::Start)
+                    .map_err(CreateError::Channel)?;
             }
             Some(Word::Ready) => return Ok(()),
             Some(Word::Failed(failure)) => return Err(failure.into()),

@@ -157,6 +157,9 @@ pub enum CreateError {
     /// A hook that runs on the host.
     #[error("run the hooks")]
     Hook(#[source] hooks::HookError),
+    /// The caller could not note down what was made.
+    #[error("record the container's process")]
+    Record(#[source] io::Error),
     /// A step of the child.
     #[error(transparent)]
     Setup(#[from] SetupError),

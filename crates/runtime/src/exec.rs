@@ -33,6 +33,17 @@ pub fn exec(
     exec: &ExecProcess,
     stdio: Stdio,
 ) -> Result<Executed, StartError> {
+    exec_with(init, init_pid, exec, stdio, 0)
+}
+
+/// [`exec`] that hands so many descriptors from 3 up to the program.
+pub fn exec_with(
+    init: BorrowedFd<'_>,
+    init_pid: i32,
+    exec: &ExecProcess,
+    stdio: Stdio,
+    preserve_fds: i32,
+) -> Result<Executed, StartError> {
     let _ = init_pid;
     let process = Process::new(&exec.process)?;
     let filter = filter(exec.seccomp.as_deref(), None)?;
@@ -51,6 +62,7 @@ pub fn exec(
             seccomp: filter.as_ref(),
             cgroup: cgroup.as_ref(),
             born_inside: directory.is_some(),
+            preserve_fds,
         },
         process: &process,
         init,

@@ -22,6 +22,7 @@
 //! | [`bundle`] | what `create` and `exec` are asked for; serialisable |
 //! | [`config`] | reading `config.json`: from bytes to a specification |
 //! | [`stdio`] | which descriptors the process gets, and our ends of them |
+//! | [`gate`] | where a container waits that outlives who created it |
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`hooks`] | programs of the specification that run at six points of a container's life |
 //! | [`state`] | what hooks, agents and the `state` command are told about a container |
@@ -38,6 +39,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod config;
 pub mod error;
+pub mod gate;
 pub mod hooks;
 pub mod seccomp;
 pub mod state;
@@ -51,9 +53,10 @@ mod plan;
 mod sealed;
 
 pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
-pub use create::{Created, create};
+pub use create::{Created, Options, create, create_with};
 pub use error::{CreateError, SetupError, StartError, Step};
-pub use exec::{Executed, exec};
+pub use exec::{Executed, exec, exec_with};
+pub use gate::{Gate, start};
 pub use oci_spec::runtime as oci;
 pub use sealed::sealed;
 pub use state::{State, Status};

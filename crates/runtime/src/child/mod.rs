@@ -14,7 +14,7 @@
 //!   view::pivot
 //!   terminal, session, keyring              terminal, session, keyring
 //!   identity: limits, user, capabilities    identity
-//!   Ready ──▶ caller ──▶ Start
+//!   Ready ──▶ caller ──▶ Start, or Wait ──▶ the gate ──▶ Start
 //!   startContainer hooks
 //!   program: find, seccomp, execve          program
 //! ```
@@ -38,11 +38,14 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use crate::cgroup::Cgroup;
-use crate::channel::Channel;
+use crate::channel::{Channel, Order};
+use crate::create::Options;
 use crate::error::{During as _, SetupError, Step};
+use crate::gate;
 use crate::hooks::Kind;
 use crate::plan::{Hooks, Plan, Process};
 use crate::state::Status;
+use identity::Ready;
 
 /// The exit code of a child that could not become the container's process; nobody sees it but in
 /// a core of bad luck, since the failure itself is reported.
@@ -72,6 +75,8 @@ pub(crate) struct Common<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// Whether clone made the child in its version 2 cgroup.
     pub(crate) born_inside: bool,
+    /// Descriptors from 3 up that are the program's.
+    pub(crate) preserve_fds: RawFd,
 }
 
 /// A compiled filter and the flags to load it with.
@@ -86,6 +91,7 @@ pub(crate) struct Filter {
 pub(crate) struct First<'a> {
     pub(crate) common: Common<'a>,
     pub(crate) plan: &'a Plan,
+    pub(crate) options: &'a Options<'a>,
     /// Namespaces to join: those that the plan names, opened, and the caller's network.
     pub(crate) join: Vec<(UnshareFlags, BorrowedFd<'a>)>,
 }
@@ -101,7 +107,12 @@ pub(crate) struct Another<'a> {
 
 /// Runs in the child of `create`. Returns an exit code if it fails.
 pub(crate) fn first(first: &First<'_>) -> i32 {
-    finish(first.common.channel, become_first(first))
+    let channel = first.common.channel;
+    match become_first(first).and_then(|ready| Ok((ready, ordered(first)?))) {
+        Ok((ready, None)) => finish(channel, run_first(first, &ready)),
+        Ok((ready, Some(starter))) => finish(&starter, run_first(first, &ready)),
+        Err(failure) => finish(channel, Err(failure)),
+    }
 }
 
 /// Runs in the child of `exec`. Returns an exit code if it fails.
@@ -116,10 +127,17 @@ fn finish(channel: &Channel, result: Result<Infallible, SetupError>) -> i32 {
     FAILED
 }
 
-fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
-    let First { common, plan, .. } = first;
+/// Everything up to the gate.
+fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
+    let First {
+        common,
+        plan,
+        options,
+        ..
+    } = first;
     let joined: Vec<RawFd> = first.join.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
-    standalone(common, &joined)?;
+    let gate = options.gate.map(|gate| gate.as_raw_fd());
+    standalone(common, &[joined.as_slice(), gate.as_slice()].concat())?;
     confine(common)?;
     if plan.new_cgroup_namespace {
         sys::namespace::unshare(UnshareFlags::NEWCGROUP)
@@ -132,7 +150,7 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
                 format!("join the {} namespace", namespace_name(*kind))
             })?;
     }
-    sys::descriptors::close_other_than(&keep(common, &[]))
+    sys::descriptors::close_other_than(&keep(common, gate.as_slice()))
         .during(Step::Channel, || "close descriptors")?;
 
     let master = {
@@ -174,24 +192,48 @@ fn become_first(first: &First<'_>) -> Result<Infallible, SetupError> {
                 )
             },
         )?;
-        view::pivot(&root, plan)?;
+        view::pivot(&root, plan, options.no_pivot)?;
         terminal
     };
     terminal::adopt(common, master, plan.process.uid)?;
-    join_keyring(Some(&plan.keyring))?;
+    if !options.no_new_keyring {
+        join_keyring(Some(&plan.keyring))?;
+    }
     let ready = identity::assume(&plan.process, common.seccomp.is_some())?;
+    if gate.is_some() {
+        program::look_up(&plan.process)?;
+    }
+    Ok(ready)
+}
+
+/// Waits for the order to start: the caller's, or that of somebody who comes to the gate later,
+/// with whom it is then talked.
+fn ordered(first: &First<'_>) -> Result<Option<Channel>, SetupError> {
+    let First {
+        common, options, ..
+    } = first;
     common
         .channel
         .send_ready()
         .during(Step::Channel, || "report readiness")?;
-    common
-        .channel
-        .expect_start()
-        .during(Step::Channel, || "wait for the start")?;
-    if let Some(hooks) = &plan.hooks {
+    let order = common.channel.order();
+    match order.during(Step::Channel, || "wait for the start")? {
+        Order::Start => Ok(None),
+        Order::Wait => {
+            let gate = options
+                .gate
+                .ok_or_else(|| std::io::ErrorKind::InvalidInput.into());
+            let starter = gate.and_then(gate::wait);
+            Ok(Some(starter.during(Step::Channel, || "wait at the gate")?))
+        }
+    }
+}
+
+fn run_first(first: &First<'_>, ready: &Ready) -> Result<Infallible, SetupError> {
+    if let Some(hooks) = &first.plan.hooks {
         run_hooks(hooks, Kind::StartContainer, Status::Created)?;
     }
-    program::run(&plan.process, &ready, common.seccomp)
+    program::run(&first.plan.process, ready, &first.common)
 }
 
 fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
@@ -215,7 +257,7 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     terminal::adopt(common, master, process.uid)?;
     join_keyring(None)?;
     let ready = identity::assume(process, common.seccomp.is_some())?;
-    program::run(process, &ready, common.seccomp)
+    program::run(process, &ready, common)
 }
 
 /// The host's hooks are the caller's to run. Then those that see the container from within, but
@@ -228,7 +270,7 @@ fn run_create_hooks(
     if hooks.has(Kind::Prestart) || hooks.has(Kind::CreateRuntime) {
         channel
             .send_mounted()
-            .and_then(|()| channel.expect_start())
+            .and_then(|()| channel.order())
             .during(Step::Channel, || "wait for the hooks")?;
     }
     if hooks.has(Kind::CreateContainer) {
@@ -268,6 +310,7 @@ fn keep(common: &Common<'_>, extra: &[RawFd]) -> Vec<RawFd> {
         keep.extend([stdin, stdout, stderr].map(|fd| fd.as_raw_fd()));
     }
     keep.extend(extra);
+    keep.extend(3..3 + common.preserve_fds);
     keep
 }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
-use super::Filter;
 use super::identity::Ready;
+use super::{Common, Filter};
 use crate::error::{During as _, Reason, SetupError, Step};
 use crate::plan::Process;
 
@@ -51,15 +51,19 @@ fn variable<'a>(process: &'a Process, name: &str) -> Option<&'a [u8]> {
     })
 }
 
+/// Finds the program.
+pub(crate) fn look_up(process: &Process) -> Result<PathBuf, SetupError> {
+    let command = OsStr::from_bytes(process.arguments[0].as_bytes());
+    find(command, variable(process, "PATH").unwrap_or_default())
+}
+
 /// Replaces this process by the container's program.
 pub(crate) fn run(
     process: &Process,
     ready: &Ready,
-    filter: Option<&Filter>,
+    common: &Common<'_>,
 ) -> Result<Infallible, SetupError> {
-    let command = OsStr::from_bytes(process.arguments[0].as_bytes());
-    let search = variable(process, "PATH").unwrap_or_default();
-    let path = find(command, search)?;
+    let path = look_up(process)?;
     let path = CString::new(path.into_os_string().into_encoded_bytes())
         .map_err(io::Error::from)
         .during(Step::Exec, || "exec")?;
@@ -72,8 +76,9 @@ pub(crate) fn run(
         environment.retain(|variable| !variable.as_bytes().starts_with(b"HOME="));
         environment.push(home);
     }
-    sys::descriptors::close_on_exec_from(3).during(Step::Exec, || "close descriptors at exec")?;
-    if let Some(filter) = filter {
+    sys::descriptors::close_on_exec_from(3 + common.preserve_fds)
+        .during(Step::Exec, || "close descriptors at exec")?;
+    if let Some(filter) = common.seccomp {
         load(filter).during(Step::Seccomp, || "load the seccomp filter")?;
     }
     let error = sys::exec::execve(&path, &process.arguments, &environment);

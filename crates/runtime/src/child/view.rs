@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
@@ -460,8 +460,8 @@ pub(crate) fn seal_dev(root: &Root, plan: &Plan) -> Result<(), SetupError> {
     .during(Step::Device, step)
 }
 
-/// Steps into the root and lets go of the host's.
-pub(crate) fn pivot(root: &Root, plan: &Plan) -> Result<(), SetupError> {
+/// Steps into the root and lets go of the host's; without `pivot_root` only out of its reach.
+pub(crate) fn pivot(root: &Root, plan: &Plan, no_pivot: bool) -> Result<(), SetupError> {
     if plan.root.readonly {
         let change = Change {
             set: MountAttrFlags::MOUNT_ATTR_RDONLY,
@@ -470,12 +470,11 @@ pub(crate) fn pivot(root: &Root, plan: &Plan) -> Result<(), SetupError> {
         set(root.as_fd(), false, &change).during(Step::Root, || "make the root read-only")?;
     }
     rustix::process::fchdir(root).during(Step::Pivot, || "enter the root")?;
-    // The old root ends up stacked over the new one, and is let go from there.
-    rustix::process::pivot_root(".", ".").during(Step::Pivot, || "change the root")?;
-    // So that nothing of this is undone on the host's side of shared mounts.
-    let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change(".", alone).during(Step::Pivot, || "separate the old root")?;
-    unmount(".", UnmountFlags::DETACH).during(Step::Pivot, || "let go of the old root")?;
+    if no_pivot {
+        cover_old_root()?;
+    } else {
+        exchange_roots()?;
+    }
     rustix::process::chdir("/").during(Step::Pivot, || "enter `/`")?;
     if let Some(Propagation { kind, recursive }) = plan.root.propagation {
         let recursive = if recursive {
@@ -486,6 +485,45 @@ pub(crate) fn pivot(root: &Root, plan: &Plan) -> Result<(), SetupError> {
         mount_change("/", kind | recursive).during(Step::Root, || "set the root's propagation")?;
     }
     Ok(())
+}
+
+/// From the new root: changes it with the old one, and lets go of that.
+fn exchange_roots() -> Result<(), SetupError> {
+    // The old root ends up stacked over the new one, and is let go from there.
+    rustix::process::pivot_root(".", ".").during(Step::Pivot, || "change the root")?;
+    // So that nothing of this is undone on the host's side of shared mounts.
+    let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(".", alone).during(Step::Pivot, || "separate the old root")?;
+    unmount(".", UnmountFlags::DETACH).during(Step::Pivot, || "let go of the old root")
+}
+
+/// From the new root, which covers the old one: makes it this process's root. The old one stays
+/// below, as an initramfs demands. What the host mounted of `/proc` and `/sys` is unmounted or
+/// hidden first, so that whoever gets there finds no way to the host by them.
+fn cover_old_root() -> Result<(), SetupError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .during(Step::Pivot, || "read /proc/self/mountinfo")?;
+    for place in mounts.lines().filter_map(full_file_system) {
+        // Paths are still the host's, so the container's own of the same name are not met.
+        match unmount(place, UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(_) => {
+                let (none, empty) = (MountFlags::empty(), c"");
+                rustix::mount::mount("tmpfs", place, "tmpfs", none, empty)
+                    .during(Step::Pivot, || format!("hide the host's `{place}`"))?;
+            }
+        }
+    }
+    rustix::process::chroot(".").during(Step::Pivot, || "change the root")
+}
+
+/// The place of a `proc` or `sysfs` that shows all of it, in a line of mountinfo.
+fn full_file_system(line: &str) -> Option<&str> {
+    let (mount, kind) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(3);
+    let (root, place) = (fields.next()?, fields.next()?);
+    let full = root == "/" && matches!(kind.split(' ').next(), Some("proc" | "sysfs"));
+    full.then_some(place)
 }
 
 /// Filling a tmpfs with what it covers (`tmpcopyup`).
