@@ -224,11 +224,30 @@ pub(crate) struct Pulls {
     flights: Mutex<Vec<Flight>>,
 }
 
-#[derive(Debug)]
+/// Whoever waits for the pull holds a receiver of `outcome`.
+#[derive(Clone, Debug)]
 struct Flight {
     key: PullKey,
-    outcome: watch::Receiver<PullOutcome>,
+    outcome: watch::Sender<PullOutcome>,
     listeners: Arc<Mutex<Listeners>>,
+}
+
+impl Pulls {
+    fn forget(&self, gone: &Flight) {
+        lock(&self.flights).retain(|flight| !flight.outcome.same_channel(&gone.outcome));
+    }
+}
+
+/// Takes a flight out of the table when its task ends, however it ends.
+struct Landing {
+    shared: Arc<Shared>,
+    flight: Flight,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.shared.pulls.forget(&self.flight);
+    }
 }
 
 /// Those who want to see the progress, and the last word about each layer for those who come late.
@@ -284,6 +303,26 @@ impl Engine {
         }
     }
 
+    /// Pulls every tag of a repository, one after the other; answers whether all were here before.
+    pub async fn pull_all(
+        &self,
+        repository: &Reference,
+        platform: Option<&Platform>,
+        credentials: Option<&Credentials>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<bool, PullError> {
+        let names = self.shared.registry.tags(repository, credentials).await;
+        let names = names.map_err(|error| PullError::Registry(Arc::new(error)))?;
+        let mut up_to_date = true;
+        for name in &names {
+            let pulled = self
+                .pull(name, platform, credentials, progress.clone())
+                .await?;
+            up_to_date &= pulled.up_to_date;
+        }
+        Ok(up_to_date)
+    }
+
     /// Joins a pull that is under way, or begins one.
     fn join_pull(
         &self,
@@ -291,28 +330,28 @@ impl Engine {
         progress: mpsc::Sender<Progress>,
     ) -> watch::Receiver<PullOutcome> {
         let mut flights = lock(&self.shared.pulls.flights);
-        // A pull whose task was cut has a sender no more.
-        flights.retain(|flight| flight.outcome.has_changed().is_ok());
         if let Some(flight) = flights.iter().find(|flight| flight.key == key) {
             lock(&flight.listeners).join(progress);
-            return flight.outcome.clone();
+            return flight.outcome.subscribe();
         }
         let (sender, outcome) = watch::channel(None);
-        let listeners = Arc::new(Mutex::new(Listeners::default()));
-        lock(&listeners).join(progress);
-        flights.push(Flight {
-            key: key.clone(),
-            outcome: outcome.clone(),
-            listeners: Arc::clone(&listeners),
-        });
-        let shared = Arc::clone(&self.shared);
+        let flight = Flight {
+            key,
+            outcome: sender,
+            listeners: Arc::default(),
+        };
+        lock(&flight.listeners).join(progress);
+        flights.push(flight.clone());
+        let landing = Landing {
+            shared: Arc::clone(&self.shared),
+            flight,
+        };
         self.shared.tasks.spawn("pull", async move {
-            let pulled = fly(&shared, &key, &listeners, &sender).await;
+            let pulled = fly(&landing.shared, &landing.flight).await;
+            let outcome = landing.flight.outcome.clone();
             // Late comers begin another one, which finds everything there.
-            lock(&shared.pulls.flights).retain(|flight| flight.key != key);
-            if let Some(pulled) = pulled {
-                sender.send_replace(Some(pulled));
-            }
+            drop(landing);
+            outcome.send_replace(pulled);
         });
         outcome
     }
@@ -542,14 +581,9 @@ impl Engine {
     }
 }
 
-/// Runs one pull until it is over or nobody listens any more.
-async fn fly(
-    shared: &Arc<Shared>,
-    key: &PullKey,
-    listeners: &Arc<Mutex<Listeners>>,
-    sender: &watch::Sender<PullOutcome>,
-) -> Option<Result<Pulled, PullError>> {
-    let (reference, platform, credentials) = key;
+/// Runs one pull until it is over or nobody waits for it any more.
+async fn fly(shared: &Arc<Shared>, flight: &Flight) -> PullOutcome {
+    let (reference, platform, credentials) = &flight.key;
     let (steps, mut heard) = mpsc::channel(PROGRESS);
     let pull = shared.registry.pull(
         Arc::clone(&shared.store),
@@ -560,25 +594,16 @@ async fn fly(
     );
     let tell = async {
         while let Some(progress) = heard.recv().await {
-            lock(listeners).tell(progress);
+            lock(&flight.listeners).tell(progress);
         }
     };
     let both = async { tokio::join!(pull, tell).0 };
-    // The flight in the table holds one receiver; without any other nobody waits.
-    let deserted = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            if sender.receiver_count() <= 1 {
-                return;
-            }
-        }
-    };
     let pulled = tokio::select! {
         pulled = both => pulled,
-        () = deserted => return None,
+        () = deserted(shared, flight) => return None,
     };
     // The last listener sees the end of its progress before the outcome.
-    lock(listeners).senders.clear();
+    lock(&flight.listeners).senders.clear();
     if let Ok(pulled) = &pulled {
         let name = reference.clone().or_latest().familiar();
         shared.announce_image("pull", &name, &name);
@@ -587,6 +612,20 @@ async fn fly(
         }
     }
     Some(pulled.map_err(|error| PullError::Registry(Arc::new(error))))
+}
+
+/// Comes back when nobody waits for the flight, which has then left the table: nobody can join a
+/// pull that is about to be given up.
+async fn deserted(shared: &Shared, flight: &Flight) {
+    loop {
+        flight.outcome.closed().await;
+        let mut flights = lock(&shared.pulls.flights);
+        // Joining takes the same lock.
+        if flight.outcome.receiver_count() == 0 {
+            flights.retain(|other| !other.outcome.same_channel(&flight.outcome));
+            return;
+        }
+    }
 }
 
 impl Shared {

@@ -310,3 +310,70 @@ fn privileged_images_are_pulled_from_a_real_registry() {
         );
     }
 }
+
+#[test]
+fn privileged_all_tags_of_a_repository_are_pulled() {
+    let registry = testkit::Registry::start();
+    let layer = |text: &str| {
+        let tar = testkit::image::tar(&[("a", text.as_bytes())]);
+        (tar, testkit::image::Compression::Gzip)
+    };
+    let image = |text| testkit::image::Image::new(&[layer(text)], &vocab::Platform::host());
+    let (one, two) = (image("one"), image("two"));
+    let digests = [
+        registry.push("team/app", "1", &one),
+        registry.push("team/app", "1.0", &one),
+        registry.push("team/app", "2", &two),
+    ];
+    let name = format!("{}/team/app", registry.address());
+    for client in CLIENTS {
+        let host = Host::empty();
+        let said = client.run(&host, &["pull", "-a", &name]);
+        let lines: Vec<&str> = said.ok().lines().collect();
+        let short = |image: &testkit::image::Image| image.layers[0].digest.short().to_owned();
+        for (line, wanted) in [
+            (0, "1: Pulling from team/app".to_owned()),
+            (1, format!("{}: Pulling fs layer", short(&one))),
+        ] {
+            assert_eq!(lines[line], wanted, "{said:?}");
+        }
+        let without_layers: Vec<&str> = lines
+            .iter()
+            .filter(|line| !line.starts_with(&short(&one)) && !line.starts_with(&short(&two)))
+            .copied()
+            .collect();
+        assert_eq!(
+            without_layers,
+            [
+                "1: Pulling from team/app",
+                &format!("Digest: {}", digests[0]),
+                "1.0: Pulling from team/app",
+                &format!("Digest: {}", digests[1]),
+                "2: Pulling from team/app",
+                &format!("Digest: {}", digests[2]),
+                &format!("Status: Downloaded newer image for {name}"),
+                &name,
+            ],
+            "{said:?}"
+        );
+        let listed = host.berth(&["images", "--format", "{{.Tag}}", &name]);
+        let mut listed: Vec<&str> = listed.ok().lines().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, ["1", "1.0", "2"]);
+        let again = client.run(&host, &["pull", "-a", &name]);
+        assert!(
+            again
+                .ok()
+                .contains(&format!("Status: Image is up to date for {name}")),
+            "{again:?}"
+        );
+        let none = format!("{}/team/none", registry.address());
+        let said = client.run(&host, &["pull", "-a", &none]);
+        assert!(
+            said.fails(1).ends_with(&format!(
+                "repository {none} not found: name unknown: repository name not known to registry"
+            )),
+            "{said:?}"
+        );
+    }
+}

@@ -63,7 +63,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::POST, "/exec/{id}/resize", "Resize the exec TTY", works!(routes::exec::resize)),
     operation(Method::GET, "/exec/{id}/json", "State of an exec instance: Running, ExitCode, Pid", works!(routes::exec::inspect)),
     operation(Method::GET, "/images/json", "List images", partly!(routes::images::list, "shared-size, manifests and identity")),
-    operation(Method::POST, "/images/create", "Pull", partly!(routes::transfer::create, "pulling all tags (no tag means latest), importing from an address")),
+    operation(Method::POST, "/images/create", "Pull", partly!(routes::transfer::create, "importing from an address")),
     operation(Method::GET, "/images/{name}/json", "Full description of one image", partly!(routes::images::inspect, "manifests, platform, and members of the containerd store")),
     operation(Method::GET, "/images/{name}/attestations", "In-toto attestation statements attached to an image", NotYet),
     operation(Method::GET, "/images/{name}/history", "Layer history, newest first", partly!(routes::images::history, "platform")),

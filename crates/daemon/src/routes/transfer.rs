@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use engine::images::{ImportImage, LoadedImage, PullError};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use registry::{LayerState, Pulled};
+use registry::LayerState;
 use tokio::sync::mpsc;
 use vocab::failure::chain;
 use vocab::{Kind, Platform, Reference};
@@ -60,15 +60,22 @@ fn platform(call: &Call) -> Result<Option<Platform>, Refusal> {
 
 async fn pull(call: Call) -> Outcome {
     let from = call.query.said("fromImage").unwrap_or_default();
-    let reference = name_with_tag(from, call.query.said("tag"))?.or_latest();
+    // Old clients write a repository of which they want all tags like this.
+    let from = from.strip_suffix(':').unwrap_or(from);
+    let reference = name_with_tag(from, call.query.said("tag"))?;
     let platform = platform(&call)?;
     let credentials = credentials(&call);
     let (sender, mut steps) = mpsc::channel(STEPS);
     let (engine, wanted) = (call.engine().clone(), reference.clone());
     let mut pulling: BoxFuture<'static, _> = async move {
-        engine
-            .pull(&wanted, platform.as_ref(), credentials.as_ref(), sender)
-            .await
+        let (platform, credentials) = (platform.as_ref(), credentials.as_ref());
+        if wanted.tag().is_none() && wanted.digest().is_none() {
+            return engine
+                .pull_all(&wanted, platform, credentials, sender)
+                .await;
+        }
+        let pulled = engine.pull(&wanted, platform, credentials, sender).await?;
+        Ok(pulled.up_to_date)
     }
     .boxed();
     let first = tokio::select! {
@@ -97,7 +104,8 @@ async fn pull(call: Call) -> Outcome {
 
 /// A pull whose progress is being told.
 struct Pulling {
-    pulling: BoxFuture<'static, Result<Pulled, PullError>>,
+    /// Whether all was there before.
+    pulling: BoxFuture<'static, Result<bool, PullError>>,
     steps: mpsc::Receiver<registry::Progress>,
     reference: Reference,
 }
@@ -116,8 +124,8 @@ impl Pulling {
             lines.extend(line(&shown(step)));
         }
         let end = match outcome {
-            Ok(pulled) => {
-                let news = if pulled.up_to_date {
+            Ok(up_to_date) => {
+                let news = if up_to_date {
                     "Image is up to date"
                 } else {
                     "Downloaded newer image"

@@ -184,6 +184,22 @@ pub enum RequestError {
         /// What came.
         found: Digest,
     },
+    /// What came cannot be read.
+    #[error("{url} sent something that cannot be read")]
+    Json {
+        /// Where it came from.
+        url: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The registry does not come to an end.
+    #[error("{url} lists more than {limit} tags, or the same page again and again")]
+    Tags {
+        /// Where they came from.
+        url: String,
+        /// How many are fine.
+        limit: usize,
+    },
     /// The registry names a digest that is none.
     #[error("{url}: the `Docker-Content-Digest` header cannot be used")]
     DigestHeader {
@@ -211,6 +227,8 @@ impl Failure for RequestError {
             | Self::Range { .. }
             | Self::TooBig { .. }
             | Self::Mismatch { .. }
+            | Self::Json { .. }
+            | Self::Tags { .. }
             | Self::DigestHeader { .. } => Kind::Internal,
         }
     }

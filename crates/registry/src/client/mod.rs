@@ -10,6 +10,8 @@
 //! | `challenge` | the `WWW-Authenticate` header |
 //! | `transport` | TLS, redirects, bounded bodies, refusals |
 //! | `hosts` | mirrors, schemes, and who may do without TLS |
+//! | `places` | which of them is asked now |
+//! | `tags` | the tags of a repository |
 //! | `retry` | what is worth another try |
 
 mod challenge;
@@ -19,10 +21,12 @@ mod document;
 mod error;
 mod hosts;
 mod layer;
+mod places;
 mod progress;
 mod pull;
 mod retry;
 mod session;
+mod tags;
 mod transport;
 
 use std::collections::HashMap;
@@ -176,6 +180,17 @@ impl Client {
     ) -> Result<Resolved, ResolveError> {
         let credentials = credentials.filter(|given| !given.is_anonymous());
         pull::resolve(self, &reference.clone().or_latest(), credentials).await
+    }
+
+    /// The names that the registry knows in the repository of `reference`, one for each tag, sorted; tag
+    /// and digest of `reference` itself are not looked at.
+    pub async fn tags(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<Reference>, ResolveError> {
+        let credentials = credentials.filter(|given| !given.is_anonymous());
+        tags::tags(self, reference, credentials).await
     }
 
     /// Asks whether `registry` (as typed to `docker login`: a host, or an address with scheme and

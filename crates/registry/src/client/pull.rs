@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use store::{Document as Stored, Image, Layer, NewImage, ReceiveError, Store};
+use store::{Document as Stored, Image, Layer, NewImage, Store};
 use tasks::Cancel;
 use vocab::image::ImageConfig;
 use vocab::manifest::Manifest;
@@ -14,10 +14,10 @@ use vocab::{Digest, Platform, Reference};
 use super::document::{Understood, check_image, read_config};
 use super::hosts::Endpoint;
 use super::layer::{self, Wanted};
+use super::places::Places;
 use super::progress::{LayerState, Progress, Teller};
-use super::retry::is_unreachable;
 use super::session::{Document, Purpose, Session};
-use super::{Client, Credentials, LayerError, PullError, Pulled, RequestError, Resolved};
+use super::{Client, Credentials, PullError, Pulled, RequestError, Resolved};
 
 /// How deep an index may lie in an index.
 const INDEX_DEPTH: usize = 3;
@@ -45,29 +45,13 @@ impl Pull<'_> {
     /// Asks one place after the other until one has the image.
     pub(super) async fn run(&self) -> Result<Pulled, PullError> {
         let before = self.find_present().await?;
-        let endpoints = self.client.endpoints(self.reference.domain());
-        let last = endpoints.len() - 1;
-        for endpoint in &endpoints[..last] {
-            match self.pull_from(endpoint, before.as_ref()).await {
-                Err(error) if falls_through(&error, endpoint) => {
-                    tracing::debug!(?endpoint, %error, "the next place is asked");
-                }
-                outcome => return self.settle(outcome, endpoint),
+        let mut places = Places::new(self.client, &self.reference);
+        loop {
+            let outcome = self.pull_from(places.place(), before.as_ref()).await;
+            if let Some(outcome) = places.settle(outcome) {
+                return outcome;
             }
         }
-        let outcome = self.pull_from(&endpoints[last], before.as_ref()).await;
-        self.settle(outcome, &endpoints[last])
-    }
-
-    fn settle(
-        &self,
-        outcome: Result<Pulled, PullError>,
-        endpoint: &Endpoint,
-    ) -> Result<Pulled, PullError> {
-        if outcome.is_ok() {
-            self.client.remember(self.reference.domain(), endpoint);
-        }
-        outcome.map_err(|error| name_refusal(error, &self.reference))
     }
 
     /// The image that the name means in the store now.
@@ -353,20 +337,13 @@ pub(super) async fn resolve(
     reference: &Reference,
     credentials: Option<&Credentials>,
 ) -> Result<Resolved, PullError> {
-    let endpoints = client.endpoints(reference.domain());
-    let last = endpoints.len() - 1;
-    for (at, endpoint) in endpoints.iter().enumerate() {
-        match resolve_from(client, endpoint, reference, credentials).await {
-            Err(error) if at != last && falls_through(&error, endpoint) => {}
-            outcome => {
-                if outcome.is_ok() {
-                    client.remember(reference.domain(), endpoint);
-                }
-                return outcome.map_err(|error| name_refusal(error, reference));
-            }
+    let mut places = Places::new(client, reference);
+    loop {
+        let outcome = resolve_from(client, places.place(), reference, credentials).await;
+        if let Some(outcome) = places.settle(outcome) {
+            return outcome;
         }
     }
-    unreachable!("the last place's outcome is returned")
 }
 
 async fn resolve_from(
@@ -403,54 +380,5 @@ fn tag_of(reference: &Reference) -> String {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or(vocab::reference::DEFAULT_TAG).to_owned(),
-    }
-}
-
-/// Whether the next place is to be asked: a mirror's failures never count, and where one scheme
-/// is not spoken, the other may be.
-fn falls_through(error: &PullError, endpoint: &Endpoint) -> bool {
-    let ours = match error {
-        PullError::Put(_) | PullError::LookUp { .. } => true,
-        PullError::Layer { source, .. } => {
-            matches!(&**source, LayerError::Receive(ReceiveError::Write { .. }))
-        }
-        _ => false,
-    };
-    let unreachable = matches!(error, PullError::Request(error) if is_unreachable(error));
-    !ours && (endpoint.mirror || unreachable)
-}
-
-/// Puts the engine's sentence before the registry's (specs/registry.md §2).
-fn name_refusal(error: PullError, reference: &Reference) -> PullError {
-    let refusal = match error {
-        PullError::Request(RequestError::Refused(refusal)) => refusal,
-        // Some token servers say it before the registry can.
-        PullError::Request(RequestError::Token { realm, source }) => match *source {
-            RequestError::Refused(refusal) if refusal.code.as_deref() == Some("DENIED") => refusal,
-            other => {
-                let source = Box::new(other);
-                return PullError::Request(RequestError::Token { realm, source });
-            }
-        },
-        other => return other,
-    };
-    match refusal.code.as_deref() {
-        Some("DENIED") => PullError::Denied {
-            name: reference.familiar_name(),
-            source: refusal,
-        },
-        Some("MANIFEST_UNKNOWN") => PullError::ManifestUnknown {
-            reference: reference.familiar(),
-            source: refusal,
-        },
-        Some("NAME_UNKNOWN") => PullError::NameUnknown {
-            name: reference.familiar_name(),
-            source: refusal,
-        },
-        None if refusal.status == http::StatusCode::NOT_FOUND => PullError::ManifestUnknown {
-            reference: reference.familiar(),
-            source: refusal,
-        },
-        _ => PullError::Request(RequestError::Refused(refusal)),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, RANGE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, LINK, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use serde::Deserialize;
@@ -27,6 +27,8 @@ use super::{Config, Credentials, RequestError};
 
 /// Bytes of a token server's reply; tokens have a few thousand.
 const TOKEN_REPLY_BYTES: u64 = 1 << 20;
+/// Bytes of a page of tags: a thousand of the longest take an eighth of a megabyte.
+const TAGS_BYTES: u64 = 4 << 20;
 /// What token servers are told we are; some know only Docker's.
 const CLIENT_ID: &str = "docker";
 
@@ -72,6 +74,14 @@ pub(super) struct Document {
     pub(super) content_type: String,
     pub(super) bytes: Vec<u8>,
     pub(super) digest: Digest,
+}
+
+/// Some of a repository's tags.
+#[derive(Debug)]
+pub(super) struct TagsPage {
+    pub(super) tags: Vec<String>,
+    /// Where the next page is, if there is one.
+    pub(super) next: Option<String>,
 }
 
 impl Document {
@@ -136,6 +146,40 @@ impl<'a> Session<'a> {
         content_digest(&response)
     }
 
+    /// A page of the repository's tags: the first, or the one that the last answer pointed at. Says
+    /// where the next one is.
+    pub(super) async fn tags(&self, next: Option<&str>) -> Result<TagsPage, RequestError> {
+        let first = self
+            .endpoint
+            .address(&format!("{}/tags/list", self.repository()));
+        let mut request = Request::new(Method::GET, &first)?;
+        if let Some(next) = next {
+            let url = request.url.join(next).ok();
+            // Another page is of the same registry: the proof is shown there.
+            let url = url.filter(|url| url.origin() == request.url.origin());
+            request.url = url.ok_or_else(|| RequestError::Redirect {
+                url: shown(&request.url),
+                to: clean(next, 200),
+            })?;
+        }
+        let request = &request;
+        self.tried(|| async move {
+            let mut response = self.send(request.clone()).await?;
+            let next = response.header(&LINK).and_then(next_link);
+            let bytes = response.body(TAGS_BYTES).await?;
+            let list: TagsList =
+                serde_json::from_slice(&bytes).map_err(|source| RequestError::Json {
+                    url: response.url.clone(),
+                    source,
+                })?;
+            Ok(TagsPage {
+                tags: list.tags.unwrap_or_default(),
+                next,
+            })
+        })
+        .await
+    }
+
     /// The manifest or index of a tag or digest, verified against the digest if it is one, else
     /// against the one that the registry tells.
     pub(super) async fn manifest(
@@ -143,14 +187,24 @@ impl<'a> Session<'a> {
         tag: &str,
         expected: Option<&Digest>,
     ) -> Result<Document, RequestError> {
+        self.tried(|| self.try_manifest(tag, expected)).await
+    }
+
+    /// Asks once, and again as often as it is worth it.
+    async fn tried<T, F: Future<Output = Result<T, RequestError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, RequestError> {
         let mut tries = self.tries();
         loop {
-            match self.try_manifest(tag, expected).await {
-                Err(error) if !is_unreachable(&error) => match tries.pause_after(&error) {
-                    Some(pause) => sleep(pause).await,
-                    None => return Err(error),
-                },
+            let error = match ask().await {
+                // Where nobody is, another place may be asked at once.
+                Err(error) if !is_unreachable(&error) => error,
                 outcome => return outcome,
+            };
+            match tries.pause_after(&error) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error),
             }
         }
     }
@@ -180,21 +234,12 @@ impl<'a> Session<'a> {
         &self,
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, RequestError> {
-        let mut tries = self.tries();
-        loop {
-            let outcome = async {
-                let mut response = self.blob(descriptor, 0).await?;
-                let bytes = response.body(CONFIG_BYTES).await?;
-                verify(&response, &bytes, Some(&descriptor.digest)).map(|_| bytes)
-            };
-            match outcome.await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => match tries.pause_after(&error) {
-                    Some(pause) => sleep(pause).await,
-                    None => return Err(error),
-                },
-            }
-        }
+        self.tried(|| async {
+            let mut response = self.blob(descriptor, 0).await?;
+            let bytes = response.body(CONFIG_BYTES).await?;
+            verify(&response, &bytes, Some(&descriptor.digest)).map(|_| bytes)
+        })
+        .await
     }
 
     /// The beginning of an answer with a blob's bytes, from `offset` on if the server knows how
@@ -450,6 +495,21 @@ struct TokenReply {
     refresh_token: Option<String>,
 }
 
+/// The reply to `tags/list`; `null` where there are none.
+#[derive(Deserialize)]
+struct TagsList {
+    tags: Option<Vec<String>>,
+}
+
+/// Where `<…>; rel="next"` points (RFC 8288).
+fn next_link(header: &str) -> Option<String> {
+    let (target, parameters) = header.trim().strip_prefix('<')?.split_once('>')?;
+    let mut parameters = parameters.split(';').map(str::trim);
+    parameters
+        .any(|parameter| matches!(parameter, "rel=next" | "rel=\"next\""))
+        .then(|| target.to_owned())
+}
+
 fn bearer(token: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
@@ -515,6 +575,24 @@ mod tests {
     fn a_form_is_encoded_and_has_no_empty_fields() {
         let encoded = form(&[("a", "x y&z"), ("b", ""), ("c", "repository:x/y:pull")]);
         assert_eq!(encoded, "a=x+y%26z&c=repository%3Ax%2Fy%3Apull");
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_one_is() {
+        for (header, next) in [
+            (
+                "</v2/a/tags/list?last=b&n=2>; rel=\"next\"",
+                Some("/v2/a/tags/list?last=b&n=2"),
+            ),
+            ("<x>;rel=next", Some("x")),
+            ("<x>; title=\"a\"; rel=\"next\"", Some("x")),
+            ("<x>; rel=\"prev\"", None),
+            ("<x>", None),
+            ("x; rel=\"next\"", None),
+            ("", None),
+        ] {
+            assert_eq!(next_link(header).as_deref(), next, "{header}");
+        }
     }
 
     #[test]

@@ -426,3 +426,48 @@ async fn nobody_there_is_told_at_once() {
     assert!(text.contains("connection refused"), "{text}");
     scratch.check_no_debris();
 }
+
+#[tokio::test]
+async fn tags_come_in_pages() {
+    let registry = Stub::start(|asked| {
+        let page = |tags: &str, next: Option<&str>| {
+            let answer = Answer::new(200, format!(r#"{{"name":"app","tags":{tags}}}"#));
+            match next {
+                Some(next) => answer.with("Link", format!("<{next}>; rel=\"next\"")),
+                None => answer,
+            }
+        };
+        match asked.target.as_str() {
+            "/v2/app/tags/list" => page(r#"["a","b"]"#, Some("/v2/app/tags/list?last=b&n=2")),
+            "/v2/app/tags/list?last=b&n=2" => page(r#"["c","no tag"]"#, Some("list?last=c")),
+            "/v2/app/tags/list?last=c" => page("null", None),
+            other => panic!("{other}"),
+        }
+    });
+    let name = format!("{}/app", registry.address());
+    let tags = client().tags(&name.parse().unwrap(), None).await.unwrap();
+    let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["a", "b", "c"].map(|tag| format!("{name}:{tag}")));
+}
+
+#[tokio::test]
+async fn pages_of_tags_come_to_an_end_and_stay_with_their_registry() {
+    for (link, words) in [
+        (
+            "</v2/app/tags/list>; rel=\"next\"",
+            "the same page again and again",
+        ),
+        (
+            "<http://127.0.0.1:1/v2/app/tags/list>; rel=\"next\"",
+            "where berth does not follow",
+        ),
+    ] {
+        let many = vec!["\"tag\""; 20_000].join(",");
+        let body = format!("{{\"tags\":[{many}]}}");
+        let registry = Stub::start(move |_| Answer::new(200, body.as_str()).with("Link", link));
+        let name = format!("{}/app", registry.address()).parse().unwrap();
+        let error = client().tags(&name, None).await.unwrap_err();
+        let text = vocab::failure::chain(&error);
+        assert!(text.contains(words), "{text}");
+    }
+}
