@@ -652,6 +652,8 @@ fn process(
     Ok(runtime::ExecProcess {
         process,
         seccomp,
+        profile: None,
+        state: None,
         cgroup: shared.cgroup(&record.id, &record.host.resources.cgroup_parent),
     })
 }

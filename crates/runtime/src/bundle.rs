@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::oci;
+use crate::state::State;
 
 /// Everything [`crate::create`] needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,8 +51,14 @@ pub struct Overlay {
 pub struct ExecProcess {
     /// What runs, as whom, with which limits and capabilities.
     pub process: oci::Process,
-    /// A compiled seccomp program, or `None` for none.
+    /// A compiled seccomp program. `None`: the profile is compiled if present.
     pub seccomp: Option<PathBuf>,
+    /// The seccomp profile, which says more than its program: flags, and an agent that answers.
+    #[serde(default)]
+    pub profile: Option<oci::LinuxSeccomp>,
+    /// The container's state, which such an agent is told.
+    #[serde(default)]
+    pub state: Option<State>,
     /// The container's cgroup, such as `/berth/<id>`; empty leaves the process in the caller's.
     pub cgroup: String,
 }

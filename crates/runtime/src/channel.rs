@@ -10,12 +10,13 @@
 //! | child | `T` + descriptor | the terminal's master |
 //! | child | `M` | the mounts stand, waiting for `S`: hooks may run |
 //! | child | `R` | all set up, waiting for `S` |
+//! | child | `L` + 3 descriptors | a seccomp listener is coming, see [`listener`](crate::listener) |
 //! | child | `F` + JSON of [`SetupError`] | this failed |
 
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::cmsg_space;
 use rustix::io::retry_on_intr;
@@ -25,7 +26,10 @@ use rustix::net::{
 };
 
 use crate::error::SetupError;
+use crate::listener::Coming;
 
+/// No packet carries more.
+const MAX_DESCRIPTORS: usize = 3;
 /// No packet is longer. A failure whose text would be is cut.
 const PACKET_BYTES: usize = 8 << 10;
 
@@ -36,6 +40,12 @@ pub(crate) struct Channel(OwnedFd);
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -52,6 +62,7 @@ pub(crate) enum Word {
     Terminal(OwnedFd),
     Mounted,
     Ready,
+    Listener(Coming),
     Failed(SetupError),
 }
 
@@ -73,8 +84,8 @@ impl Channel {
 
     pub(crate) fn send_order(&self, order: Order) -> io::Result<()> {
         match order {
-            Order::Start => self.send(b"S", None),
-            Order::Wait => self.send(b"W", None),
+            Order::Start => self.send(b"S", &[]),
+            Order::Wait => self.send(b"W", &[]),
         }
     }
 
@@ -90,15 +101,19 @@ impl Channel {
     }
 
     pub(crate) fn send_terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
-        self.send(b"T", Some(master))
+        self.send(b"T", &[master])
     }
 
     pub(crate) fn send_mounted(&self) -> io::Result<()> {
-        self.send(b"M", None)
+        self.send(b"M", &[])
     }
 
     pub(crate) fn send_ready(&self) -> io::Result<()> {
-        self.send(b"R", None)
+        self.send(b"R", &[])
+    }
+
+    pub(crate) fn send_listener(&self, fds: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+        self.send(b"L", &fds)
     }
 
     pub(crate) fn send_failure(&self, failure: &SetupError) -> io::Result<()> {
@@ -112,20 +127,23 @@ impl Channel {
             cut.what = cut.what.chars().take(PACKET_BYTES / 16).collect();
             whole = packet(&cut)?;
         }
-        self.send(&whole, None)
+        self.send(&whole, &[])
     }
 
     /// The child's next word; `None` once it has exec'd or ended.
     pub(crate) fn next(&self) -> io::Result<Option<Word>> {
         let mut packet = [0_u8; PACKET_BYTES];
-        let (length, fd) = match self.receive(&mut packet) {
+        let (length, fds) = match self.receive(&mut packet) {
             // The child ended with an order of ours unread.
             Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
             other => other?,
         };
-        let word = match (&packet[..length], fd) {
+        let word = match (&packet[..length], fds) {
             ([], _) => return Ok(None),
-            (b"T", Some(master)) => Word::Terminal(master),
+            (b"T", [Some(master), _, _]) => Word::Terminal(master),
+            (b"L", [Some(word), Some(process), Some(text)]) => {
+                Word::Listener([word, process, text])
+            }
             (b"M", _) => Word::Mounted,
             (b"R", _) => Word::Ready,
             ([b'F', json @ ..], _) => Word::Failed(serde_json::from_slice(json)?),
@@ -134,10 +152,9 @@ impl Channel {
         Ok(Some(word))
     }
 
-    fn send(&self, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    fn send(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.as_slice();
         if !fds.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
         }
@@ -146,18 +163,22 @@ impl Channel {
         Ok(())
     }
 
-    fn receive(&self, packet: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    fn receive(
+        &self,
+        packet: &mut [u8],
+    ) -> io::Result<(usize, [Option<OwnedFd>; MAX_DESCRIPTORS])> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut packet = [IoSliceMut::new(packet)];
         let flags = RecvFlags::CMSG_CLOEXEC;
         let length =
             retry_on_intr(|| recvmsg(self.0.as_fd(), &mut packet, &mut ancillary, flags))?.bytes;
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        let mut received = ancillary.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
             _ => None,
         });
-        Ok((length, fd))
+        let mut received = received.by_ref().flatten();
+        Ok((length, std::array::from_fn(|_| received.next())))
     }
 }
 

@@ -36,7 +36,7 @@ pub fn spec(json: &[u8]) -> Result<Read<oci::Spec>, CreateError> {
 /// Reads a process alone, as `exec --process` takes it.
 pub fn process(json: &[u8]) -> Result<Read<oci::Process>, CreateError> {
     read(json, |process, warnings| {
-        mend_process("", process, warnings)
+        mend_process("", process, warnings);
     })
 }
 
@@ -65,7 +65,7 @@ fn read<T: DeserializeOwned>(
     let value = serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "the document" } else { &path };
-        CreateError::invalid(path, error.inner())
+        CreateError::invalid(path, error.inner().to_string())
     })?;
     Ok(Read { value, warnings })
 }

@@ -16,9 +16,10 @@ use crate::channel::{self, Channel, Order, Word};
 use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
+use crate::listener::{self, Listener};
 use crate::plan::Plan;
-use crate::seccomp;
-use crate::state::Status;
+use crate::seccomp::{self, CompileError};
+use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
 
 /// A container whose process exists, is fully set up, and waits to be started.
@@ -74,7 +75,12 @@ pub struct Options<'a> {
 
 /// Waits for the exec, which closes the channel.
 pub(crate) fn started(gate: &Channel) -> Result<(), StartError> {
-    match gate.next().map_err(CreateError::Channel)? {
+    let mut word = gate.next().map_err(CreateError::Channel)?;
+    if let Some(Word::Listener(coming)) = word {
+        listener::pass_on(coming, gate.as_fd()).map_err(CreateError::Listener)?;
+        word = gate.next().map_err(CreateError::Channel)?;
+    }
+    match word {
         None => Ok(()),
         Some(Word::Failed(failure)) => Err(start_error(failure)),
         Some(_) => Err(CreateError::Channel(io::ErrorKind::InvalidData.into()).into()),
@@ -123,6 +129,7 @@ pub fn create_with(
     let filter = filter(
         bundle.seccomp.as_deref(),
         linux.and_then(|l| l.seccomp().as_ref()),
+        || State::new(bundle, Status::Created, 0),
     )?;
     let joined = open_namespaces(&plan)?;
     let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
@@ -218,6 +225,9 @@ fn attend(created: &mut Created, gate: &Channel, plan: &Plan) -> Result<(), Crea
             }
             Some(Word::Ready) => return Ok(()),
             Some(Word::Failed(failure)) => return Err(failure.into()),
+            Some(Word::Listener(_)) => {
+                return Err(CreateError::Channel(io::ErrorKind::InvalidData.into()));
+            }
             None => return Err(CreateError::Died),
         }
     }
@@ -285,10 +295,11 @@ pub(crate) fn with_pid_namespace<T>(
     made
 }
 
-/// The filter to load: compiled before, or now.
+/// The filter to load: compiled before, or now. `state` is what an agent is told.
 pub(crate) fn filter(
     compiled: Option<&Path>,
     profile: Option<&crate::oci::LinuxSeccomp>,
+    state: impl FnOnce() -> State,
 ) -> Result<Option<Filter>, CreateError> {
     let flags = profile.map_or(seccomp::DEFAULT_FLAGS, seccomp::flags);
     let program = match (compiled, profile) {
@@ -296,10 +307,23 @@ pub(crate) fn filter(
             path: path.to_owned(),
             source,
         })?,
-        (None, Some(profile)) => seccomp::compile(profile).map_err(CreateError::Seccomp)?,
+        (None, Some(profile)) => seccomp::compile(profile).map_err(|error| match error {
+            CompileError::Invalid { path, reason } => {
+                CreateError::invalid(format!("linux.seccomp.{path}"), reason)
+            }
+            error => CreateError::Seccomp(error),
+        })?,
         (None, None) => return Ok(None),
     };
-    Ok(Some(Filter { program, flags }))
+    let listener = match profile.filter(|profile| seccomp::notifies(profile)) {
+        Some(profile) => Listener::new(profile, state())?,
+        None => None,
+    };
+    Ok(Some(Filter {
+        program,
+        flags,
+        listener,
+    }))
 }
 
 /// Both sides of the standard streams.

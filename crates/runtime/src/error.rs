@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vocab::{Failure, Kind};
 
-use crate::{cgroup, hooks, seccomp};
+use crate::{ListenerError, cgroup, hooks, seccomp};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +154,9 @@ pub enum CreateError {
     /// The process itself.
     #[error("create the process")]
     Clone(#[source] io::Error),
+    /// Calls that an agent is to answer.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
     /// A hook that runs on the host.
     #[error("run the hooks")]
     Hook(#[source] hooks::HookError),
@@ -173,10 +176,10 @@ pub enum CreateError {
 
 impl CreateError {
     /// What is wrong with the specification, and where in it.
-    pub(crate) fn invalid(path: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn invalid(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid {
             path: path.into(),
-            reason: reason.to_string(),
+            reason: reason.into(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::child::{self, Another, Common};
 use crate::create::{end, filter, prepare_stdio, start_error, started, with_pid_namespace};
 use crate::error::{CreateError, StartError};
 use crate::plan::Process;
+use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
 
 /// A process that runs in a container beside its first one.
@@ -44,9 +45,12 @@ pub fn exec_with(
     stdio: Stdio,
     preserve_fds: i32,
 ) -> Result<Executed, StartError> {
-    let _ = init_pid;
     let process = Process::new(&exec.process)?;
-    let filter = filter(exec.seccomp.as_deref(), None)?;
+    let filter = filter(exec.seccomp.as_deref(), exec.profile.as_ref(), || State {
+        status: Status::Running,
+        pid: init_pid,
+        ..exec.state.clone().unwrap_or_else(State::unknown)
+    })?;
     let cgroup = match exec.cgroup.as_str() {
         "" => None,
         path => Some(Cgroup::open(path).map_err(CreateError::Cgroup)?),
@@ -86,7 +90,7 @@ pub fn exec_with(
             match gate.next().map_err(CreateError::Channel)? {
                 Some(Word::Terminal(master)) => streams.console = Some(master),
                 Some(Word::Failed(failure)) => return Err(start_error(failure)),
-                Some(Word::Mounted | Word::Ready) | None => return Err(CreateError::Died.into()),
+                Some(_) | None => return Err(CreateError::Died.into()),
             }
         }
         started(&gate)

@@ -49,6 +49,7 @@ mod channel;
 mod child;
 mod create;
 mod exec;
+mod listener;
 mod plan;
 mod sealed;
 
@@ -57,6 +58,7 @@ pub use create::{Created, Options, create, create_with};
 pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, exec, exec_with};
 pub use gate::{Gate, start};
+pub use listener::ListenerError;
 pub use oci_spec::runtime as oci;
 pub use sealed::sealed;
 pub use state::{State, Status};

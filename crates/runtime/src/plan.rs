@@ -151,7 +151,7 @@ pub(crate) struct Limit {
 }
 
 fn invalid(path: impl Into<String>, reason: impl Display) -> CreateError {
-    CreateError::invalid(path, reason)
+    CreateError::invalid(path, reason.to_string())
 }
 
 fn c_string(path: &str, text: &str) -> Result<CString, CreateError> {

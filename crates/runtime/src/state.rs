@@ -53,6 +53,18 @@ fn is_zero(pid: &i32) -> bool {
 }
 
 impl State {
+    /// Of a container of which nothing was said.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            oci_version: String::from(OCI_VERSION),
+            id: String::new(),
+            status: Status::Stopped,
+            pid: 0,
+            bundle: PathBuf::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Of the container of `bundle`.
     pub fn new(bundle: &Bundle, status: Status, pid: i32) -> Self {
         let annotations = bundle.spec.annotations().iter().flatten();

@@ -18,6 +18,11 @@ pub fn close_other_than(keep: &[RawFd]) -> io::Result<()> {
     range(next, RawFd::MAX, 0)
 }
 
+/// Closes a descriptor that nobody owns.
+pub fn close_raw(fd: RawFd) -> io::Result<()> {
+    range(fd, fd, 0)
+}
+
 /// Has every descriptor from `first` up closed at exec.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     range(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)

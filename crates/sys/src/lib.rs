@@ -17,6 +17,7 @@
 //! | [`netlink`] | options of netlink sockets |
 //! | [`pidfd`] | signals without mistaking the process |
 //! | [`seccomp`] | loading a filter |
+//! | [`shared`] | a number that two processes share |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
 #![expect(unsafe_code, reason = "the one crate that opens it")]
 
@@ -32,4 +33,5 @@ pub mod namespace;
 pub mod netlink;
 pub mod pidfd;
 pub mod seccomp;
+pub mod shared;
 pub mod signals;

@@ -326,6 +326,8 @@ impl Container {
             process: Box::new(runtime::ExecProcess {
                 process: serde_json::from_value(process).unwrap(),
                 seccomp: None,
+                profile: None,
+                state: None,
                 cgroup: self.cgroup.clone(),
             }),
             terminal,

@@ -43,6 +43,7 @@ use crate::create::Options;
 use crate::error::{During as _, SetupError, Step};
 use crate::gate;
 use crate::hooks::Kind;
+use crate::listener::Listener;
 use crate::plan::{Hooks, Plan, Process};
 use crate::state::Status;
 use identity::Ready;
@@ -84,6 +85,8 @@ pub(crate) struct Common<'a> {
 pub(crate) struct Filter {
     pub(crate) program: Vec<u8>,
     pub(crate) flags: libc::c_ulong,
+    /// Who answers calls that the filter leaves to somebody else.
+    pub(crate) listener: Option<Listener>,
 }
 
 /// The first process of a container.
@@ -109,8 +112,8 @@ pub(crate) struct Another<'a> {
 pub(crate) fn first(first: &First<'_>) -> i32 {
     let channel = first.common.channel;
     match become_first(first).and_then(|ready| Ok((ready, ordered(first)?))) {
-        Ok((ready, None)) => finish(channel, run_first(first, &ready)),
-        Ok((ready, Some(starter))) => finish(&starter, run_first(first, &ready)),
+        Ok((ready, None)) => finish(channel, run_first(first, &ready, channel)),
+        Ok((ready, Some(starter))) => finish(&starter, run_first(first, &ready, &starter)),
         Err(failure) => finish(channel, Err(failure)),
     }
 }
@@ -229,11 +232,15 @@ fn ordered(first: &First<'_>) -> Result<Option<Channel>, SetupError> {
     }
 }
 
-fn run_first(first: &First<'_>, ready: &Ready) -> Result<Infallible, SetupError> {
+fn run_first(
+    first: &First<'_>,
+    ready: &Ready,
+    channel: &Channel,
+) -> Result<Infallible, SetupError> {
     if let Some(hooks) = &first.plan.hooks {
         run_hooks(hooks, Kind::StartContainer, Status::Created)?;
     }
-    program::run(&first.plan.process, ready, &first.common)
+    program::run(&first.plan.process, ready, &first.common, channel)
 }
 
 fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
@@ -257,7 +264,7 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     terminal::adopt(common, master, process.uid)?;
     join_keyring(None)?;
     let ready = identity::assume(process, common.seccomp.is_some())?;
-    program::run(process, &ready, common)
+    program::run(process, &ready, common, common.channel)
 }
 
 /// The host's hooks are the caller's to run. Then those that see the container from within, but

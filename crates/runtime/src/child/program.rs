@@ -13,7 +13,9 @@ use rustix::io::Errno;
 
 use super::identity::Ready;
 use super::{Common, Filter};
+use crate::channel::Channel;
 use crate::error::{During as _, Reason, SetupError, Step};
+use crate::listener;
 use crate::plan::Process;
 
 /// As much of `/etc/passwd` is read.
@@ -57,11 +59,12 @@ pub(crate) fn look_up(process: &Process) -> Result<PathBuf, SetupError> {
     find(command, variable(process, "PATH").unwrap_or_default())
 }
 
-/// Replaces this process by the container's program.
+/// Replaces this process by the container's program. `channel` leads to whoever starts it.
 pub(crate) fn run(
     process: &Process,
     ready: &Ready,
     common: &Common<'_>,
+    channel: &Channel,
 ) -> Result<Infallible, SetupError> {
     let path = look_up(process)?;
     let path = CString::new(path.into_os_string().into_encoded_bytes())
@@ -79,7 +82,7 @@ pub(crate) fn run(
     sys::descriptors::close_on_exec_from(3 + common.preserve_fds)
         .during(Step::Exec, || "close descriptors at exec")?;
     if let Some(filter) = common.seccomp {
-        load(filter).during(Step::Seccomp, || "load the seccomp filter")?;
+        load(filter, channel).during(Step::Seccomp, || "load the seccomp filter")?;
     }
     let error = sys::exec::execve(&path, &process.arguments, &environment);
     Err(SetupError::new(
@@ -89,7 +92,12 @@ pub(crate) fn run(
     ))
 }
 
-fn load(filter: &Filter) -> io::Result<()> {
+fn load(filter: &Filter, channel: &Channel) -> io::Result<()> {
+    if let Some(listener) = &filter.listener {
+        let prepared = listener::prepare(listener, channel)?;
+        let fd = sys::seccomp::load_listening(&filter.program, filter.flags)?;
+        return prepared.hand_over(fd);
+    }
     match sys::seccomp::load(&filter.program, filter.flags) {
         // A flag that this kernel does not know; none changes what is allowed.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && filter.flags != 0 => {

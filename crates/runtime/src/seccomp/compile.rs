@@ -11,18 +11,26 @@
 //! eight comparisons. A leaf is a verdict, or a chain of tests of arguments that ends in the default.
 //!
 //! The rules of the field, taken over: a rule without arguments beats those with; several conditions
-//! on one argument are alternatives (runc); a number beyond all that the filter names is answered
+//! on one argument are alternatives (runc); a rule that says what the default says is none (runc);
+//! the machine's own instruction set is always among those of the filter (libseccomp), and others
+//! that it cannot run are left out, since no call could be theirs; a number beyond all that the filter names is answered
 //! with ENOSYS where it would have been refused, so that new C libraries fall back (runc).
 
 use std::collections::BTreeMap;
 
-use super::CompileError;
 use super::table::Abi;
+use super::{CompileError, Machine};
 use crate::oci;
 use oci::{LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op};
 
 /// `BPF_MAXINSNS` (linux/bpf_common.h).
 const MAX_INSTRUCTIONS: usize = 4096;
+/// `MAX_ERRNO` (linux/err.h).
+const MAX_ERRNO: u32 = 4095;
+/// `SECCOMP_RET_DATA`: what is left of an answer beside the action.
+const MAX_TRACE_DATA: u32 = 0xffff;
+/// System calls have six arguments.
+const MAX_ARGUMENT: usize = 5;
 /// Bit 30 of an x32 system call's number (asm/unistd.h, `__X32_SYSCALL_BIT`).
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -37,6 +45,8 @@ const KILL_THREAD: u32 = 0x0000_0000;
 const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
+/// `SECCOMP_RET_USER_NOTIF`.
+const NOTIFY: u32 = 0x7fc0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
 
@@ -88,9 +98,13 @@ struct Condition {
 }
 
 /// Compiles a filter.
-pub(super) fn compile(filter: &oci::LinuxSeccomp) -> Result<Vec<u8>, CompileError> {
-    let default = answer(filter.default_action(), filter.default_errno_ret())?;
-    let abis = abis(filter)?;
+pub(super) fn compile(
+    filter: &oci::LinuxSeccomp,
+    machine: Machine,
+) -> Result<Vec<u8>, CompileError> {
+    let default = answer(filter.default_action(), filter.default_errno_ret())
+        .map_err(|reason| invalid("defaultErrnoRet", reason))?;
+    let abis = abis(filter, machine);
     let mut program = vec![insn(LOAD_WORD, 0, 0, ARCH_AT)];
     let plain: Vec<Abi> = abis
         .iter()
@@ -103,7 +117,14 @@ pub(super) fn compile(filter: &oci::LinuxSeccomp) -> Result<Vec<u8>, CompileErro
             let x32 = if abis.contains(&Abi::X32) {
                 body(filter, Abi::X32, default)?
             } else {
-                vec![insn(RETURN, 0, 0, KILL_THREAD)]
+                // -1 is no call of x32 but what a tracer makes of a call that it skips.
+                let mut none = branch(
+                    JUMP_EQUAL,
+                    u32::MAX,
+                    vec![insn(RETURN, 0, 0, beyond(filter, default))],
+                );
+                none.push(insn(RETURN, 0, 0, KILL_THREAD));
+                none
             };
             section.extend(branch(JUMP_SET, X32_BIT, x32));
         }
@@ -130,22 +151,23 @@ fn encode(
     [c0, c1, yes, no, v0, v1, v2, v3]
 }
 
-/// The instruction sets of a filter; without any, the machine's own. x32 comes with x86_64 only.
-fn abis(filter: &oci::LinuxSeccomp) -> Result<Vec<Abi>, CompileError> {
-    let native = [oci::Arch::ScmpArchNative];
-    let listed = filter
-        .architectures()
-        .as_deref()
-        .filter(|listed| !listed.is_empty());
-    let mut abis = Vec::new();
-    for arch in listed.unwrap_or(&native) {
+fn invalid(path: impl Into<String>, reason: impl Into<String>) -> CompileError {
+    CompileError::Invalid {
+        path: path.into(),
+        reason: reason.into(),
+    }
+}
+
+/// The instruction sets of a filter that the machine runs, its own first. x32 comes with x86_64 only.
+fn abis(filter: &oci::LinuxSeccomp, machine: Machine) -> Vec<Abi> {
+    let mut abis = vec![Abi::of(machine)];
+    for arch in filter.architectures().iter().flatten() {
         match Abi::new(*arch) {
-            Some(abi) if abis.contains(&abi) => {}
-            Some(abi) => abis.push(abi),
-            None => return Err(CompileError::Architecture(arch.to_string())),
+            Some(abi) if machine.runs(abi) && !abis.contains(&abi) => abis.push(abi),
+            _ => {}
         }
     }
-    Ok(abis)
+    abis
 }
 
 /// `then` if the comparison holds, else what follows it. `then` does not fall through.
@@ -164,24 +186,38 @@ fn branch(code: u16, value: u32, then: Vec<Insn>) -> Vec<Insn> {
     all
 }
 
-fn answer(action: Action, errno: Option<u32>) -> Result<u32, CompileError> {
-    // The kernel caps what it returns as an errno itself (`MAX_ERRNO`), the field is 16 bits.
-    let data = |default| errno.unwrap_or(default) & 0xffff;
-    Ok(match action {
+/// What the kernel is to return. An errno may be given only where one is told.
+fn answer(action: Action, errno: Option<u32>) -> Result<u32, String> {
+    let eperm = libc::EPERM.cast_unsigned();
+    let plain = match action {
+        Action::ScmpActErrno => match errno.unwrap_or(eperm) {
+            errno if errno <= MAX_ERRNO => return Ok(ERRNO | errno),
+            errno => return Err(format!("{errno} is no errno, the largest is {MAX_ERRNO}")),
+        },
+        Action::ScmpActTrace => match errno.unwrap_or(eperm) {
+            data if data <= MAX_TRACE_DATA => return Ok(TRACE | data),
+            data => {
+                return Err(format!(
+                    "a tracer is told at most {MAX_TRACE_DATA}, not {data}"
+                ));
+            }
+        },
         Action::ScmpActKill | Action::ScmpActKillThread => KILL_THREAD,
         Action::ScmpActKillProcess => KILL_PROCESS,
         Action::ScmpActTrap => TRAP,
-        Action::ScmpActErrno => ERRNO | data(libc::EPERM.cast_unsigned()),
-        Action::ScmpActTrace => TRACE | data(libc::EPERM.cast_unsigned()),
         Action::ScmpActLog => LOG,
         Action::ScmpActAllow => ALLOW,
-        Action::ScmpActNotify => return Err(CompileError::Action(action.to_string())),
-    })
+        Action::ScmpActNotify => NOTIFY,
+    };
+    match errno {
+        None => Ok(plain),
+        Some(_) => Err(format!("{action} returns no errno")),
+    }
 }
 
 /// The part for one instruction set, entered with the number loaded.
 fn body(filter: &oci::LinuxSeccomp, abi: Abi, default: u32) -> Result<Vec<Insn>, CompileError> {
-    let verdicts = verdicts(filter, abi)?;
+    let verdicts = verdicts(filter, abi, default)?;
     let bias = if abi == Abi::X32 { X32_BIT } else { 0 };
     // Runs of numbers: where each begins, and what it comes to.
     let mut runs: Vec<(u32, Verdict)> = Vec::new();
@@ -228,16 +264,28 @@ fn beyond(filter: &oci::LinuxSeccomp, default: u32) -> u32 {
     }
 }
 
-fn verdicts(filter: &oci::LinuxSeccomp, abi: Abi) -> Result<BTreeMap<u32, Verdict>, CompileError> {
+fn verdicts(
+    filter: &oci::LinuxSeccomp,
+    abi: Abi,
+    default: u32,
+) -> Result<BTreeMap<u32, Verdict>, CompileError> {
     let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
-    for rule in filter.syscalls().iter().flatten() {
-        let action = answer(rule.action(), rule.errno_ret())?;
+    for (i, rule) in filter.syscalls().iter().flatten().enumerate() {
+        let action = answer(rule.action(), rule.errno_ret())
+            .map_err(|reason| invalid(format!("syscalls[{i}].errnoRet"), reason))?;
         let args = rule.args().as_deref().unwrap_or_default();
+        if let Some(j) = args.iter().position(|arg| arg.index() > MAX_ARGUMENT) {
+            let path = format!("syscalls[{i}].args[{j}].index");
+            let index = args[j].index();
+            return Err(invalid(
+                path,
+                format!("there is no argument {index}, the last is 5"),
+            ));
+        }
+        if action == default {
+            continue;
+        }
         for name in rule.names() {
-            if let Some(arg) = args.iter().find(|arg| arg.index() > 5) {
-                let (syscall, index) = (name.clone(), arg.index());
-                return Err(CompileError::Argument { syscall, index });
-            }
             // A name that this instruction set does not know (or nobody does) matches nothing.
             let Some(number) = abi.number(name) else {
                 continue;
@@ -418,7 +466,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::seccomp::{Machine, docker_default};
+    use crate::seccomp::docker_default;
 
     /// Runs a program as the kernel does.
     fn run(program: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
@@ -459,7 +507,7 @@ mod tests {
     }
 
     fn compiled(json: &str) -> Vec<u8> {
-        compile(&serde_json::from_str(json).unwrap()).unwrap()
+        compile(&serde_json::from_str(json).unwrap(), Machine::HOST).unwrap()
     }
 
     fn call(program: &[u8], abi: Abi, name: &str, args: [u64; 6]) -> u32 {
@@ -473,7 +521,7 @@ mod tests {
 
     #[test]
     fn dockers_profile_answers_as_it_says() {
-        let program = compile(&docker_default(&[], Machine::X86_64)).unwrap();
+        let program = compile(&docker_default(&[], Machine::X86_64), Machine::X86_64).unwrap();
         assert!(
             program.len() / 8 < 800,
             "{} instructions",
@@ -511,7 +559,7 @@ mod tests {
 
     #[test]
     fn dockers_profile_is_for_arm_too() {
-        let program = compile(&docker_default(&[], Machine::Aarch64)).unwrap();
+        let program = compile(&docker_default(&[], Machine::Aarch64), Machine::Aarch64).unwrap();
         for abi in [Abi::Aarch64, Abi::Arm] {
             assert_eq!(call(&program, abi, "read", NONE), ALLOW);
             assert_eq!(call(&program, abi, "mount", NONE), EPERM);
@@ -580,27 +628,111 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_said() {
-        let refuse = |json: &str| {
-            compile(&serde_json::from_str(json).unwrap())
-                .unwrap_err()
-                .to_string()
+    fn what_cannot_be_done_is_said_with_its_place() {
+        let rule = |rule: &str| {
+            let filter = format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                    {{"names":["a"],"action":"SCMP_ACT_ERRNO"}}, {rule}]}}"#
+            );
+            let filter = serde_json::from_str(&filter).unwrap();
+            compile(&filter, Machine::HOST).unwrap_err().to_string()
         };
         assert_eq!(
-            refuse(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_MIPS"]}"#),
-            "seccomp: architecture SCMP_ARCH_MIPS is not supported"
-        );
-        assert_eq!(
-            refuse(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#),
-            "seccomp: action SCMP_ACT_NOTIFY is not supported"
-        );
-        assert_eq!(
-            refuse(
-                r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":
-                "SCMP_ACT_ERRNO","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#
+            rule(
+                r#"{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[
+                    {"index":0,"value":1,"op":"SCMP_CMP_EQ"},
+                    {"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}"#
             ),
-            "seccomp: read: there is no argument 6"
+            "seccomp profile: syscalls[1].args[1].index: there is no argument 6, the last is 5"
         );
+        assert_eq!(
+            rule(r#"{"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":4096}"#),
+            "seccomp profile: syscalls[1].errnoRet: 4096 is no errno, the largest is 4095"
+        );
+        assert_eq!(
+            rule(r#"{"names":["read"],"action":"SCMP_ACT_TRACE","errnoRet":65536}"#),
+            "seccomp profile: syscalls[1].errnoRet: a tracer is told at most 65535, not 65536"
+        );
+        assert_eq!(
+            rule(r#"{"names":["read"],"action":"SCMP_ACT_KILL_PROCESS","errnoRet":1}"#),
+            "seccomp profile: syscalls[1].errnoRet: SCMP_ACT_KILL_PROCESS returns no errno"
+        );
+        let default = r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrnoRet":1}"#;
+        let error = compile(&serde_json::from_str(default).unwrap(), Machine::HOST).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "seccomp profile: defaultErrnoRet: SCMP_ACT_LOG returns no errno"
+        );
+    }
+
+    #[test]
+    fn every_action_is_what_the_kernel_calls_it() {
+        for (action, errno, expected) in [
+            ("KILL", "", 0),
+            ("KILL_THREAD", "", 0),
+            ("KILL_PROCESS", "", 0x8000_0000),
+            ("TRAP", "", 0x0003_0000),
+            ("ERRNO", "", 0x0005_0001),
+            ("ERRNO", r#","errnoRet":0"#, 0x0005_0000),
+            ("ERRNO", r#","errnoRet":4095"#, 0x0005_0fff),
+            ("TRACE", "", 0x7ff0_0001),
+            ("TRACE", r#","errnoRet":65535"#, 0x7ff0_ffff),
+            ("LOG", "", 0x7ffc_0000),
+            ("NOTIFY", "", 0x7fc0_0000),
+        ] {
+            let program = compiled(&format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                    {{"names":["read"],"action":"SCMP_ACT_{action}"{errno}}}]}}"#
+            ));
+            assert_eq!(
+                call(&program, Abi::X86_64, "read", NONE),
+                expected,
+                "{action}"
+            );
+            assert_eq!(call(&program, Abi::X86_64, "write", NONE), ALLOW);
+        }
+    }
+
+    #[test]
+    fn the_machines_own_instruction_set_is_always_there_and_foreign_ones_do_no_harm() {
+        // Every architecture of the specification.
+        let all = crate::seccomp::ARCHITECTURES.map(|arch| serde_json::to_value(arch).unwrap());
+        let rules = r#"[{"names":["read"],"action":"SCMP_ACT_ERRNO"}]"#;
+        let with = |architectures: &str| {
+            compiled(&format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":{architectures},
+                    "syscalls":{rules}}}"#
+            ))
+        };
+        let program = with(&serde_json::to_string(&all).unwrap());
+        for abi in [Abi::X86_64, Abi::X86, Abi::X32] {
+            assert_eq!(call(&program, abi, "read", NONE), EPERM);
+        }
+        assert_eq!(
+            program,
+            with(r#"["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"]"#)
+        );
+        assert_eq!(with(r#"["SCMP_ARCH_S390X"]"#), with("[]"));
+        assert_eq!(with(r#"["SCMP_ARCH_NATIVE"]"#), with("[]"));
+    }
+
+    #[test]
+    fn a_rule_that_says_what_the_default_says_is_none() {
+        let program = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+                {"names":["socket"],"action":"SCMP_ACT_ERRNO",
+                 "args":[{"index":0,"value":40,"op":"SCMP_CMP_EQ"}]},
+                {"names":["socket"],"action":"SCMP_ACT_ALLOW",
+                 "args":[{"index":0,"value":40,"op":"SCMP_CMP_LE"}]}]}"#,
+        );
+        let socket = |family| call(&program, Abi::X86_64, "socket", [family, 0, 0, 0, 0, 0]);
+        assert_eq!([40, 41].map(socket), [ALLOW, EPERM]);
+    }
+
+    #[test]
+    fn a_call_that_a_tracer_skips_is_not_one_of_x32() {
+        let program = compiled(r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#);
+        assert_eq!(run(&program, Abi::X86_64.audit(), u32::MAX, NONE), ENOSYS);
     }
 
     fn holds(op: Op, argument: u64, value: u64, two: u64) -> bool {
@@ -631,7 +763,7 @@ mod tests {
                     {"index": 3, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{op}")}]}]
             })).unwrap();
             let op = filter.syscalls().as_ref().unwrap()[0].args().as_ref().unwrap()[0].op();
-            let found = call(&compile(&filter).unwrap(), Abi::X86_64, "read",
+            let found = call(&compile(&filter, Machine::HOST).unwrap(), Abi::X86_64, "read",
                 [7, 7, 7, argument, 7, 7]);
             prop_assert_eq!(found == ALLOW, holds(op, argument, value, two));
         }

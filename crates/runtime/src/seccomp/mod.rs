@@ -22,6 +22,15 @@ impl Machine {
     } else {
         Self::X86_64
     };
+
+    /// Whether it runs programs of `abi`.
+    fn runs(self, abi: table::Abi) -> bool {
+        use table::Abi;
+        match self {
+            Self::X86_64 => matches!(abi, Abi::X86_64 | Abi::X86 | Abi::X32),
+            Self::Aarch64 => matches!(abi, Abi::Aarch64 | Abi::Arm),
+        }
+    }
 }
 
 /// A profile that cannot be read.
@@ -46,22 +55,16 @@ pub enum ProfileError {
 /// A filter that cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// An architecture without a system call table.
-    #[error("seccomp: architecture {0} is not supported")]
-    Architecture(String),
-    /// An action that needs what we do not have.
-    #[error("seccomp: action {0} is not supported")]
-    Action(String),
-    /// An argument index above 5.
-    #[error("seccomp: {syscall}: there is no argument {index}")]
-    Argument {
-        /// The system call.
-        syscall: String,
-        /// Which argument.
-        index: usize,
+    /// Something in it cannot be.
+    #[error("seccomp profile: {path}: {reason}")]
+    Invalid {
+        /// Where in the filter, such as `syscalls[3].args[0].index`.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// More than the kernel loads.
-    #[error("seccomp: the program has {0} instructions, the kernel loads 4096")]
+    #[error("seccomp profile: the program has {0} instructions, the kernel loads 4096")]
     TooLong(usize),
 }
 
@@ -69,19 +72,105 @@ pub enum CompileError {
 /// every filtered process by switching off speculation.
 pub(crate) const DEFAULT_FLAGS: libc::c_ulong = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
 
+/// Every action of the specification; all are compiled.
+pub const ACTIONS: [oci::LinuxSeccompAction; 9] = {
+    use oci::LinuxSeccompAction as A;
+    [
+        A::ScmpActAllow,
+        A::ScmpActErrno,
+        A::ScmpActKill,
+        A::ScmpActKillProcess,
+        A::ScmpActKillThread,
+        A::ScmpActLog,
+        A::ScmpActNotify,
+        A::ScmpActTrace,
+        A::ScmpActTrap,
+    ]
+};
+
+/// Every operator of the specification; all are compiled.
+pub const OPERATORS: [oci::LinuxSeccompOperator; 7] = {
+    use oci::LinuxSeccompOperator as O;
+    [
+        O::ScmpCmpEq,
+        O::ScmpCmpGe,
+        O::ScmpCmpGt,
+        O::ScmpCmpLe,
+        O::ScmpCmpLt,
+        O::ScmpCmpMaskedEq,
+        O::ScmpCmpNe,
+    ]
+};
+
+/// Every architecture of the specification. Those that this machine cannot run are accepted and
+/// left out of the program.
+pub const ARCHITECTURES: [oci::Arch; 23] = {
+    use oci::Arch as A;
+    [
+        A::ScmpArchAarch64,
+        A::ScmpArchArm,
+        A::ScmpArchLoongarch64,
+        A::ScmpArchM68k,
+        A::ScmpArchMips,
+        A::ScmpArchMips64,
+        A::ScmpArchMips64n32,
+        A::ScmpArchMipsel,
+        A::ScmpArchMipsel64,
+        A::ScmpArchMipsel64n32,
+        A::ScmpArchParisc,
+        A::ScmpArchParisc64,
+        A::ScmpArchPpc,
+        A::ScmpArchPpc64,
+        A::ScmpArchPpc64le,
+        A::ScmpArchRiscv64,
+        A::ScmpArchS390,
+        A::ScmpArchS390x,
+        A::ScmpArchSh,
+        A::ScmpArchSheb,
+        A::ScmpArchX32,
+        A::ScmpArchX86,
+        A::ScmpArchX86_64,
+    ]
+};
+
+/// Every flag of the specification, and what `seccomp(2)` calls it.
+pub(crate) const FLAGS: [(oci::LinuxSeccompFilterFlag, libc::c_ulong); 4] = {
+    use oci::LinuxSeccompFilterFlag as F;
+    [
+        (F::SeccompFilterFlagTsync, libc::SECCOMP_FILTER_FLAG_TSYNC),
+        (
+            F::SeccompFilterFlagSpecAllow,
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        ),
+        (F::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG),
+        (
+            F::SeccompFilterFlagWaitKillableRecv,
+            libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+        ),
+    ]
+};
+
 /// The flags of a filter, as `seccomp(2)` takes them.
 pub(crate) fn flags(filter: &oci::LinuxSeccomp) -> libc::c_ulong {
-    use oci::LinuxSeccompFilterFlag as Flag;
-    let Some(flags) = filter.flags().as_ref().filter(|flags| !flags.is_empty()) else {
+    let Some(named) = filter.flags() else {
         return DEFAULT_FLAGS;
     };
-    let bits = flags.iter().map(|flag| match flag {
-        Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
-        Flag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
-        Flag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-        Flag::SeccompFilterFlagWaitKillableRecv => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
-    });
-    bits.fold(0, |all, one| all | one)
+    let given = FLAGS.iter().filter(|(flag, _)| named.contains(flag));
+    let bits = given.fold(0, |all, (_, bits)| all | bits);
+    if notifies(filter) {
+        // The two exclude each other, and a process with one thread has none to synchronise.
+        bits & !libc::SECCOMP_FILTER_FLAG_TSYNC
+    } else {
+        // Means nothing to the kernel where nobody listens, and is then refused.
+        bits & !libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+    }
+}
+
+/// Whether some calls are somebody else's to answer.
+pub(crate) fn notifies(filter: &oci::LinuxSeccomp) -> bool {
+    let notify = oci::LinuxSeccompAction::ScmpActNotify;
+    let mut rules = filter.syscalls().iter().flatten();
+    filter.default_action() == notify || rules.any(|rule| rule.action() == notify)
 }
 
 /// Docker's default profile for a process that holds these capabilities (`CAP_…`).
@@ -113,5 +202,5 @@ pub fn from_docker_profile(
 
 /// The filter as the kernel loads it: an array of `struct sock_filter`, 8 bytes each.
 pub fn compile(filter: &oci::LinuxSeccomp) -> Result<Vec<u8>, CompileError> {
-    compile::compile(filter)
+    compile::compile(filter, Machine::HOST)
 }

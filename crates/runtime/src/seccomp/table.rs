@@ -1,5 +1,6 @@
 //! System call numbers by name.
 
+use super::Machine;
 use crate::oci::Arch;
 
 /// Every known system call (see its head for the format).
@@ -16,7 +17,15 @@ pub(super) enum Abi {
 }
 
 impl Abi {
-    /// By the name in a specification.
+    /// The one that a machine is named for.
+    pub(super) fn of(machine: Machine) -> Self {
+        match machine {
+            Machine::X86_64 => Self::X86_64,
+            Machine::Aarch64 => Self::Aarch64,
+        }
+    }
+
+    /// By the name in a specification; `None` if no machine of ours runs it.
     pub(super) fn new(arch: Arch) -> Option<Self> {
         match arch {
             Arch::ScmpArchX86_64 => Some(Self::X86_64),
@@ -24,8 +33,7 @@ impl Abi {
             Arch::ScmpArchX32 => Some(Self::X32),
             Arch::ScmpArchAarch64 => Some(Self::Aarch64),
             Arch::ScmpArchArm => Some(Self::Arm),
-            Arch::ScmpArchNative if cfg!(target_arch = "aarch64") => Some(Self::Aarch64),
-            Arch::ScmpArchNative if cfg!(target_arch = "x86_64") => Some(Self::X86_64),
+            Arch::ScmpArchNative => Some(Self::of(Machine::HOST)),
             _ => None,
         }
     }

@@ -38,6 +38,8 @@ pub(crate) enum Step {
     Start,
     /// Runs a process in the container to its end.
     Exec(Box<Value>, Streaming, Option<PathBuf>),
+    /// The same with a filter that is compiled for it.
+    ExecFiltered(Box<Value>, Box<Value>),
     /// Writes to the standard input (or terminal) of the container and closes a pipe.
     Input(String),
     /// Waits until the container has printed this.
@@ -421,6 +423,39 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    fn exec(
+        &self,
+        process: &Value,
+        streaming: Streaming,
+        seccomp: Option<PathBuf>,
+        profile: Option<oci::LinuxSeccomp>,
+    ) -> Answer {
+        let pid = self.created.pid;
+        let exec = ExecProcess {
+            process: serde_json::from_value(process.clone()).unwrap(),
+            seccomp,
+            profile,
+            state: Some(State::new(self.bundle, Status::Running, pid)),
+            cgroup: self.path.clone(),
+        };
+        match runtime::exec(self.created.pidfd.as_fd(), pid, &exec, stdio(streaming)) {
+            Ok(mut executed) => {
+                let (out, err) = drain(&mut executed.streams);
+                Answer {
+                    code: wait(&executed.pidfd),
+                    out,
+                    err,
+                    error: None,
+                }
+            }
+            Err(error) => Answer {
+                code: error.exit_code(),
+                error: Some(chain(&error)),
+                ..Answer::default()
+            },
+        }
+    }
+
     fn step(&mut self, step: &Step) -> Answer {
         match self.try_step(step) {
             Ok(answer) => answer,
@@ -449,30 +484,11 @@ impl Stage<'_> {
                 },
             },
             Step::Exec(process, streaming, seccomp) => {
-                let process: oci::Process = serde_json::from_value((**process).clone()).unwrap();
-                let cgroup = self.path.clone();
-                let exec = ExecProcess {
-                    process,
-                    seccomp: seccomp.clone(),
-                    cgroup,
-                };
-                let init = self.created.pidfd.as_fd();
-                match runtime::exec(init, self.created.pid, &exec, stdio(*streaming)) {
-                    Ok(mut executed) => {
-                        let (out, err) = drain(&mut executed.streams);
-                        Answer {
-                            code: wait(&executed.pidfd),
-                            out,
-                            err,
-                            error: None,
-                        }
-                    }
-                    Err(error) => Answer {
-                        code: error.exit_code(),
-                        error: Some(chain(&error)),
-                        ..Answer::default()
-                    },
-                }
+                self.exec(process, *streaming, seccomp.clone(), None)
+            }
+            Step::ExecFiltered(process, filter) => {
+                let profile = serde_json::from_value((**filter).clone()).unwrap();
+                self.exec(process, Streaming::Pipes, None, Some(profile))
             }
             Step::Input(text) => {
                 let streams = &mut self.created.streams;

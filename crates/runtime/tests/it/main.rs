@@ -7,6 +7,7 @@
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
+//! | `filters` | system call filters: every action, and agents that answer calls |
 //! | `hooks` | all six kinds: where they run, in which order, what they are told, how they fail |
 //! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
@@ -18,6 +19,7 @@
 
 mod cgroups;
 mod exec;
+mod filters;
 mod hooks;
 mod identity;
 mod kit;

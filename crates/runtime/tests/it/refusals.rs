@@ -164,15 +164,26 @@ fn privileged_limits_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn privileged_a_filter_that_cannot_be_compiled_is_refused() {
-    let container = Container::sh("true").set(
-        "/linux/seccomp",
-        json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-    );
-    assert_eq!(
-        refused(&container),
-        "compile the seccomp profile: seccomp: action SCMP_ACT_NOTIFY is not supported"
-    );
+fn privileged_a_filter_that_cannot_be_is_refused_with_its_place() {
+    for (filter, expected) in [
+        (
+            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            "linux.seccomp.listenerPath: is missing, and SCMP_ACT_NOTIFY needs somebody who answers",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "agent", "syscalls": [
+                {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "linux.seccomp.listenerPath: is not an absolute path",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {"names": ["mkdir"], "action": "SCMP_ACT_LOG", "errnoRet": 1}]}),
+            "linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_LOG returns no errno",
+        ),
+    ] {
+        let said = refused(&Container::sh("true").set("/linux/seccomp", filter));
+        assert_eq!(said, format!("invalid specification: {expected}"));
+    }
 }
 
 #[test]
