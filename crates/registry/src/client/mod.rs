@@ -31,7 +31,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use store::Store;
@@ -66,6 +66,8 @@ pub struct Config {
     pub max_attempts: u32,
     /// Pause before the second try; it doubles from try to try.
     pub first_pause: Duration,
+    /// How long a server may say nothing in the middle of an answer.
+    pub silence: Duration,
     /// Directory with `<host[:port]>/*.crt`, `*.cert` and `*.key`; usually `/etc/docker/certs.d`.
     pub certs_dir: Option<PathBuf>,
     /// What to call ourselves: the `User-Agent` header.
@@ -80,6 +82,7 @@ impl Default for Config {
             max_concurrent_downloads: 3,
             max_attempts: 5,
             first_pause: Duration::from_millis(500),
+            silence: Duration::from_secs(60),
             certs_dir: None,
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -98,9 +101,14 @@ struct Inner {
     transport: Transport,
     /// One for each layer in transfer.
     slots: Semaphore,
+    /// Blobs in transfer, and into which store: who holds the lock brings it there.
+    turns: Mutex<HashMap<(usize, Digest), Weak<Turns>>>,
     /// Which of its places answered last, for domains that have several without being mirrored.
     answered: Mutex<HashMap<String, Endpoint>>,
 }
+
+/// Whose turn it is to transfer one blob.
+type Turns = tokio::sync::Mutex<()>;
 
 /// What a pull brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +148,7 @@ impl Client {
             inner: Arc::new(Inner {
                 transport: Transport::new(&config, hosts),
                 slots: Semaphore::new(config.max_concurrent_downloads.max(1)),
+                turns: Mutex::default(),
                 answered: Mutex::default(),
                 config,
             }),
@@ -152,7 +161,7 @@ impl Client {
     /// given. Layers that are already there are not fetched. `progress` is told of every step;
     /// transfer counts are left out while its queue is full, other steps wait for room, and a
     /// receiver that is gone does not end the pull. Dropping the future ends it; what was received
-    /// in whole stays in the store until its garbage collector meets it.
+    /// stays in the store, where the next pull goes on from it, until its garbage collector meets it.
     pub async fn pull(
         &self,
         store: Arc<Store>,
@@ -217,6 +226,20 @@ impl Client {
 
     fn slots(&self) -> &Semaphore {
         &self.inner.slots
+    }
+
+    /// The turns of all who want this blob in this store.
+    fn turns(&self, store: &Arc<Store>, blob: &Digest) -> Arc<Turns> {
+        let turns = self.inner.turns.lock();
+        let mut turns = turns.unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let key = (Arc::as_ptr(store).addr(), blob.clone());
+        if let Some(turn) = turns.get(&key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        turns.insert(key, Arc::downgrade(&turn));
+        turn
     }
 
     /// The places of a domain, never none; the one that answered last time comes first.

@@ -13,7 +13,7 @@ use vocab::{Digest, Platform, Reference};
 
 use super::document::{Understood, check_image, read_config};
 use super::hosts::Endpoint;
-use super::layer::{self, Wanted};
+use super::layer::{Fetch, Wanted};
 use super::places::Places;
 use super::progress::{LayerState, Progress, Teller};
 use super::session::{Document, Purpose, Session};
@@ -224,12 +224,14 @@ impl Pull<'_> {
         let mut transfers: FuturesUnordered<_> = missing
             .iter()
             .map(|wanted| {
-                let (tell, slots) = (&self.tell, self.client.slots());
-                let (cancel, store) = (&cancel, &self.store);
-                async move {
-                    let outcome = layer::fetch(session, store, wanted, tell, slots, cancel).await;
-                    (*wanted, outcome)
-                }
+                let fetch = Fetch {
+                    client: self.client,
+                    session,
+                    store: &self.store,
+                    tell: &self.tell,
+                    cancel: &cancel,
+                };
+                async move { (*wanted, fetch.layer(wanted).await) }
             })
             .collect();
         let mut fetched = Vec::new();

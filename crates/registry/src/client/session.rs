@@ -29,6 +29,8 @@ use super::{Config, Credentials, RequestError};
 const TOKEN_REPLY_BYTES: u64 = 1 << 20;
 /// Bytes of a page of tags: a thousand of the longest take an eighth of a megabyte.
 const TAGS_BYTES: u64 = 4 << 20;
+/// Addresses of a foreign layer that are tried.
+const FOREIGN_URLS: usize = 8;
 /// What token servers are told we are; some know only Docker's.
 const CLIENT_ID: &str = "docker";
 
@@ -235,29 +237,68 @@ impl<'a> Session<'a> {
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, RequestError> {
         self.tried(|| async {
-            let mut response = self.blob(descriptor, 0).await?;
+            let mut response = self.blob(descriptor, 0, None).await?;
             let bytes = response.body(CONFIG_BYTES).await?;
             verify(&response, &bytes, Some(&descriptor.digest)).map(|_| bytes)
         })
         .await
     }
 
-    /// The beginning of an answer with a blob's bytes, from `offset` on if the server knows how
-    /// (206), else from the start (200).
+    /// The beginning of an answer with a blob's bytes from `start` on, up to `end` where one is
+    /// given, if the server knows how (206), else with all of them (200).
+    ///
+    /// What may not be pushed anywhere is found where its descriptor says, if not here.
     pub(super) async fn blob(
         &self,
         descriptor: &Descriptor,
-        offset: u64,
+        start: u64,
+        end: Option<u64>,
     ) -> Result<Response, RequestError> {
         let path = format!("{}/blobs/{}", self.repository(), descriptor.digest);
         let mut request = Request::new(Method::GET, &self.endpoint.address(&path))?;
-        if offset > 0 {
-            let range = HeaderValue::try_from(format!("bytes={offset}-"));
+        if start > 0 || end.is_some() {
+            let last = end.map(|end| (end - 1).to_string()).unwrap_or_default();
+            let range = HeaderValue::try_from(format!("bytes={start}-{last}"));
             request
                 .headers
                 .insert(RANGE, range.expect("digits are visible"));
         }
-        self.send(request).await
+        let refused = match self.send(request.clone()).await {
+            Err(refused @ RequestError::Refused(_)) if !descriptor.urls.is_empty() => refused,
+            outcome => return outcome,
+        };
+        for url in descriptor.urls.iter().take(FOREIGN_URLS) {
+            match self.foreign(&request, url).await {
+                Ok(response) => return Ok(response),
+                Err(error) => {
+                    tracing::debug!(url = clean(url, 200), %error, "the next address is asked");
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// Asks somebody else, who is shown no proof.
+    async fn foreign(&self, request: &Request, url: &str) -> Result<Response, RequestError> {
+        let unusable = || RequestError::Redirect {
+            url: shown(&request.url),
+            to: clean(url, 200),
+        };
+        let url = Url::parse(url).map_err(|_| unusable())?;
+        let plain = url.scheme() == "http" && self.transport.hosts.is_insecure(&url);
+        let userinfo = !url.username().is_empty() || url.password().is_some();
+        if userinfo || !(plain || url.scheme() == "https") {
+            return Err(unusable());
+        }
+        let request = Request {
+            url,
+            ..request.clone()
+        };
+        let response = self.transport.send(&request).await?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(RequestError::Refused(response.refusal().await)),
+        }
     }
 
     fn manifest_request(&self, method: Method, tag: &str) -> Result<Request, RequestError> {

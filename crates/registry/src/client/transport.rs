@@ -24,8 +24,6 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// The same where TLS is only tried: a server of plain HTTP may wait for more of what it does not
 /// understand.
 const CONNECT_UNSURE: Duration = Duration::from_secs(5);
-/// How long it may say nothing in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
 /// Hops from the registry to where its bytes are; one is usual.
 const REDIRECTS: usize = 5;
 /// Bytes of an error document that are read.
@@ -40,6 +38,7 @@ const WINDOW_BYTES: u32 = 2 << 20;
 pub(super) struct Transport {
     pub(super) hosts: Hosts,
     user_agent: String,
+    silence: Duration,
     certs_dir: Option<PathBuf>,
     clients: Mutex<HashMap<Manner, reqwest::Client>>,
 }
@@ -99,6 +98,7 @@ impl Transport {
         Self {
             hosts,
             user_agent: config.user_agent.clone(),
+            silence: config.silence,
             certs_dir: config.certs_dir.clone(),
             clients: Mutex::default(),
         }
@@ -186,9 +186,9 @@ impl Transport {
             return Ok(client.clone());
         }
         // Reading the host's certificates takes some milliseconds of file access.
-        let user_agent = self.user_agent.clone();
+        let (user_agent, silence) = (self.user_agent.clone(), self.silence);
         let building = manner.clone();
-        let client = tasks::blocking(move || build(&building, &user_agent))
+        let client = tasks::blocking(move || build(&building, &user_agent, silence))
             .await
             .map_err(|source| RequestError::Tls {
                 host: url.authority().to_owned(),
@@ -214,7 +214,11 @@ impl Transport {
 /// What `reqwest`, the files and we ourselves say about TLS settings.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-fn build(manner: &Manner, user_agent: &str) -> Result<reqwest::Client, BoxError> {
+fn build(
+    manner: &Manner,
+    user_agent: &str,
+    silence: Duration,
+) -> Result<reqwest::Client, BoxError> {
     let patience = if manner.verified {
         CONNECT
     } else {
@@ -225,7 +229,7 @@ fn build(manner: &Manner, user_agent: &str) -> Result<reqwest::Client, BoxError>
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(patience)
-        .read_timeout(SILENCE)
+        .read_timeout(silence)
         .http2_initial_stream_window_size(WINDOW_BYTES)
         .http2_initial_connection_window_size(4 * WINDOW_BYTES);
     if !manner.proxied {

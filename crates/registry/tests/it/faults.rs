@@ -12,7 +12,7 @@ use crate::stub::{Answer, Asked, SCHEMA1, Shelf, Stub, unknown};
 use crate::{Ask, Scratch, client, failed, pull, worked};
 
 /// One layer that is long enough to be cut.
-fn image() -> Image {
+pub(crate) fn image() -> Image {
     let content: Vec<u8> = (0..400_000u32).flat_map(u32::to_le_bytes).collect();
     let layer = (tar(&[("a", content.as_slice())]), Compression::Plain);
     Image::new(&[layer], &Platform::host())
@@ -20,7 +20,9 @@ fn image() -> Image {
 
 /// An honest registry, but for the requests for its one layer: `fault` is told how many there were
 /// before.
-fn faulty(fault: impl Fn(usize, &Asked, Answer) -> Answer + Send + Sync + 'static) -> Stub {
+pub(crate) fn faulty(
+    fault: impl Fn(usize, &Asked, Answer) -> Answer + Send + Sync + 'static,
+) -> Stub {
     let image = image();
     let shelf = Shelf::new(&image);
     let layer = format!("/blobs/{}", image.layers[0].digest);
@@ -55,7 +57,7 @@ async fn check_failed(registry: &Stub, kind: Kind, words: &[&str]) {
 }
 
 /// The requests for the layer, by where their range began.
-fn ranges(registry: &Stub) -> Vec<Option<usize>> {
+pub(crate) fn ranges(registry: &Stub) -> Vec<Option<usize>> {
     let layer = image().layers[0].digest.to_string();
     let asked = registry.asked();
     let asked = asked.iter().filter(|asked| asked.target.ends_with(&layer));
@@ -238,35 +240,6 @@ async fn a_layer_of_other_bytes_is_not_taken() {
     check_failed(&registry, Kind::Internal, &[&expected, &found]).await;
     // Asking again would bring the same.
     assert_eq!(ranges(&registry).len(), 1);
-}
-
-#[tokio::test]
-async fn a_pull_that_is_dropped_leaves_nothing() {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (asked, arrived) = std::sync::mpsc::channel::<()>();
-    let held = std::sync::Mutex::new(held);
-    // Half a layer comes, then nothing until the test lets go.
-    let registry = faulty(move |before, _, honest| {
-        if before == 0 {
-            return honest.cut_after(700_000);
-        }
-        asked.send(()).unwrap();
-        // Ends when the test drops its end.
-        let _ = held.lock().unwrap().recv();
-        Answer::new(404, "")
-    });
-    let (scratch, client) = (Scratch::new(), client());
-    let reference = format!("{}/app", registry.address()).parse().unwrap();
-    let (sender, _) = tokio::sync::mpsc::channel(1);
-    let store = std::sync::Arc::clone(&scratch.store);
-    let pulling = client.pull(store, &reference, None, None, sender);
-    tokio::select! {
-        outcome = pulling => panic!("{outcome:?}"),
-        () = tasks::blocking(move || arrived.recv().unwrap()) => {}
-    }
-    testkit::eventually(Duration::from_secs(20), || scratch.ingests() == 0);
-    drop(release);
-    scratch.check_no_debris();
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@
 mod auth;
 mod faults;
 mod real;
+mod resume;
 mod stub;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use store::{Options, Store};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use vocab::failure::chain;
-use vocab::{Platform, Reference};
+use vocab::{Digest, Platform, Reference};
 
 /// A store of its own in a scratch directory.
 struct Scratch {
@@ -48,6 +50,34 @@ impl Scratch {
     fn check_no_debris(&self) {
         assert_eq!(self.store.images().unwrap().len(), 0);
         assert_eq!(self.ingests(), 0);
+    }
+
+    /// The same directory, opened anew, as a restarted daemon does.
+    fn reopened(self) -> Self {
+        let Self { store, root } = self;
+        drop(store);
+        let store = Store::open(
+            &root.path().join("store"),
+            &root.path().join("run"),
+            &Options::default(),
+        );
+        Self {
+            store: Arc::new(store.unwrap()),
+            root,
+        }
+    }
+
+    /// Where the first bytes of a blob wait for the rest.
+    fn partial(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
+        self.root.path().join("store/partial").join(name)
+    }
+
+    /// How many of them there are.
+    fn partial_bytes(&self, digest: &Digest) -> Option<u64> {
+        std::fs::metadata(self.partial(digest))
+            .ok()
+            .map(|found| found.len())
     }
 
     /// How much is on its way into the store.

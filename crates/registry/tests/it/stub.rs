@@ -31,8 +31,14 @@ impl Asked {
 
     /// Where a `Range` header begins.
     pub(crate) fn range(&self) -> Option<usize> {
+        self.segment().map(|(from, _)| from)
+    }
+
+    /// The first byte and the last one, if it is named, of a `Range` header.
+    pub(crate) fn segment(&self) -> Option<(usize, Option<usize>)> {
         let range = self.header("range")?.strip_prefix("bytes=")?;
-        Some(range.strip_suffix('-')?.parse().unwrap())
+        let (from, last) = range.split_once('-')?;
+        Some((from.parse().unwrap(), last.parse().ok()))
     }
 
     pub(crate) fn is_blob(&self) -> bool {
@@ -249,11 +255,14 @@ impl Shelf {
             let Some(blob) = self.blobs.get(last) else {
                 return unknown("BLOB_UNKNOWN");
             };
-            return match asked.range() {
-                Some(from) => Answer::new(206, &blob[from..]).with(
-                    "Content-Range",
-                    format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()),
-                ),
+            return match asked.segment() {
+                Some((from, last)) => {
+                    let last = last.unwrap_or(blob.len() - 1);
+                    Answer::new(206, &blob[from..=last]).with(
+                        "Content-Range",
+                        format!("bytes {from}-{last}/{}", blob.len()),
+                    )
+                }
                 None => Answer::new(200, blob.as_slice()),
             };
         }
