@@ -7,7 +7,7 @@
 # network and processes, but none of its libraries.
 . "$(dirname "$0")/lib.sh"
 need_root scripts/tools.sh
-packages mmdebstrap ca-certificates
+packages mmdebstrap ca-certificates patchelf
 
 root=$cache/tools/root
 bin=$cache/tools/bin
@@ -34,9 +34,15 @@ EOF
 launcher docker /usr/bin/docker
 launcher docker-registry /usr/bin/docker-registry
 launcher skopeo /usr/bin/skopeo
-launcher runc /usr/sbin/runc
-[ -x "$root/usr/sbin/runc" ] || launcher runc /usr/bin/runc
-launcher crun /usr/bin/crun
+runtime() { # runtime NAME: runtimes execute themselves anew, so a copy names loader and libraries
+  local from=$root/usr/sbin/$1
+  [ -x "$from" ] || from=$root/usr/bin/$1
+  [ "$bin/$1" -nt "$from" ] && ! head -c 2 "$bin/$1" | grep -q '#!' && return
+  patchelf --set-interpreter "$loader" --set-rpath "$root/usr/lib/$arch" --output "$bin/$1.new" "$from"
+  chmod 755 "$bin/$1.new"; mv "$bin/$1.new" "$bin/$1"
+}
+runtime runc
+runtime crun
 launcher nft /usr/sbin/nft
 launcher mkfs.erofs /usr/bin/mkfs.erofs
 launcher fsck.erofs /usr/bin/fsck.erofs

@@ -1,4 +1,4 @@
-//! What developers run: `cargo x check | fix | test | ci | tidy | compat`.
+//! What developers run: `cargo x check | fix | test | ci | tidy | conformance`.
 //!
 //! `check` only reads, `fix` rewrites, `test` runs every test that this user may run, `ci` is what
 //! CI runs after the tools are installed. [`tidy`] holds the rules that the compiler cannot.
@@ -16,6 +16,8 @@ usage: cargo x <what>
   fix      fmt and what clippy can mend by itself
   test     every test, with the settings of CI
   tidy     only the rules in xtask/src/tidy.rs
+  conformance --runtime PATH [PART OF A NAME …]
+           the cases of crates/conformance against an OCI runtime, as a table
   ci       check, then test";
 
 #[expect(clippy::print_stderr, reason = "a command-line tool")]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["fix"] => fix(),
         ["test"] => test(),
         ["tidy"] => tidy::run(&root()),
+        ["conformance", rest @ ..] => conformance(rest),
         ["ci"] => check().and_then(|()| test()),
         _ => {
             eprintln!("{USAGE}");
@@ -98,6 +101,11 @@ fn test() -> Result<()> {
             "ci",
         ],
     )
+}
+
+fn conformance(arguments: &[&str]) -> Result<()> {
+    let start = ["run", "-q", "-p", "conformance", "--"];
+    run("cargo", &[&start, arguments].concat())
 }
 
 #[expect(

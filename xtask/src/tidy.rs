@@ -37,6 +37,7 @@ const USES: &[(&str, &[&str])] = &[
         &["cli", "daemon", "monitor", "runc", "runtime", "sys"],
     ),
     ("testkit", &["sys", "vocab"]),
+    ("conformance", &[]),
 ];
 
 /// Crates that block, and therefore know no async runtime.
