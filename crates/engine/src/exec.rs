@@ -653,6 +653,8 @@ fn process(
         process,
         seccomp,
         profile: None,
+        personality: None,
+        memory_policy: None,
         state: None,
         cgroup: shared.cgroup(&record.id, &record.host.resources.cgroup_parent),
     })

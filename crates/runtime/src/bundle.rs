@@ -56,7 +56,13 @@ pub struct ExecProcess {
     /// The seccomp profile, which says more than its program: flags, and an agent that answers.
     #[serde(default)]
     pub profile: Option<oci::LinuxSeccomp>,
-    /// The container's state, which such an agent is told.
+    /// The container's execution domain, which every process of it has.
+    #[serde(default)]
+    pub personality: Option<oci::LinuxPersonality>,
+    /// The same for its memory policy.
+    #[serde(default)]
+    pub memory_policy: Option<oci::LinuxMemoryPolicy>,
+    /// The container's state, which a seccomp agent is told.
     #[serde(default)]
     pub state: Option<State>,
     /// The container's cgroup, such as `/berth/<id>`; empty leaves the process in the caller's.

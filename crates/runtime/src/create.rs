@@ -98,6 +98,13 @@ pub(crate) fn start_error(failure: SetupError) -> StartError {
     }
 }
 
+/// Whether [`create`] would refuse the specification. Makes nothing.
+pub fn check(bundle: &Bundle) -> Result<(), CreateError> {
+    Plan::new(bundle, false)?;
+    filter_of(bundle)?;
+    Ok(())
+}
+
 /// Makes the container's process. `netns` is the network namespace to join, if the specification
 /// does not say otherwise by path. The cgroup is created too; on failure nothing is left.
 ///
@@ -126,11 +133,7 @@ pub fn create_with(
     let netns = options.netns;
     let plan = Plan::new(bundle, netns.is_some())?;
     let linux = bundle.spec.linux().as_ref();
-    let filter = filter(
-        bundle.seccomp.as_deref(),
-        linux.and_then(|l| l.seccomp().as_ref()),
-        || State::new(bundle, Status::Created, 0),
-    )?;
+    let filter = filter_of(bundle)?;
     let joined = open_namespaces(&plan)?;
     let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (ours, theirs) = channel::pair().map_err(CreateError::Stdio)?;
@@ -293,6 +296,14 @@ pub(crate) fn with_pid_namespace<T>(
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
         .expect("a process may return to its own pid namespace");
     made
+}
+
+fn filter_of(bundle: &Bundle) -> Result<Option<Filter>, CreateError> {
+    let linux = bundle.spec.linux().as_ref();
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    filter(bundle.seccomp.as_deref(), profile, || {
+        State::new(bundle, Status::Created, 0)
+    })
 }
 
 /// The filter to load: compiled before, or now. `state` is what an agent is told.

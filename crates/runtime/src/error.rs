@@ -33,6 +33,8 @@ pub enum Step {
     Sysctl,
     /// A resource limit.
     Limit,
+    /// Scheduling, memory policy, processors, labels.
+    Attribute,
     /// User, groups, umask.
     User,
     /// Capabilities, `no_new_privs`.

@@ -45,7 +45,10 @@ pub fn exec_with(
     stdio: Stdio,
     preserve_fds: i32,
 ) -> Result<Executed, StartError> {
-    let process = Process::new(&exec.process)?;
+    let mut process = Process::new(&exec.process)?;
+    process
+        .attributes
+        .of_container(exec.personality.as_ref(), exec.memory_policy.as_ref())?;
     let filter = filter(exec.seccomp.as_deref(), exec.profile.as_ref(), || State {
         status: Status::Running,
         pid: init_pid,
@@ -58,7 +61,11 @@ pub fn exec_with(
     let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;
 
-    let directory = cgroup.as_ref().and_then(Cgroup::clone_directory);
+    // Not born in the cgroup where something is to be done before entering it.
+    let within = cgroup
+        .as_ref()
+        .filter(|_| process.affinity.initial.is_none());
+    let directory = within.and_then(Cgroup::clone_directory);
     let another = Another {
         common: Common {
             channel: &theirs,

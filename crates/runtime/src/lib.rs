@@ -45,16 +45,18 @@ pub mod seccomp;
 pub mod state;
 pub mod stdio;
 
+mod attributes;
 mod channel;
 mod child;
 mod create;
 mod exec;
 mod listener;
+mod lsm;
 mod plan;
 mod sealed;
 
 pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
-pub use create::{Created, Options, create, create_with};
+pub use create::{Created, Options, check, create, create_with};
 pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, exec, exec_with};
 pub use gate::{Gate, start};

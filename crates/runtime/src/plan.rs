@@ -10,6 +10,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::process::Resource;
 use rustix::thread::UnshareFlags;
 
+use crate::attributes::{self, Affinity, Attributes};
 use crate::bundle::{Bundle, Rootfs};
 use crate::capability;
 use crate::error::CreateError;
@@ -139,6 +140,9 @@ pub(crate) struct Process {
     pub(crate) capabilities: capability::Sets,
     pub(crate) no_new_privileges: bool,
     pub(crate) oom_score: Option<i32>,
+    pub(crate) attributes: Attributes,
+    /// Only for a process that is executed.
+    pub(crate) affinity: Affinity,
 }
 
 /// A resource limit; `None` is unlimited.
@@ -169,7 +173,7 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| invalid("process", "is missing"))?;
 
-        refuse_unsupported(spec, linux)?;
+        refuse_unsupported(linux)?;
 
         let (mut new, joined) = namespaces(linux)?;
         if joins_network && !joined.iter().any(|(kind, _)| *kind == UnshareFlags::NEWNET) {
@@ -205,9 +209,12 @@ impl Plan {
         new.remove(UnshareFlags::NEWCGROUP);
 
         let mounts = spec.mounts().iter().flatten().enumerate();
-        let mounts = mounts
+        let mut mounts = mounts
             .map(|(i, m)| mount(i, m))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(label) = attributes::mount_label(linux.mount_label().as_deref())? {
+            label_files(&mut mounts, &label);
+        }
         let fill_dev = !mounts.iter().any(|mount| {
             matches!(mount.kind, MountKind::Bind { .. })
                 && clean(&mount.destination) == Path::new("/dev")
@@ -231,7 +238,7 @@ impl Plan {
             hostname: spec.hostname().clone(),
             domainname: spec.domainname().clone(),
             keyring: c_string("id", &format!("_ses.{}", bundle.id))?,
-            process: Process::new(process)?,
+            process: process_of_container(process, linux)?,
             hooks: hooks_of(bundle)?,
         })
     }
@@ -278,35 +285,23 @@ fn check_hook(at: &str, hook: &oci::Hook) -> Result<(), CreateError> {
 }
 
 /// What is asked for and not done yet is refused, not ignored.
-fn refuse_unsupported(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), CreateError> {
+fn refuse_unsupported(linux: &oci::Linux) -> Result<(), CreateError> {
     let given =
         |list: &Option<Vec<oci::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    // Intel's allocation of caches has no users here, and no machine to show it on.
+    if linux.intel_rdt().is_some() {
+        return Err(invalid("linux.intelRdt", "is not supported"));
+    }
     for (path, asked) in [
         ("linux.uidMappings", given(linux.uid_mappings())),
         ("linux.gidMappings", given(linux.gid_mappings())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        (
-            "linux.mountLabel",
-            linux
-                .mount_label()
-                .as_deref()
-                .is_some_and(|label| !label.is_empty()),
-        ),
         (
             "linux.netDevices",
             linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
         ),
-        ("linux.personality", linux.personality().is_some()),
         (
             "linux.timeOffsets",
             linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-        ),
-        (
-            "process.execCPUAffinity",
-            spec.process()
-                .as_ref()
-                .is_some_and(|p| p.exec_cpu_affinity().is_some()),
         ),
     ] {
         if asked {
@@ -471,6 +466,19 @@ fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
         kind,
         options,
     })
+}
+
+/// File systems that come with labels of their own, or take none as an option.
+const UNLABELLED: [&str; 3] = ["proc", "sysfs", "mqueue"];
+
+fn label_files(mounts: &mut [Mount], label: &str) {
+    for mount in mounts {
+        if matches!(&mount.kind, MountKind::New { kind, .. } if !UNLABELLED.contains(&kind.as_str()))
+        {
+            let context = (String::from("context"), Some(label.to_owned()));
+            mount.options.parameters.push(context);
+        }
+    }
 }
 
 fn bind_of(at: &str, mount: &oci::Mount, recursive: bool) -> Result<MountKind, CreateError> {
@@ -702,6 +710,9 @@ fn absolute(at: &str, paths: Option<&[String]>) -> Result<Vec<PathBuf>, CreateEr
         .collect()
 }
 
+/// What `/proc/PID/oom_score_adj` takes.
+const OOM_SCORES: std::ops::RangeInclusive<i32> = -1000..=1000;
+
 impl Process {
     /// Checks a process.
     pub(crate) fn new(process: &oci::Process) -> Result<Self, CreateError> {
@@ -721,23 +732,15 @@ impl Process {
                 format!("`{}` is not an absolute path", process.cwd().display()),
             ));
         }
-        if process.scheduler().is_some() || process.io_priority().is_some() {
-            return Err(invalid(
-                "process",
-                "scheduler and ioPriority are not supported yet",
-            ));
+        if let Some(score) = process.oom_score_adj()
+            && !OOM_SCORES.contains(&score)
+        {
+            let reason = format!("{score} is not between -1000 and 1000");
+            return Err(invalid("process.oomScoreAdj", reason));
         }
-        // Docker sends an empty profile where it means none.
-        for (name, label) in [
-            ("process.apparmorProfile", process.apparmor_profile()),
-            ("process.selinuxLabel", process.selinux_label()),
-        ] {
-            if label
-                .as_deref()
-                .is_some_and(|label| !label.is_empty() && label != "unconfined")
-            {
-                return Err(invalid(name, "security modules are not supported yet"));
-            }
+        if let Some(umask) = process.user().umask().filter(|umask| *umask > 0o777) {
+            let reason = format!("{umask} (0{umask:o}) is more than 511 (0777)");
+            return Err(invalid("process.user.umask", reason));
         }
         let user = process.user();
         Ok(Self {
@@ -755,8 +758,23 @@ impl Process {
                 .map_or(capability::Sets::NONE, capability::Sets::new),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score: process.oom_score_adj(),
+            attributes: Attributes::new(process)?,
+            affinity: Affinity::new(process)?,
         })
     }
+}
+
+/// With what the container has for all its processes.
+fn process_of_container(
+    process: &oci::Process,
+    linux: &oci::Linux,
+) -> Result<Process, CreateError> {
+    let mut planned = Process::new(process)?;
+    let (personality, memory) = (linux.personality(), linux.memory_policy());
+    planned
+        .attributes
+        .of_container(personality.as_ref(), memory.as_ref())?;
+    Ok(planned)
 }
 
 fn limits(process: &oci::Process) -> Result<Vec<Limit>, CreateError> {
@@ -781,6 +799,13 @@ fn limits(process: &oci::Process) -> Result<Vec<Limit>, CreateError> {
             Type::RlimitRtprio => Resource::Rtprio,
             Type::RlimitRttime => Resource::Rttime,
         };
+        if limits
+            .iter()
+            .any(|known: &Limit| known.resource == resource)
+        {
+            let reason = format!("{} is listed twice", limit.typ());
+            return Err(invalid(format!("process.rlimits[{i}].type"), reason));
+        }
         if limit.soft() > limit.hard() {
             return Err(invalid(
                 format!("process.rlimits[{i}]"),

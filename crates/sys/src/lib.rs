@@ -15,7 +15,9 @@
 //! | [`mount`] | `mount_setattr` |
 //! | [`namespace`] | leaving a namespace |
 //! | [`netlink`] | options of netlink sockets |
+//! | [`numa`] | from which nodes memory comes |
 //! | [`pidfd`] | signals without mistaking the process |
+//! | [`schedule`] | how a thread is scheduled, and its execution domain |
 //! | [`seccomp`] | loading a filter |
 //! | [`shared`] | a number that two processes share |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
@@ -31,7 +33,9 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod numa;
 pub mod pidfd;
+pub mod schedule;
 pub mod seccomp;
 pub mod shared;
 pub mod signals;

@@ -327,6 +327,8 @@ impl Container {
                 process: serde_json::from_value(process).unwrap(),
                 seccomp: None,
                 profile: None,
+                personality: None,
+                memory_policy: None,
                 state: None,
                 cgroup: self.cgroup.clone(),
             }),

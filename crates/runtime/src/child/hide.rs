@@ -33,7 +33,7 @@ pub(crate) fn write_parameters(parameters: &[(String, String)]) -> Result<(), Se
     Ok(())
 }
 
-fn private_proc() -> io::Result<OwnedFd> {
+pub(crate) fn private_proc() -> io::Result<OwnedFd> {
     let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&fs)?;
     Ok(fsmount(

@@ -15,14 +15,22 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
+use super::attributes::OwnProc;
 use crate::capability;
 use crate::error::{During as _, SetupError, Step};
 use crate::plan::Process;
 
-/// What is known only inside: where the user is at home.
+/// What is known only inside: where the user is at home, and what a label is written through.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) home: Option<String>,
+    pub(crate) proc: Option<OwnProc>,
+}
+
+impl Ready {
+    pub(crate) fn with_proc(self, proc: Option<OwnProc>) -> Self {
+        Self { proc, ..self }
+    }
 }
 
 /// Becomes the user. With `will_filter`, the right to load a filter is kept until exec, which
@@ -63,7 +71,7 @@ pub(crate) fn assume(process: &Process, will_filter: bool) -> Result<Ready, Setu
     } else {
         rustix::process::umask(Mode::from_bits_truncate(0o022));
     }
-    Ok(Ready { home })
+    Ok(Ready { home, proc: None })
 }
 
 fn cwd_error(process: &Process, error: Errno) -> SetupError {

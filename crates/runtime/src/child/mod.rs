@@ -22,6 +22,7 @@
 //! After `pivot` no descriptor of the host is open here but the channel and the standard streams,
 //! and the working directory is inside the root (CVE-2024-21626).
 
+mod attributes;
 mod dev;
 mod hide;
 mod identity;
@@ -202,7 +203,8 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
     if !options.no_new_keyring {
         join_keyring(Some(&plan.keyring))?;
     }
-    let ready = identity::assume(&plan.process, common.seccomp.is_some())?;
+    let proc = attributes::set(&plan.process.attributes)?;
+    let ready = identity::assume(&plan.process, common.seccomp.is_some())?.with_proc(proc);
     if gate.is_some() {
         program::look_up(&plan.process)?;
     }
@@ -248,7 +250,9 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
         common, process, ..
     } = another;
     standalone(common, &[another.init.as_raw_fd()])?;
+    attributes::stay_on(process.affinity.initial.as_ref(), "initial")?;
     confine(common)?;
+    attributes::stay_on(process.affinity.last.as_ref(), "final")?;
     oom_score(process)?;
     rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces)
         .during(Step::Namespace, || "join the container's namespaces")?;
@@ -263,7 +267,8 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     };
     terminal::adopt(common, master, process.uid)?;
     join_keyring(None)?;
-    let ready = identity::assume(process, common.seccomp.is_some())?;
+    let proc = attributes::set(&process.attributes)?;
+    let ready = identity::assume(process, common.seccomp.is_some())?.with_proc(proc);
     program::run(process, &ready, common, common.channel)
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
+use super::attributes;
 use super::identity::Ready;
 use super::{Common, Filter};
 use crate::channel::Channel;
@@ -81,6 +82,9 @@ pub(crate) fn run(
     }
     sys::descriptors::close_on_exec_from(3 + common.preserve_fds)
         .during(Step::Exec, || "close descriptors at exec")?;
+    if let (Some(label), Some(proc)) = (&process.attributes.label, &ready.proc) {
+        attributes::put_on(label, proc)?;
+    }
     if let Some(filter) = common.seccomp {
         load(filter, channel).during(Step::Seccomp, || "load the seccomp filter")?;
     }

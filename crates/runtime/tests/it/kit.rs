@@ -435,6 +435,8 @@ impl Stage<'_> {
             process: serde_json::from_value(process.clone()).unwrap(),
             seccomp,
             profile,
+            personality: None,
+            memory_policy: None,
             state: Some(State::new(self.bundle, Status::Running, pid)),
             cgroup: self.path.clone(),
         };

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `process` | exit codes, signals, streams, terminals, environment, failures to start |
 //! | `identity` | users, groups, capabilities, limits, seccomp, `no_new_privs` |
+//! | `attributes` | scheduling, memory policy, processors, execution domain |
+//! | `specification` | what cannot be in a specification, in exact words |
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
@@ -17,6 +19,7 @@
     reason = "tests panic; the message and the line are what they tell"
 )]
 
+mod attributes;
 mod cgroups;
 mod exec;
 mod filters;
@@ -26,4 +29,5 @@ mod kit;
 mod process;
 mod refusals;
 mod sealed;
+mod specification;
 mod view;
