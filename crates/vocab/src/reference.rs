@@ -118,16 +118,24 @@ impl Reference {
         text
     }
 
-    /// The repository as people write it: `nginx`, `localhost:5000/x`.
+    /// The repository as people write it: `nginx`, `localhost:5000/x`. Docker Hub is named where
+    /// the rest alone would be read as something else (`docker.io/example.org/x`).
     pub fn familiar_name(&self) -> String {
-        if self.domain == DEFAULT_DOMAIN {
-            match self.path.strip_prefix("library/") {
-                Some(rest) if !rest.contains('/') => rest.to_owned(),
-                _ => self.path.clone(),
-            }
-        } else {
-            self.repository()
+        if self.domain != DEFAULT_DOMAIN {
+            return self.repository();
         }
+        let short = match self.path.strip_prefix("library/") {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => &self.path,
+        };
+        let mistaken = match short.split_once('/') {
+            Some((first, _)) => looks_like_domain(first),
+            None => looks_like_id(short),
+        };
+        if mistaken {
+            return self.repository();
+        }
+        short.to_owned()
     }
 }
 
@@ -144,16 +152,24 @@ impl fmt::Display for Reference {
     }
 }
 
+/// Whether a name's first component is a registry.
+fn looks_like_domain(first: &str) -> bool {
+    first.contains(['.', ':'])
+        || first == "localhost"
+        || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn looks_like_id(name: &str) -> bool {
+    let digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    name.len() == 64 && name.bytes().all(digit)
+}
+
 impl FromStr for Reference {
     type Err = ParseReferenceError;
 
     /// Reads what a user typed; no tag is added (see [`Reference::or_latest`]).
     fn from_str(typed: &str) -> Result<Self, ParseReferenceError> {
-        if typed.len() == 64
-            && typed
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        {
+        if looks_like_id(typed) {
             return Err(ParseReferenceError::LooksLikeId(typed.to_owned()));
         }
         let (rest, digest) = match typed.split_once('@') {
@@ -164,13 +180,7 @@ impl FromStr for Reference {
             None => (typed, None),
         };
         let (domain, remainder) = match rest.split_once('/') {
-            Some((first, rest))
-                if first.contains(['.', ':'])
-                    || first == "localhost"
-                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-            {
-                (first, rest)
-            }
+            Some((first, rest)) if looks_like_domain(first) => (first, rest),
             _ => (DEFAULT_DOMAIN, rest),
         };
         let domain = if domain == "index.docker.io" {
@@ -316,6 +326,16 @@ mod tests {
             "example.com/library/z",
         ] {
             assert_eq!(typed.parse::<Reference>().unwrap().familiar(), typed);
+        }
+    }
+
+    #[test]
+    fn the_familiar_form_is_never_another_image() {
+        let id = format!("docker.io/library/{}", "a".repeat(64));
+        for typed in ["docker.io/example.org/x", "docker.io/localhost/x", &id] {
+            let name: Reference = typed.parse().unwrap();
+            assert_eq!(name.familiar(), typed);
+            assert_eq!(name.familiar().parse(), Ok(name));
         }
     }
 
