@@ -38,6 +38,10 @@ const USES: &[(&str, &[&str])] = &[
     ),
     ("testkit", &["sys", "vocab"]),
     ("conformance", &[]),
+    (
+        "fuzzing",
+        &["registry", "runc", "runtime", "store", "vocab"],
+    ),
 ];
 
 /// Crates that block, and therefore know no async runtime.

@@ -13,6 +13,7 @@
 //! | `places` | which of them is asked now |
 //! | `tags` | the tags of a repository |
 //! | `retry` | what is worth another try |
+//! | `strangers` | what fuzz targets reach |
 
 mod challenge;
 mod check;
@@ -26,6 +27,8 @@ mod progress;
 mod pull;
 mod retry;
 mod session;
+#[doc(hidden)]
+pub mod strangers;
 mod tags;
 mod transport;
 

@@ -1,0 +1,4 @@
+//! Names of images.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzzing::reference(bytes));
