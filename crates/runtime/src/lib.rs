@@ -21,6 +21,7 @@
 //! |---|---|
 //! | [`bundle`] | what `create` and `exec` are asked for; serialisable |
 //! | [`config`] | reading `config.json`: from bytes to a specification |
+//! | [`features`] | what this runtime can do, as a document |
 //! | [`stdio`] | which descriptors the process gets, and our ends of them |
 //! | [`gate`] | where a container waits that outlives who created it |
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
@@ -39,6 +40,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod config;
 pub mod error;
+pub mod features;
 pub mod gate;
 pub mod hooks;
 pub mod seccomp;
@@ -59,6 +61,7 @@ pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
 pub use create::{Created, Options, check, create, create_with};
 pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, exec, exec_with};
+pub use features::features;
 pub use gate::{Gate, start};
 pub use listener::ListenerError;
 pub use oci_spec::runtime as oci;

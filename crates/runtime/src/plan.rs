@@ -371,19 +371,21 @@ fn root_propagation(name: Option<&str>, rootfs: &Rootfs) -> Result<Root, CreateE
     })
 }
 
+/// How mounts of the host and of the container reach each other.
+const PROPAGATIONS: [(&str, MountPropagationFlags); 4] = [
+    ("shared", MountPropagationFlags::SHARED),
+    ("slave", MountPropagationFlags::DOWNSTREAM),
+    ("private", MountPropagationFlags::PRIVATE),
+    ("unbindable", MountPropagationFlags::UNBINDABLE),
+];
+
 fn propagation(name: &str) -> Option<Propagation> {
-    let (recursive, bare) = match name {
-        "rshared" | "rslave" | "rprivate" | "runbindable" => (true, &name[1..]),
-        _ => (false, name),
+    let find = |bare: &str, recursive| {
+        let mut all = PROPAGATIONS.iter().copied();
+        let kind = all.find_map(|(known, kind)| (known == bare).then_some(kind))?;
+        Some(Propagation { kind, recursive })
     };
-    let kind = match bare {
-        "shared" => MountPropagationFlags::SHARED,
-        "slave" => MountPropagationFlags::DOWNSTREAM,
-        "private" => MountPropagationFlags::PRIVATE,
-        "unbindable" => MountPropagationFlags::UNBINDABLE,
-        _ => return None,
-    };
-    Some(Propagation { kind, recursive })
+    find(name, false).or_else(|| find(name.strip_prefix('r')?, true))
 }
 
 /// `/a/./b/../c` as `/a/c`, without looking at the file system.
@@ -498,29 +500,65 @@ fn bind_of(at: &str, mount: &oci::Mount, recursive: bool) -> Result<MountKind, C
     }
 }
 
-/// What `name` does to a mount's flags: those it sets and those it clears.
-fn attribute(name: &str) -> Option<(MountAttrFlags, MountAttrFlags)> {
+/// Names of a mount's flags: those that each sets, and those that it clears. With an `r` before it a
+/// name means the mounts below too.
+const ATTRIBUTES: [(&str, MountAttrFlags, MountAttrFlags); 18] = {
     use MountAttrFlags as F;
     let none = F::empty();
     let atime = F::from_bits_retain(0x70);
-    Some(match name {
-        "ro" => (F::MOUNT_ATTR_RDONLY, none),
-        "rw" => (none, F::MOUNT_ATTR_RDONLY),
-        "nosuid" => (F::MOUNT_ATTR_NOSUID, none),
-        "suid" => (none, F::MOUNT_ATTR_NOSUID),
-        "nodev" => (F::MOUNT_ATTR_NODEV, none),
-        "dev" => (none, F::MOUNT_ATTR_NODEV),
-        "noexec" => (F::MOUNT_ATTR_NOEXEC, none),
-        "exec" => (none, F::MOUNT_ATTR_NOEXEC),
-        "nodiratime" => (F::MOUNT_ATTR_NODIRATIME, none),
-        "diratime" => (none, F::MOUNT_ATTR_NODIRATIME),
-        "noatime" => (F::MOUNT_ATTR_NOATIME, none),
-        "strictatime" => (F::MOUNT_ATTR_STRICTATIME, none),
-        "atime" | "relatime" | "norelatime" | "nostrictatime" => (none, atime),
-        "nosymfollow" => (F::MOUNT_ATTR_NOSYMFOLLOW, none),
-        "symfollow" => (none, F::MOUNT_ATTR_NOSYMFOLLOW),
-        _ => return None,
-    })
+    [
+        ("ro", F::MOUNT_ATTR_RDONLY, none),
+        ("rw", none, F::MOUNT_ATTR_RDONLY),
+        ("nosuid", F::MOUNT_ATTR_NOSUID, none),
+        ("suid", none, F::MOUNT_ATTR_NOSUID),
+        ("nodev", F::MOUNT_ATTR_NODEV, none),
+        ("dev", none, F::MOUNT_ATTR_NODEV),
+        ("noexec", F::MOUNT_ATTR_NOEXEC, none),
+        ("exec", none, F::MOUNT_ATTR_NOEXEC),
+        ("nodiratime", F::MOUNT_ATTR_NODIRATIME, none),
+        ("diratime", none, F::MOUNT_ATTR_NODIRATIME),
+        ("noatime", F::MOUNT_ATTR_NOATIME, none),
+        ("strictatime", F::MOUNT_ATTR_STRICTATIME, none),
+        ("atime", none, atime),
+        ("relatime", none, atime),
+        ("norelatime", none, atime),
+        ("nostrictatime", none, atime),
+        ("nosymfollow", F::MOUNT_ATTR_NOSYMFOLLOW, none),
+        ("symfollow", none, F::MOUNT_ATTR_NOSYMFOLLOW),
+    ]
+};
+
+fn attribute(name: &str) -> Option<(MountAttrFlags, MountAttrFlags)> {
+    let mut all = ATTRIBUTES.iter();
+    all.find_map(|(known, set, clear)| (*known == name).then_some((*set, *clear)))
+}
+
+/// Options that are the default anyway, or never had an effect on a mount.
+const IDLE_OPTIONS: [&str; 10] = [
+    "defaults",
+    "async",
+    "nomand",
+    "mand",
+    "loud",
+    "silent",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "newinstance",
+];
+
+/// Options that are neither flags nor propagation.
+const OTHER_OPTIONS: [&str; 3] = ["bind", "rbind", "tmpcopyup"];
+
+/// All that the runtime itself knows; others are the file system's.
+pub(crate) fn option_names() -> impl Iterator<Item = String> {
+    let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
+    let recursive = attributes.clone().map(|name| format!("r{name}"));
+    let propagation = PROPAGATIONS.iter().map(|(name, _)| *name);
+    let below = propagation.clone().map(|name| format!("r{name}"));
+    let single = attributes.chain(propagation);
+    let single = single.chain(IDLE_OPTIONS).chain(OTHER_OPTIONS);
+    single.map(str::to_owned).chain(recursive).chain(below)
 }
 
 fn mount_options(
@@ -543,9 +581,7 @@ fn mount_options(
             "bind" => *bind = Some(bind.unwrap_or(false)),
             "rbind" => *bind = Some(true),
             "tmpcopyup" => sorted.copy_up = true,
-            // What is the default anyway, or never had an effect on a mount.
-            "defaults" | "async" | "nomand" | "mand" | "loud" | "silent" | "nolazytime"
-            | "iversion" | "noiversion" | "newinstance" => {}
+            name if IDLE_OPTIONS.contains(&name) => {}
             "remount" | "idmap" | "ridmap" => {
                 return Err(invalid(
                     format!("{at}.options"),
@@ -889,6 +925,14 @@ mod tests {
                 .new
                 .contains(UnshareFlags::NEWNET)
         );
+    }
+
+    #[test]
+    fn every_option_that_is_said_to_be_known_is() {
+        for name in option_names() {
+            let (options, _) = planned(&[&name]);
+            assert!(options.parameters.is_empty(), "{name}");
+        }
     }
 
     #[test]

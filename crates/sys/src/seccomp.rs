@@ -20,6 +20,27 @@ pub fn load_listening(program: &[u8], flags: libc::c_ulong) -> io::Result<RawFd>
     Ok(RawFd::try_from(fd).expect("a descriptor"))
 }
 
+/// Whether this kernel knows all of `flags` for a filter.
+pub fn knows_flags(flags: libc::c_ulong) -> bool {
+    let nowhere = std::ptr::null::<libc::sock_fprog>();
+    // One flag is only for filters with a listener.
+    let listener = if flags & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV == 0 {
+        0
+    } else {
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
+    };
+    // SAFETY: the kernel looks at the flags, and then finds no program at a null pointer.
+    unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags | listener,
+            nowhere,
+        )
+    };
+    io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
 fn set(program: &[u8], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let length = u16::try_from(program.len() / INSTRUCTION_BYTES)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;

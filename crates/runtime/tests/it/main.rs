@@ -9,6 +9,7 @@
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
+//! | `features` | the features document says what the runtime does |
 //! | `filters` | system call filters: every action, and agents that answer calls |
 //! | `hooks` | all six kinds: where they run, in which order, what they are told, how they fail |
 //! | `sealed` | the caller's own program stays as it is |
@@ -22,6 +23,7 @@
 mod attributes;
 mod cgroups;
 mod exec;
+mod features;
 mod filters;
 mod hooks;
 mod identity;
