@@ -6,6 +6,7 @@ cd "$top"
 need_rust
 packages gcc libc6-dev make python3 python3-venv mmdebstrap ca-certificates procps
 scripts/tools.sh
+scripts/guest.sh
 export BERTH_TOOLS=$cache/tools/bin
 
 if ! command -v cargo-nextest >/dev/null; then

@@ -27,6 +27,7 @@
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`hooks`] | programs of the specification that run at six points of a container's life |
 //! | [`state`] | what hooks, agents and the `state` command are told about a container |
+//! | [`overlay`] | layers joined to one root, on every kernel |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
 //! | [`sealed`] | running the caller so that containers cannot write its program |
@@ -43,6 +44,7 @@ pub mod error;
 pub mod features;
 pub mod gate;
 pub mod hooks;
+pub mod overlay;
 pub mod seccomp;
 pub mod state;
 pub mod stdio;

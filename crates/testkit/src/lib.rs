@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`image`] | layers, images and archives, built in memory |
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
+//! | [`guest`] | a Linux with other cgroups, booted under qemu |
 //! | [`page`] | sections of `docs/` that are made of tables in the code |
 //! | [`http`] | requests so plain that they can be trusted to do nothing clever |
 
@@ -18,6 +19,7 @@
     reason = "tests panic; the message and the line are what they tell"
 )]
 
+pub mod guest;
 pub mod http;
 pub mod image;
 pub mod page;

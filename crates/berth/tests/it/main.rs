@@ -16,6 +16,7 @@ mod crash;
 mod daemon;
 mod daily;
 mod errors;
+mod guest;
 mod host;
 mod terminal;
 mod wire;

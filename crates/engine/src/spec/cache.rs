@@ -9,10 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use runtime::seccomp::{self, CompileError, Machine, ProfileError};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
-};
+use rustix::mount::MountAttrFlags;
 use vocab::{Digest, Failure, Kind};
 
 use super::security::{Seccomp, Security};
@@ -156,20 +153,15 @@ impl Cache {
 
 /// The container's root as a read-only mount that is attached nowhere: it ends with the descriptor.
 pub(crate) fn open_root(mounts: &store::Mounts) -> io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", "overlay")?;
     // The writable layer is only read here, so it is one more lower directory.
-    for dir in std::iter::once(&mounts.upper).chain(&mounts.lower) {
-        fsconfig_set_string(context.as_fd(), "lowerdir+", dir.as_path())?;
-    }
-    fsconfig_create(context.as_fd())?;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOSUID,
-    )?)
+    let layers: Vec<&Path> = std::iter::once(&mounts.upper)
+        .chain(&mounts.lower)
+        .map(PathBuf::as_path)
+        .collect();
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    runtime::overlay::mount(&layers, None, attributes).map_err(|error| error.source)
 }
 
 /// The accounts of a running container, through the root of its first process. Blocks.

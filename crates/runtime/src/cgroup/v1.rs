@@ -60,7 +60,7 @@ pub(super) fn freeze(directory: &Path) -> Result<(), CgroupError> {
     frozen
 }
 
-/// Without `cgroup.kill`: signals until nobody is left to fork.
+/// Without `cgroup.kill`: signals until nobody is left to fork. What is frozen dies once it thaws.
 pub(super) fn kill_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
     files::until("killing", &cgroup.members(), FREEZING, || {
         let pids = cgroup.pids()?;
@@ -69,6 +69,9 @@ pub(super) fn kill_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
                 // Gone meanwhile is what is wanted.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+        }
+        if !pids.is_empty() && cgroup.is_frozen()? {
+            cgroup.thaw()?;
         }
         Ok(pids.is_empty())
     })

@@ -23,6 +23,7 @@ use super::{First, inside};
 use crate::bundle::{Overlay, Rootfs};
 use crate::cgroup::Cgroup;
 use crate::error::{During as _, SetupError, Step};
+use crate::overlay;
 use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
 
 /// `PROC_SUPER_MAGIC` (linux/magic.h).
@@ -122,49 +123,20 @@ fn mount_root_of(place: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 fn mount_overlay(overlay: &Overlay) -> Result<OwnedFd, SetupError> {
-    let what = || format!("mount the overlay of `{}`", overlay.upper.display());
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(Step::Root, what)?;
-    fsconfig_set_string(&fs, "source", "overlay").during(Step::Root, what)?;
-    for (place, lower) in overlay.lower.iter().enumerate() {
-        match fsconfig_set_string(&fs, "lowerdir+", lower) {
-            // Before Linux 6.5: all in one string, of 255 bytes at most.
-            Err(Errno::INVAL) if place == 0 => {
-                let escaped: Vec<String> = overlay
-                    .lower
-                    .iter()
-                    .map(|l| {
-                        l.to_string_lossy()
-                            .replace('\\', "\\\\")
-                            .replace(':', "\\:")
-                    })
-                    .collect();
-                fsconfig_set_string(&fs, "lowerdir", escaped.join(":"))
-                    .during(Step::Root, || explain(&fs, what()))?;
-                break;
-            }
-            other => other.during(Step::Root, || {
-                explain(&fs, format!("use the layer `{}`", lower.display()))
-            })?,
-        }
-    }
-    for (key, path) in [("upperdir", &overlay.upper), ("workdir", &overlay.work)] {
-        fsconfig_set_string(&fs, key, path).during(Step::Root, || explain(&fs, what()))?;
-    }
-    fsconfig_create(&fs).during(Step::Root, || explain(&fs, what()))?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).during(Step::Root, what)
+    let lower: Vec<&Path> = overlay.lower.iter().map(PathBuf::as_path).collect();
+    let writable = overlay::Writable {
+        upper: &overlay.upper,
+        work: &overlay.work,
+    };
+    overlay::mount(&lower, Some(writable), MountAttrFlags::empty())
+        .map_err(|error| SetupError::new(Step::Root, error.what, Some(&error.source)))
 }
 
-/// What a file system says about its own refusal (`read` on the context: one message each).
+/// Adds what a file system says about its own refusal.
 fn explain(fs: &OwnedFd, what: String) -> String {
-    let mut message = [0_u8; 512];
-    match rustix::io::read(fs, &mut message) {
-        Ok(length) if length > 2 => {
-            format!(
-                "{what} ({})",
-                String::from_utf8_lossy(&message[2..length]).trim_end()
-            )
-        }
-        _ => what,
+    match overlay::reason(fs) {
+        Some(reason) => format!("{what} ({reason})"),
+        None => what,
     }
 }
 

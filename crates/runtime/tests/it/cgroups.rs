@@ -1,18 +1,30 @@
 //! Limits: in the kernel's files, and in effect.
 
+use runtime::cgroup::Layout;
 use serde_json::json;
 
 use crate::kit::{Container, Step};
 
-/// Runs with limits and reads files of the container's version 1 hierarchies.
+fn layout() -> Layout {
+    Layout::detect().unwrap()
+}
+
+/// Where the kernel keeps a file of the container's cgroup, such as `memory.max`.
+fn path(container: &Container, file: &str) -> String {
+    let (controller, _) = file.split_once('.').unwrap();
+    let hierarchy = match (layout(), controller) {
+        (Layout::V2, _) => String::new(),
+        (_, "cgroup") => String::from("/unified"),
+        (_, controller) => format!("/{controller}"),
+    };
+    format!("/sys/fs/cgroup{hierarchy}{}/{file}", container.cgroup())
+}
+
+/// Runs with limits and reads files of the container's cgroup.
 fn files(resources: serde_json::Value, files: &[&str]) -> Vec<String> {
     let container = Container::sh("echo ready; exec sleep 1000").set("/linux/resources", resources);
     let mut steps = vec![Step::Start, Step::Until("ready".into())];
-    for file in files {
-        let (controller, _) = file.split_once('.').unwrap();
-        let path = format!("/sys/fs/cgroup/{controller}{}/{file}", container.cgroup());
-        steps.push(Step::Read(path));
-    }
+    steps.extend(files.iter().map(|file| Step::Read(path(&container, file))));
     steps.extend([Step::Signal(9), Step::Wait]);
     let answers = container.script(&steps).unwrap();
     answers[2..2 + files.len()]
@@ -24,54 +36,70 @@ fn files(resources: serde_json::Value, files: &[&str]) -> Vec<String> {
         .collect()
 }
 
+/// What the files of version 1 or 2, whichever limits here, say under these limits.
+#[track_caller]
+fn check(resources: serde_json::Value, v1: &[(&str, &str)], v2: &[(&str, &str)]) {
+    let expected = if layout() == Layout::V2 { v2 } else { v1 };
+    let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+    let found = files(resources, &names);
+    let found: Vec<(&str, &str)> = names
+        .into_iter()
+        .zip(found.iter().map(String::as_str))
+        .collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn privileged_limits_are_in_the_kernels_files() {
-    let resources = json!({
-        "memory": {"limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432},
-        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
-        "pids": {"limit": 17}
-    });
-    let found = files(
-        resources,
+    check(
+        json!({
+            "memory": {"limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"},
+            "pids": {"limit": 17}
+        }),
         &[
-            "memory.limit_in_bytes",
-            "memory.memsw.limit_in_bytes",
-            "memory.soft_limit_in_bytes",
-            "cpu.shares",
-            "cpu.cfs_quota_us",
-            "cpu.cfs_period_us",
-            "cpuset.cpus",
-            "pids.max",
+            ("memory.limit_in_bytes", "67108864"),
+            ("memory.memsw.limit_in_bytes", "134217728"),
+            ("memory.soft_limit_in_bytes", "33554432"),
+            ("cpu.shares", "512"),
+            ("cpu.cfs_quota_us", "50000"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpuset.cpus", "0"),
+            ("pids.max", "17"),
         ],
-    );
-    assert_eq!(
-        found,
-        [
-            "67108864",
-            "134217728",
-            "33554432",
-            "512",
-            "50000",
-            "100000",
-            "0",
-            "17"
-        ]
+        &[
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "67108864"),
+            ("memory.low", "33554432"),
+            ("cpu.weight", "20"),
+            ("cpu.max", "50000 100000"),
+            ("cpuset.cpus", "0"),
+            ("pids.max", "17"),
+        ],
     );
 }
 
 #[test]
 fn privileged_devices_are_those_of_the_rules() {
-    let resources = json!({"devices": [
+    // Neither device exists, which is only said to those who may use it.
+    let script = "for minor in 2 10; do mknod /dev/x c 1 $minor; head /dev/x; rm /dev/x; done 2>&1";
+    let tried = |rules: serde_json::Value| {
+        let container = Container::sh(script).set("/linux/resources", json!({"devices": rules}));
+        let out = container.output();
+        let answers = out.lines().map(|line| line.rsplit(": ").next().unwrap());
+        answers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (missing, refused) = ("No such device or address", "Operation not permitted");
+    let one = json!([
         {"allow": false, "access": "rwm"},
-        {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]});
-    let list = &files(resources, &["devices.list"])[0];
-    assert!(
-        list.contains("c 10:229 rw") && list.contains("c 1:3 rwm"),
-        "{list}"
-    );
-    assert!(!list.contains("a *:* rwm"), "{list}");
-    let all = json!({"devices": [{"allow": true, "access": "rwm"}]});
-    assert_eq!(files(all, &["devices.list"]), ["a *:* rwm"]);
+        {"allow": true, "type": "c", "major": 1, "minor": 2, "access": "rw"}]);
+    assert_eq!(tried(one), [missing, refused]);
+    let all = json!([{"allow": true, "access": "rwm"}]);
+    assert_eq!(tried(all), [missing, missing]);
+    let all_but_one = json!([
+        {"allow": true, "access": "rwm"},
+        {"allow": false, "type": "c", "major": 1, "minor": 2, "access": "r"}]);
+    assert_eq!(tried(all_but_one), [refused, missing]);
 }
 
 #[test]
@@ -80,20 +108,19 @@ fn privileged_limits_can_be_changed_while_it_runs() {
         "/linux/resources",
         json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}}),
     );
-    let file = |name| {
-        Step::Read(format!(
-            "/sys/fs/cgroup/memory{}/{name}",
-            container.cgroup()
-        ))
-    };
+    let [limit, swap] = match layout() {
+        Layout::V2 => ["memory.max", "memory.swap.max"],
+        _ => ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+    }
+    .map(|file| Step::Read(path(&container, file)));
     let steps = [
         Step::Start,
         Step::Until("ready".into()),
         Step::Update(json!({"memory": {"limit": 134_217_728, "swap": 134_217_728}})),
-        file("memory.limit_in_bytes"),
+        limit.clone(),
         Step::Update(json!({"memory": {"limit": 33_554_432, "swap": 67_108_864}})),
-        file("memory.limit_in_bytes"),
-        file("memory.memsw.limit_in_bytes"),
+        limit,
+        swap,
         Step::Update(json!({"memory": {"limit": -1, "swap": -1}})),
         Step::KillAll,
         Step::Wait,
@@ -105,21 +132,18 @@ fn privileged_limits_can_be_changed_while_it_runs() {
         .collect();
     assert!(errors.is_empty(), "{errors:?}");
     let limits = [3, 5, 6].map(|step: usize| answers[step].out.trim());
-    assert_eq!(limits, ["134217728", "33554432", "67108864"]);
+    // Version 2 counts swap alone.
+    let swap = match layout() {
+        Layout::V2 => "33554432",
+        _ => "67108864",
+    };
+    assert_eq!(limits, ["134217728", "33554432", swap]);
 }
 
 #[test]
 fn privileged_too_much_memory_ends_the_process_and_is_counted() {
-    let container = Container::sh("echo ready; read go; head -c 200m /dev/zero | tail >/dev/null")
+    let container = Container::sh("read go; dd if=/dev/zero of=/dev/null bs=200M count=1")
         .with(crate::kit::Streaming::Input)
-        .set(
-            "/process/args",
-            json!([
-                "/bin/sh",
-                "-c",
-                "read go; dd if=/dev/zero of=/dev/null bs=200M count=1"
-            ]),
-        )
         .set(
             "/linux/resources",
             json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}}),
@@ -165,22 +189,26 @@ fn privileged_too_much_computing_is_held_back() {
 #[test]
 fn privileged_a_frozen_container_stands_still_and_can_be_killed() {
     let container = Container::sh("echo ready; exec sleep 1000");
-    let state = format!("/sys/fs/cgroup/unified{}/cgroup.events", container.cgroup());
+    let (file, frozen, thawed) = match layout() {
+        Layout::V1 => ("freezer.state", "FROZEN", "THAWED"),
+        Layout::V2 | Layout::Hybrid => ("cgroup.events", "frozen 1", "frozen 0"),
+    };
+    let state = Step::Read(path(&container, file));
     let steps = [
         Step::Start,
         Step::Until("ready".into()),
         Step::Freeze,
-        Step::Read(state.clone()),
+        state.clone(),
         Step::Thaw,
-        Step::Read(state),
+        state,
         Step::Freeze,
         Step::KillAll,
         Step::Wait,
     ];
     let answers = container.script(&steps).unwrap();
-    assert!(answers[3].out.contains("frozen 1"), "{:?}", answers[3]);
-    assert!(answers[5].out.contains("frozen 0"), "{:?}", answers[5]);
-    assert_eq!(answers[8].code, 137);
+    assert!(answers[3].out.contains(frozen), "{:?}", answers[3]);
+    assert!(answers[5].out.contains(thawed), "{:?}", answers[5]);
+    assert_eq!(answers[8].code, 137, "{answers:?}");
 }
 
 #[test]
@@ -213,19 +241,25 @@ fn privileged_what_is_used_is_counted() {
     let stats = container.script(&steps).unwrap()[2].out.clone();
     assert!(stats.contains("current: 1, limit: Some(9)"), "{stats}");
     assert!(stats.contains("limit_bytes: Some(67108864)"), "{stats}");
+    let cache = match layout() {
+        Layout::V2 => "\"file\"",
+        _ => "\"cache\"",
+    };
     assert!(
-        stats.contains("\"cache\"") && !stats.contains("usage_bytes: 0,"),
+        stats.contains(cache) && !stats.contains("usage_bytes: 0,"),
         "{stats}"
     );
 }
 
 #[test]
 fn privileged_the_device_program_is_accepted_by_the_kernel() {
-    // Of version 2, which here owns no controller but takes programs all the same.
-    let path = format!(
-        "/sys/fs/cgroup/unified/berth-test-bpf-{}",
-        std::process::id()
-    );
+    // Where version 2 stands beside version 1, it owns no controller but takes programs all the same.
+    let mount = match layout() {
+        Layout::V1 => return,
+        Layout::Hybrid => "/sys/fs/cgroup/unified",
+        Layout::V2 => "/sys/fs/cgroup",
+    };
+    let path = format!("{mount}/berth-test-bpf-{}", std::process::id());
     std::fs::create_dir(&path).unwrap();
     let rules = serde_json::from_value(json!([
         {"allow": false, "access": "rwm"},

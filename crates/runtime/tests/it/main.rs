@@ -12,6 +12,7 @@
 //! | `features` | the features document says what the runtime does |
 //! | `filters` | system call filters: every action, and agents that answer calls |
 //! | `hooks` | all six kinds: where they run, in which order, what they are told, how they fail |
+//! | `guest` | `cgroups`, `exec` and `process` again where only version 2, or only version 1, is mounted |
 //! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
@@ -25,6 +26,7 @@ mod cgroups;
 mod exec;
 mod features;
 mod filters;
+mod guest;
 mod hooks;
 mod identity;
 mod kit;

@@ -154,11 +154,12 @@ fn privileged_limits_that_cannot_be_are_refused() {
     );
     let said = with(json!({"cpu": {"cpus": "77"}}));
     assert!(
-        said.starts_with("prepare the cgroup: write \"77\" to `/sys/fs/cgroup/cpuset/"),
+        said.starts_with("prepare the cgroup: write \"77\" to `/sys/fs/cgroup/")
+            && said.contains("cpuset.cpus`: "),
         "{said}"
     );
     assert_eq!(
-        with(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]})),
+        with(json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]})),
         "prepare the cgroup: the kernel's `hugetlb` cgroup controller is not available, needed for the huge page limit"
     );
 }

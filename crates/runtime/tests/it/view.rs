@@ -341,9 +341,11 @@ fn privileged_what_is_mounted_later_on_the_host_is_not_seen() {
 
 #[test]
 fn privileged_cgroups_are_seen_from_their_own_root() {
-    let script = "cat /proc/self/cgroup | grep -v ':/$'; ls /sys/fs/cgroup; \
-                  for c in /sys/fs/cgroup/*; do mkdir $c/x; done 2>&1 | grep -vc Read-only";
+    // Directories are hierarchies of version 1; of version 2 alone there is one, at the mount.
+    let script = "cat /proc/self/cgroup | grep -v ':/$'; \
+                  for c in /sys/fs/cgroup /sys/fs/cgroup/*; do \
+                  test -d $c && mkdir $c/x; done 2>&1 | grep -vc Read-only";
     let answer = Container::sh(script).run();
-    assert_eq!(answer.out.lines().last(), Some("0"), "{answer:?}");
+    assert_eq!(answer.out, "0\n", "{answer:?}");
     assert!(!answer.out.contains("berth-test"), "{answer:?}");
 }
