@@ -10,7 +10,7 @@ use crate::state::State;
 /// Everything [`crate::create`] needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bundle {
-    /// The container's id: names its session keyring and appears in errors.
+    /// The container's id.
     pub id: String,
     /// The bundle's directory, told to hooks and where those that run on the host begin. May be
     /// empty where there are none.

@@ -79,7 +79,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 }
 
 /// The number of the last capability that this kernel knows.
-pub(crate) fn last() -> u32 {
+fn last() -> u32 {
     let known = u32::try_from(NAMES.len() - 1).expect("a small constant");
     fs::read_to_string("/proc/sys/kernel/cap_last_cap")
         .ok()

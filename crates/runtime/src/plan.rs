@@ -37,7 +37,6 @@ pub(crate) struct Plan {
     pub(crate) readonly: Vec<PathBuf>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
-    pub(crate) keyring: CString,
     pub(crate) process: Process,
     /// Those that run before the program does; mostly none.
     pub(crate) hooks: Option<Hooks>,
@@ -237,7 +236,6 @@ impl Plan {
             readonly: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
             hostname: spec.hostname().clone(),
             domainname: spec.domainname().clone(),
-            keyring: c_string("id", &format!("_ses.{}", bundle.id))?,
             process: process_of_container(process, linux)?,
             hooks: hooks_of(bundle)?,
         })
@@ -403,6 +401,9 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
+/// Where programs, and this one, expect the kernel's procfs.
+pub(crate) const PROC: &str = "/proc";
+
 /// Files of `/proc` that others (lxcfs) replace, as runc allows them; the rest of `/proc` is not
 /// to be covered, since security modules and our own checks rely on it.
 const PROC_FILES: [&str; 11] = [
@@ -457,10 +458,17 @@ fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
             "the root is not to be covered",
         ));
     }
-    let in_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
     let is_proc = matches!(&kind, MountKind::New { kind, .. } if kind == "proc");
-    if in_proc && !is_proc && !may_cover_proc(&destination) {
-        let reason = format!("`{}` is inside /proc", destination.display());
+    let is_bind = matches!(kind, MountKind::Bind { .. });
+    let refused = if destination == Path::new(PROC) {
+        // What a bind brings is seen once it is opened.
+        (!is_proc && !is_bind).then(|| String::from("only a procfs can be mounted at `/proc`"))
+    } else if destination.starts_with(PROC) && !is_proc && !may_cover_proc(&destination) {
+        Some(format!("`{}` is inside /proc", destination.display()))
+    } else {
+        None
+    };
+    if let Some(reason) = refused {
         return Err(invalid(format!("{at}.destination"), reason));
     }
     Ok(Mount {

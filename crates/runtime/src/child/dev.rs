@@ -1,11 +1,11 @@
 //! What a container finds in `/dev`: nodes, and links into `/proc/self/fd`.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat,
+    AtFlags, Dev, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, statat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,6 +23,19 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/kcore", "core"),
 ];
+
+/// The number of the null device.
+pub(crate) fn null() -> Dev {
+    makedev(1, 3)
+}
+
+/// Whether a descriptor is a null device, whoever's.
+pub(crate) fn is_null(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|status| {
+        FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
+            && status.st_rdev == null()
+    })
+}
 
 /// Makes all nodes and links.
 pub(crate) fn fill(root: &Root, devices: &[Device]) -> Result<(), SetupError> {
@@ -63,9 +76,10 @@ fn node(root: &Root, device: &Device) -> io::Result<()> {
                 return Err(Errno::EXIST.into());
             }
         }
+        // The mode is right already, since there is no umask here; changing it would follow a
+        // link that took the node's place.
         other => other?,
     }
-    chmodat(&parent, name, mode, AtFlags::empty())?;
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         chownat(

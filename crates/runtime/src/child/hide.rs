@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -16,7 +16,8 @@ use rustix::mount::{
 };
 use sys::mount::Change;
 
-use super::{inside, view};
+use super::view::Root;
+use super::{dev, inside, view};
 use crate::error::{During as _, SetupError, Step};
 
 /// Writes kernel parameters; names are paths below `/proc/sys`.
@@ -53,7 +54,7 @@ fn write_parameter(proc: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
 }
 
 /// Makes each path that is there read-only, with all that is mounted below.
-pub(crate) fn make_readonly(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), SetupError> {
+pub(crate) fn make_readonly(root: &Root, paths: &[PathBuf]) -> Result<(), SetupError> {
     for path in paths {
         let what = || format!("make `{}` read-only", path.display());
         let Some(target) = find(root, path).during(Step::Mask, what)? else {
@@ -71,7 +72,7 @@ pub(crate) fn make_readonly(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(
 }
 
 /// Hides each path that is there: a directory behind an empty one, a file behind `/dev/null`.
-pub(crate) fn mask(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), SetupError> {
+pub(crate) fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), SetupError> {
     let (mut empty, mut null) = (None, None);
     for path in paths {
         let what = || format!("mask `{}`", path.display());
@@ -82,7 +83,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), SetupE
         let covered = if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
             cover(&target, &mut empty, empty_directory)
         } else {
-            cover(&target, &mut null, || null_device(root))
+            cover(&target, &mut null, || null_device(root.as_fd()))
         };
         covered.during(Step::Mask, what)?;
     }
@@ -103,8 +104,9 @@ fn cover(
     Ok(())
 }
 
-fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Errno> {
-    match inside::find(root, path) {
+fn find(root: &Root, path: &Path) -> Result<Option<OwnedFd>, Errno> {
+    let (from, path) = root.within(path);
+    match inside::find(from, path) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error),
@@ -127,13 +129,6 @@ fn empty_directory() -> io::Result<OwnedFd> {
 /// The container's `/dev/null`, if that is what it is; else the host's. Read-only, so that the
 /// node itself cannot be changed through a mask.
 fn null_device(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let is_null = |fd: &OwnedFd| -> io::Result<bool> {
-        let status = rustix::fs::fstat(fd)?;
-        Ok(
-            FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
-                && status.st_rdev == makedev(1, 3),
-        )
-    };
     let own = inside::open(
         root,
         Path::new("/dev/null"),
@@ -141,11 +136,11 @@ fn null_device(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         ResolveFlags::NO_SYMLINKS,
     );
     let null = match own {
-        Ok(own) if is_null(&own)? => own,
+        Ok(own) if dev::is_null(own.as_fd()) => own,
         _ => {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let host = rustix::fs::open("/dev/null", flags, Mode::empty())?;
-            if !is_null(&host)? {
+            if !dev::is_null(host.as_fd()) {
                 return Err(io::Error::other(
                     "`/dev/null` of the host is no null device",
                 ));

@@ -158,8 +158,8 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
         .during(Step::Channel, || "close descriptors")?;
 
     let master = {
-        let root = view::mount_root(plan)?;
-        view::mount_all(&root, first)?;
+        let mut root = view::mount_root(plan)?;
+        view::mount_all(&mut root, first)?;
         if plan.fill_dev {
             dev::fill(&root, &plan.devices)?;
         }
@@ -177,8 +177,8 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
         }
         view::seal_dev(&root, plan)?;
         hide::write_parameters(&plan.sysctl)?;
-        hide::make_readonly(root.as_fd(), &plan.readonly)?;
-        hide::mask(root.as_fd(), &plan.masked)?;
+        hide::make_readonly(&root, &plan.readonly)?;
+        hide::mask(&root, &plan.masked)?;
         if let Some(name) = &plan.hostname {
             rustix::system::sethostname(name.as_bytes())
                 .during(Step::Hostname, || format!("set the host name `{name}`"))?;
@@ -201,7 +201,7 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
     };
     terminal::adopt(common, master, plan.process.uid)?;
     if !options.no_new_keyring {
-        join_keyring(Some(&plan.keyring))?;
+        join_keyring()?;
     }
     let proc = attributes::set(&plan.process.attributes)?;
     let ready = identity::assume(&plan.process, common.seccomp.is_some())?.with_proc(proc);
@@ -266,7 +266,7 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
         _ => None,
     };
     terminal::adopt(common, master, process.uid)?;
-    join_keyring(None)?;
+    join_keyring()?;
     let proc = attributes::set(&process.attributes)?;
     let ready = identity::assume(process, common.seccomp.is_some())?.with_proc(proc);
     program::run(process, &ready, common, common.channel)
@@ -347,8 +347,9 @@ fn oom_score(process: &Process) -> Result<(), SetupError> {
         .during(Step::Limit, || format!("set oom_score_adj to {score}"))
 }
 
-fn join_keyring(name: Option<&std::ffi::CStr>) -> Result<(), SetupError> {
-    match sys::keyring::join_session(name) {
+/// A new one: by a name it could be one that another container has laid out.
+fn join_keyring() -> Result<(), SetupError> {
+    match sys::keyring::join_session(None) {
         // A kernel without keyrings, or a host that forbids them (another container).
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         other => other.during(Step::Privilege, || "join a session keyring"),

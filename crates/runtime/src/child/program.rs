@@ -5,15 +5,16 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, ResolveFlags, accessat, fstat, stat};
 use rustix::io::Errno;
 
 use super::attributes;
 use super::identity::Ready;
-use super::{Common, Filter};
+use super::{Common, Filter, inside};
 use crate::channel::Channel;
 use crate::error::{During as _, Reason, SetupError, Step};
 use crate::listener;
@@ -27,12 +28,26 @@ pub(crate) fn home(process: &Process) -> Option<String> {
     if variable(process, "HOME").is_some_and(|home| !home.is_empty()) {
         return None;
     }
-    let mut text = Vec::new();
-    let found = std::fs::File::open("/etc/passwd")
-        .and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_end(&mut text))
-        .ok()
-        .and_then(|_| home_of(&String::from_utf8_lossy(&text), process.uid));
+    let found = read_passwd().ok();
+    let found = found.and_then(|text| home_of(&String::from_utf8_lossy(&text), process.uid));
     Some(found.unwrap_or_else(|| String::from("/")))
+}
+
+/// The container wrote this file, and may have made it anything: it is neither waited for (a fifo)
+/// nor followed out of files (a link into `/proc/self/fd`).
+fn read_passwd() -> io::Result<Vec<u8>> {
+    let root = inside::open_root()?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let path = Path::new("/etc/passwd");
+    let file = inside::open(root.as_fd(), path, flags, ResolveFlags::empty())?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL.into());
+    }
+    let mut text = Vec::new();
+    std::fs::File::from(file)
+        .take(MAX_PASSWD_BYTES)
+        .read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// `name:password:uid:gid:comment:home:shell`

@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, OFlags, ResolveFlags, Uid, fchown, fstat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Uid, fchown, fstat};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use super::{ChildStdio, Common, inside, view};
+use super::{ChildStdio, Common, dev, inside, view};
 use crate::error::{During as _, SetupError, Step};
 
 /// `DEVPTS_SUPER_MAGIC` (linux/magic.h).
@@ -103,6 +104,7 @@ pub(crate) fn adopt(
         }
         _ => {}
     }
+    replace_null().during(Step::Channel, || "open the container's null device")?;
     for stream in [
         rustix::stdio::stdin(),
         rustix::stdio::stdout(),
@@ -118,6 +120,51 @@ fn adopt_files([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     rustix::stdio::dup2_stdout(stdout)?;
     rustix::stdio::dup2_stderr(stderr)?;
     Ok(())
+}
+
+/// The host's null device among the streams gives way to one of the container: it is a file of the
+/// host, whose mode and owner root in the container could change through `/proc/self/fd`.
+fn replace_null() -> io::Result<()> {
+    let hosts = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ]
+    .map(dev::is_null);
+    if !hosts.contains(&true) {
+        return Ok(());
+    }
+    let own = own_null()?;
+    if hosts[0] {
+        rustix::stdio::dup2_stdin(&own)?;
+    }
+    if hosts[1] {
+        rustix::stdio::dup2_stdout(&own)?;
+    }
+    if hosts[2] {
+        rustix::stdio::dup2_stderr(&own)?;
+    }
+    Ok(())
+}
+
+/// The container's `/dev/null` if that is what it is (CVE-2026-88265); else one of our own.
+fn own_null() -> io::Result<OwnedFd> {
+    let root = inside::open_root()?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let (path, links) = (Path::new("/dev/null"), ResolveFlags::NO_SYMLINKS);
+    match inside::open(root.as_fd(), path, flags, links) {
+        Ok(found) if dev::is_null(found.as_fd()) => {
+            rustix::fs::fcntl_setfl(&found, OFlags::empty())?;
+            Ok(found)
+        }
+        _ => {
+            let tmpfs = view::small_tmpfs(MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+            let mode = Mode::from_bits_truncate(0o666);
+            rustix::fs::mknodat(&tmpfs, "null", FileType::CharacterDevice, mode, dev::null())?;
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            Ok(rustix::fs::openat(&tmpfs, "null", flags, Mode::empty())?)
+        }
+    }
 }
 
 /// Pipes and terminals change hands; anything else (a file, a device of the host) does not.

@@ -28,6 +28,8 @@ use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
 
 /// `PROC_SUPER_MAGIC` (linux/magic.h).
 const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
+/// The inode of a procfs's root (`PROC_ROOT_INO`, linux/proc_fs.h).
+const PROC_ROOT: u64 = 1;
 
 /// The container's root, attached over the host's in this mount namespace, not yet stepped into.
 #[derive(Debug)]
@@ -36,6 +38,36 @@ pub(crate) struct Root {
     /// Bind sources, opened while the host could be seen and before anything of the image was,
     /// by the mount's place in the plan.
     sources: HashMap<usize, OwnedFd>,
+    /// What was mounted so far, in this order, and the mount itself where it is the kernel's own
+    /// view (procfs, sysfs).
+    mounted: Vec<(PathBuf, Option<OwnedFd>)>,
+}
+
+impl Root {
+    fn new(mount: OwnedFd, sources: HashMap<usize, OwnedFd>) -> Self {
+        Self {
+            mount,
+            sources,
+            mounted: Vec::new(),
+        }
+    }
+
+    /// From where to resolve `path`, and what is left of it then. What lies in a procfs or sysfs
+    /// is found in that very mount, wherever its mount point may have been moved to meanwhile by
+    /// somebody else who can write to the root (CVE-2019-19921).
+    pub(crate) fn within<'a>(&'a self, path: &'a Path) -> (BorrowedFd<'a>, &'a Path) {
+        let mut under = self.mounted.iter().rev().filter_map(|(at, mount)| {
+            let rest = path.strip_prefix(at).ok()?;
+            Some((mount.as_ref(), rest))
+        });
+        match under.next() {
+            Some((Some(mount), rest)) if rest.as_os_str().is_empty() => {
+                (mount.as_fd(), Path::new("."))
+            }
+            Some((Some(mount), rest)) => (mount.as_fd(), rest),
+            _ => (self.mount.as_fd(), path),
+        }
+    }
 }
 
 impl AsFd for Root {
@@ -73,7 +105,7 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
         && let Rootfs::Directory(directory) = &plan.root.source
     {
         attach_in_place(&mount, directory)?;
-        return Ok(Root { mount, sources });
+        return Ok(Root::new(mount, sources));
     }
     // Attached over `/`, which needs no directory on the host. Neither may be shared, or the host
     // would see it (and pivot_root refuses).
@@ -90,7 +122,7 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
     .during(Step::Root, || "make the root private")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", CWD, "/", flags).during(Step::Root, || "attach the root")?;
-    Ok(Root { mount, sources })
+    Ok(Root::new(mount, sources))
 }
 
 /// Hooks find the container's root where the bundle says it is, and may mount below.
@@ -168,9 +200,10 @@ pub(crate) fn set(mount: BorrowedFd<'_>, recursive: bool, change: &Change) -> io
 }
 
 /// The mounts of the plan, in its order.
-pub(crate) fn mount_all(root: &Root, first: &First<'_>) -> Result<(), SetupError> {
+pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupError> {
     for (place, mount) in first.plan.mounts.iter().enumerate() {
         let at = mount.destination.display();
+        let mut own = None;
         match &mount.kind {
             MountKind::Bind { source, .. } => {
                 let tree = &root.sources[&place];
@@ -181,10 +214,11 @@ pub(crate) fn mount_all(root: &Root, first: &First<'_>) -> Result<(), SetupError
             MountKind::New { kind, source } => {
                 let late = first.plan.fill_dev && mount.destination == Path::new("/dev");
                 let mounted = new(root, mount, kind, source, late);
-                mounted.map_err(|(what, error)| {
+                let tree = mounted.map_err(|(what, error)| {
                     let what = format!("mount `{kind}` at `{at}`{what}");
                     SetupError::new(Step::Mount, what, Some(&error))
                 })?;
+                own = is_kernels(kind).then_some(tree);
             }
             MountKind::Cgroup => {
                 let own = first
@@ -195,6 +229,31 @@ pub(crate) fn mount_all(root: &Root, first: &First<'_>) -> Result<(), SetupError
                 cgroups(root, mount, &own)?;
             }
         }
+        root.mounted.push((mount.destination.clone(), own));
+    }
+    Ok(())
+}
+
+/// File systems that show the kernel itself: what relies on `/proc` and `/sys` must find them there.
+fn is_kernels(kind: &str) -> bool {
+    matches!(kind, "proc" | "sysfs")
+}
+
+/// Nothing is mounted over a procfs or in it, but for a few files and another procfs at `/proc`.
+/// A link in the image may have led there, where the plan could not see it (CVE-2019-16884).
+fn spare_proc(target: &OwnedFd, mount: &Mount, brings: Option<&OwnedFd>) -> io::Result<()> {
+    let refused = |why: &str| Err(io::Error::other(why));
+    let is_proc = |fd: &OwnedFd| Ok::<_, Errno>(rustix::fs::fstatfs(fd)?.f_type == PROC_MAGIC);
+    if mount.destination == Path::new(plan::PROC) {
+        return match brings {
+            Some(tree) if !is_proc(tree)? || rustix::fs::fstat(tree)?.st_ino != PROC_ROOT => {
+                refused("only a procfs can be mounted at `/proc`")
+            }
+            _ => Ok(()),
+        };
+    }
+    if is_proc(target)? && !plan::may_cover_proc(&mount.destination) {
+        return refused("the destination leads into /proc");
     }
     Ok(())
 }
@@ -206,12 +265,7 @@ fn bind(root: &Root, mount: &Mount, tree: &OwnedFd) -> io::Result<()> {
     } else {
         inside::make_file(root.as_fd(), &mount.destination)?
     };
-    // A link in the image may have led into /proc, where the plan could not see it.
-    let covers_proc = rustix::fs::fstatfs(&target)?.f_type == PROC_MAGIC;
-    let brings_proc = rustix::fs::fstatfs(tree)?.f_type == PROC_MAGIC;
-    if covers_proc && !brings_proc && !plan::may_cover_proc(&mount.destination) {
-        return Err(io::Error::other("the destination leads into /proc"));
-    }
+    spare_proc(&target, mount, Some(tree))?;
     apply(tree.as_fd(), &mount.options)?;
     attach(tree, target.as_fd())?;
     propagate(tree.as_fd(), &mount.options.propagation)
@@ -273,12 +327,12 @@ fn new(
     kind: &str,
     source: &str,
     late_readonly: bool,
-) -> Result<(), (String, io::Error)> {
+) -> Result<OwnedFd, (String, io::Error)> {
     let plain = |error: Errno| (String::new(), io::Error::from(error));
     let target = match kind {
         // Not through a link: what relies on /proc and /sys must find the real ones there
         // (CVE-2019-19921, CVE-2023-27561).
-        "proc" | "sysfs" => inside::make_directory(root.as_fd(), &mount.destination, 0o755)
+        kind if is_kernels(kind) => inside::make_directory(root.as_fd(), &mount.destination, 0o755)
             .and_then(|_| {
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
                 let no_links = ResolveFlags::NO_SYMLINKS;
@@ -292,6 +346,9 @@ fn new(
         _ => inside::make_directory(root.as_fd(), &mount.destination, 0o755),
     }
     .map_err(|error| (String::from(": prepare the mount point"), error))?;
+    if kind != "proc" {
+        spare_proc(&target, mount, None).map_err(|error| (String::new(), error))?;
+    }
 
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
     // Needs a source only where it has one; pseudo file systems take any.
@@ -347,7 +404,8 @@ fn new(
     }
     attach(&tree, target.as_fd()).map_err(plain)?;
     propagate(tree.as_fd(), &options.propagation)
-        .map_err(|error| (String::from(": set its propagation"), error))
+        .map_err(|error| (String::from(": set its propagation"), error))?;
+    Ok(tree)
 }
 
 /// The container's own cgroup: one bind each in a small tmpfs, or the one of version 2.
@@ -359,6 +417,7 @@ fn cgroups(
     let at = || format!("mount the cgroups at `{}`", mount.destination.display());
     let target = inside::make_directory(root.as_fd(), &mount.destination, 0o755)
         .during(Step::Mount, || format!("{}: prepare the mount point", at()))?;
+    spare_proc(&target, mount, None).during(Step::Mount, at)?;
     let bind = |source: &Path, target: BorrowedFd<'_>| {
         clone_tree(CWD, source, false)
             .map_err(io::Error::from)
@@ -400,7 +459,8 @@ fn cgroups(
     Ok(())
 }
 
-fn small_tmpfs(flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+/// A tmpfs of its own, attached nowhere.
+pub(crate) fn small_tmpfs(flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "source", "tmpfs")?;
     fsconfig_set_string(&fs, "mode", "755")?;
@@ -539,7 +599,13 @@ mod copy_up {
                 FileType::Symlink => symlinkat(readlinkat(&from, name, Vec::new())?, to, name)?,
                 FileType::RegularFile => {
                     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let source = openat(&from, name, flags | OFlags::RDONLY, Mode::empty())?;
+                    // It may have become a fifo since, which must not make us wait.
+                    let read = flags | OFlags::RDONLY | OFlags::NONBLOCK;
+                    let source = openat(&from, name, read, Mode::empty())?;
+                    let found = rustix::fs::fstat(&source)?.st_mode;
+                    if FileType::from_raw_mode(found) != FileType::RegularFile {
+                        return Err(Errno::STALE.into());
+                    }
                     let create = flags | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
                     let copy = openat(to, name, create, Mode::from_bits_truncate(0o600))?;
                     io::copy(

@@ -54,6 +54,9 @@ pub(crate) enum Step {
     Oom,
     /// A file of the host; `{pid}` is the container's process.
     Read(String),
+    /// Runs another container to its end beside this one. In its specification, `{pid}` is this
+    /// one's process.
+    Beside(Box<Value>),
     /// The container's process ids.
     Pids,
     /// Runs the hooks that are the caller's to run; answers with those that failed.
@@ -78,6 +81,10 @@ struct Script {
     netns: Option<PathBuf>,
     streaming: Streaming,
     steps: Vec<Step>,
+    /// How often all this is done, one after the other.
+    times: u32,
+    /// Whether the caller has the host's root open, by a descriptor that is not close-on-exec.
+    leak: bool,
 }
 
 /// What all came to: why the container was not created, or one answer for each step.
@@ -92,6 +99,8 @@ pub(crate) struct Container {
     pub(crate) streaming: Streaming,
     pub(crate) directory: bool,
     pub(crate) seccomp: Option<PathBuf>,
+    /// Whether the caller has the host's root open, for all it starts to inherit.
+    pub(crate) leak: bool,
     cgroup: String,
 }
 
@@ -118,6 +127,7 @@ impl Container {
             streaming: Streaming::Pipes,
             directory: false,
             seccomp: None,
+            leak: false,
             cgroup,
         }
     }
@@ -198,17 +208,24 @@ impl Container {
 
     /// Runs steps in a helper. Afterwards nothing of the container may be left.
     pub(crate) fn script_in(&self, netns: Option<&Path>, steps: &[Step]) -> Outcome {
-        let outcome = self.play(netns, steps);
+        let outcome = self.play(netns, steps, 1).remove(0);
         self.check_clean();
         outcome
     }
 
-    /// Runs steps where the test itself has something mounted.
-    pub(crate) fn script_unclean(&self, steps: &[Step]) -> Outcome {
-        self.play(None, steps)
+    /// Runs the same steps so many times: for what only happens sometimes.
+    pub(crate) fn repeat(&self, times: u32, steps: &[Step]) -> Vec<Outcome> {
+        let outcomes = self.play(None, steps, times);
+        self.check_clean();
+        outcomes
     }
 
-    fn play(&self, netns: Option<&Path>, steps: &[Step]) -> Outcome {
+    /// Runs steps where the test itself has something mounted.
+    pub(crate) fn script_unclean(&self, steps: &[Step]) -> Outcome {
+        self.play(None, steps, 1).remove(0)
+    }
+
+    fn play(&self, netns: Option<&Path>, steps: &[Step], times: u32) -> Vec<Outcome> {
         let path = self.dir.path();
         let rootfs = if self.directory {
             Rootfs::Directory(path.join("lower"))
@@ -230,6 +247,8 @@ impl Container {
             netns: netns.map(Path::to_owned),
             streaming: self.streaming,
             steps: steps.to_vec(),
+            times,
+            leak: self.leak,
         };
         let file = path.join("script.json");
         fs::write(&file, serde_json::to_vec(&script).unwrap()).unwrap();
@@ -361,8 +380,12 @@ fn helper() {
     };
     let answer = script.with_file_name("answer.json");
     let script: Script = serde_json::from_slice(&fs::read(&script).unwrap()).unwrap();
-    let outcome = play(&script);
-    fs::write(answer, serde_json::to_vec(&outcome).unwrap()).unwrap();
+    let directory = rustix::fs::OFlags::DIRECTORY;
+    let _leaked = script
+        .leak
+        .then(|| rustix::fs::open("/", directory, rustix::fs::Mode::empty()).unwrap());
+    let outcomes: Vec<Outcome> = (0..script.times).map(|_| play(&script)).collect();
+    fs::write(answer, serde_json::to_vec(&outcomes).unwrap()).unwrap();
 }
 
 fn stdio(streaming: Streaming) -> Stdio {
@@ -558,6 +581,7 @@ impl Stage<'_> {
                 let path = path.replace("{pid}", &self.created.pid.to_string());
                 said(fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?)
             }
+            Step::Beside(spec) => self.beside(spec)?,
             Step::Pids => said(cgroup()?.pids().map_err(|e| chain(&e))?.len().to_string()),
             Step::Hooks(kind, status) => {
                 let state = State::new(self.bundle, *status, self.created.pid);
@@ -578,6 +602,29 @@ impl Stage<'_> {
                     error: None,
                 }
             }
+        })
+    }
+}
+
+impl Stage<'_> {
+    fn beside(&self, spec: &Value) -> Result<Answer, String> {
+        let spec = spec
+            .to_string()
+            .replace("{pid}", &self.created.pid.to_string());
+        let bundle = Bundle {
+            spec: serde_json::from_str(&spec).unwrap(),
+            rootfs: Rootfs::Directory(self.bundle.directory.join("lower")),
+            ..self.bundle.clone()
+        };
+        let stdio = stdio(Streaming::Pipes);
+        let mut other = runtime::create(&bundle, None, stdio).map_err(|e| chain(&e))?;
+        other.start().map_err(|e| chain(&e))?;
+        let (out, err) = drain(&mut other.streams);
+        Ok(Answer {
+            code: wait(&other.pidfd),
+            out,
+            err,
+            error: None,
         })
     }
 }

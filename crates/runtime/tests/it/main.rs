@@ -12,6 +12,7 @@
 //! | `features` | the features document says what the runtime does |
 //! | `filters` | system call filters: every action, and agents that answer calls |
 //! | `hooks` | all six kinds: where they run, in which order, what they are told, how they fail |
+//! | `escapes` | the published ways out of a container, tried |
 //! | `guest` | `cgroups`, `exec` and `process` again where only version 2, or only version 1, is mounted |
 //! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
@@ -23,6 +24,7 @@
 
 mod attributes;
 mod cgroups;
+mod escapes;
 mod exec;
 mod features;
 mod filters;
