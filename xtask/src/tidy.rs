@@ -13,12 +13,13 @@ use anyhow::{Context as _, Result, bail};
 const USES: &[(&str, &[&str])] = &[
     ("vocab", &[]),
     ("sys", &[]),
+    ("netlink", &["sys"]),
     ("tasks", &[]),
-    ("runtime", &["sys", "vocab"]),
+    ("runtime", &["netlink", "sys", "vocab"]),
     ("monitor", &["runtime", "sys", "vocab"]),
     ("runc", &["runtime", "sys", "vocab"]),
     ("store", &["sys", "vocab"]),
-    ("network", &["sys", "tasks", "vocab"]),
+    ("network", &["netlink", "sys", "tasks", "vocab"]),
     ("registry", &["store", "sys", "tasks", "vocab"]),
     (
         "engine",
@@ -45,7 +46,9 @@ const USES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that block, and therefore know no async runtime.
-const NO_TOKIO: &[&str] = &["vocab", "sys", "runtime", "runc", "monitor", "store"];
+const NO_TOKIO: &[&str] = &[
+    "vocab", "sys", "netlink", "runtime", "runc", "monitor", "store",
+];
 
 /// Checks everything and reports all that is wrong at once.
 pub(crate) fn run(root: &Path) -> Result<()> {

@@ -11,8 +11,8 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::netlink::{self, Batch, Family, Socket, find};
 use crate::{Endpoint, Protocol};
+use netlink::{self, Batch, Family, Socket, find};
 
 /// Of `linux/netfilter/nfnetlink_conntrack.h`.
 const IPCTNL_MSG_CT_GET: u16 = 1;

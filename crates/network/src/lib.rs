@@ -10,7 +10,6 @@
 //! | `state` | what is wanted: networks, who is on them, which ports they have |
 //! | `sandbox` | network namespaces, made and entered on short-lived threads |
 //! | `links` | bridge devices, veth pairs, addresses and routes (rtnetlink) |
-//! | `netlink` | messages, sockets and answers, shared by `links` and `rules` |
 //! | `ipam` | which address of a subnet is free, and which subnet the host does not use |
 //! | `ports` | host ports, held by a bound socket so that nobody else takes them |
 //! | `rules` | one nftables table: what it should hold (pure), and bringing it there |
@@ -23,7 +22,6 @@ pub mod files;
 mod flows;
 mod ipam;
 mod links;
-mod netlink;
 mod networks;
 mod ports;
 mod rules;

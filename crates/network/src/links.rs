@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use rustix::io::Errno;
 
 use crate::Mac;
-use crate::netlink::{self, Attributes, Batch, Family, Socket, attributes, find, text_of, word};
+use netlink::{self, Attributes, Batch, Family, Socket, attributes, find, text_of, word};
 
 /// Bytes of a device name without its final zero.
 pub(crate) const NAME_BYTES: usize = 15;

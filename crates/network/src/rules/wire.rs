@@ -7,7 +7,7 @@ use std::io;
 
 use super::plan::{Change, Element, Set};
 use crate::Protocol;
-use crate::netlink::{APPEND, Attributes, Batch, CREATE, Family, Socket};
+use netlink::{APPEND, Attributes, Batch, CREATE, Family, Socket};
 
 /// Elements of one message: keeps the list's attribute far below 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 512;
@@ -1081,7 +1081,7 @@ mod tests {
         let endpoint = endpoint(ports);
         let batch = encode("berth", &publish(&endpoint));
         let elements = 10_000_u32.div_ceil(u32::try_from(ELEMENTS_PER_MESSAGE).unwrap());
-        assert_eq!(batch.len(), elements + 2);
+        assert_eq!(batch.count(), elements + 2);
         apart(|| {
             table("berth").apply(&whole([], [])).unwrap();
             table("berth").apply(&publish(&endpoint)).unwrap();

@@ -26,15 +26,20 @@ const ANSWER_BYTES: usize = 64 << 10;
 /// A dump that the host's changes interrupt is begun anew this often.
 const DUMP_ATTEMPTS: usize = 8;
 /// The attribute's payload consists of attributes.
-pub(crate) const NESTED: u16 = 1 << 15;
+pub const NESTED: u16 = 1 << 15;
 /// Attribute of a refusal: a sentence.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-pub(crate) const REQUEST: u16 = flag(libc::NLM_F_REQUEST);
-pub(crate) const CREATE: u16 = flag(libc::NLM_F_CREATE);
-pub(crate) const EXCLUSIVE: u16 = flag(libc::NLM_F_EXCL);
-pub(crate) const REPLACE: u16 = flag(libc::NLM_F_REPLACE);
-pub(crate) const APPEND: u16 = flag(libc::NLM_F_APPEND);
+/// `NLM_F_REQUEST`.
+pub const REQUEST: u16 = flag(libc::NLM_F_REQUEST);
+/// `NLM_F_CREATE`.
+pub const CREATE: u16 = flag(libc::NLM_F_CREATE);
+/// `NLM_F_EXCL`.
+pub const EXCLUSIVE: u16 = flag(libc::NLM_F_EXCL);
+/// `NLM_F_REPLACE`.
+pub const REPLACE: u16 = flag(libc::NLM_F_REPLACE);
+/// `NLM_F_APPEND`.
+pub const APPEND: u16 = flag(libc::NLM_F_APPEND);
 const DUMP: u16 = flag(libc::NLM_F_DUMP);
 
 #[expect(
@@ -48,7 +53,7 @@ const fn flag(bits: libc::c_int) -> u16 {
 
 /// The side of the kernel that a socket talks to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Family {
+pub enum Family {
     /// Links, addresses, routes.
     Route,
     /// nftables and connection tracking.
@@ -57,24 +62,24 @@ pub(crate) enum Family {
 
 /// Messages that are sent together.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub struct Batch {
     bytes: Vec<u8>,
     messages: u32,
 }
 
 impl Batch {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// How many messages.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.messages
     }
 
     /// Adds a message; its sequence number is its place in the batch, counted from 0.
-    pub(crate) fn message(
+    pub fn message(
         &mut self,
         kind: u16,
         flags: u16,
@@ -101,17 +106,18 @@ impl Batch {
 
 /// Writes the attributes of a message or nest.
 #[derive(Debug)]
-pub(crate) struct Attributes<'b> {
+pub struct Attributes<'b> {
     bytes: &'b mut Vec<u8>,
 }
 
 impl Attributes<'_> {
-    pub(crate) fn bytes(&mut self, kind: u16, payload: &[u8]) {
+    /// Any payload.
+    pub fn bytes(&mut self, kind: u16, payload: &[u8]) {
         self.write(kind, |bytes| bytes.extend_from_slice(payload));
     }
 
     /// Zero-terminated, as the kernel wants names.
-    pub(crate) fn text(&mut self, kind: u16, text: &str) {
+    pub fn text(&mut self, kind: u16, text: &str) {
         self.write(kind, |bytes| {
             bytes.extend_from_slice(text.as_bytes());
             bytes.push(0);
@@ -119,23 +125,24 @@ impl Attributes<'_> {
     }
 
     /// In the host's byte order, as rtnetlink wants numbers.
-    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+    pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
     /// In network byte order, as netfilter wants numbers.
-    pub(crate) fn u32_be(&mut self, kind: u16, value: u32) {
+    pub fn u32_be(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) {
+    /// A payload of attributes.
+    pub fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) {
         self.write(kind | NESTED, |bytes| {
             inner(&mut Attributes { bytes });
         });
     }
 
     /// A nest that begins with a fixed header, such as the peer of a veth pair.
-    pub(crate) fn nest_with_header(
+    pub fn nest_with_header(
         &mut self,
         kind: u16,
         header: &[u8],
@@ -167,12 +174,12 @@ fn pad(bytes: &mut Vec<u8>) {
 /// The kernel refused a message.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}", io::Error::from(*errno), text.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
-pub(crate) struct Refusal {
+pub struct Refusal {
     errno: Errno,
     /// The kernel's sentence, when it has one.
     text: Option<String>,
     /// Which message of the batch.
-    pub(crate) message: u32,
+    pub message: u32,
 }
 
 impl From<Refusal> for io::Error {
@@ -182,7 +189,7 @@ impl From<Refusal> for io::Error {
 }
 
 /// The `errno` behind an error of this module.
-pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
+pub fn errno(error: &io::Error) -> Option<Errno> {
     let refusal = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Refusal>());
@@ -194,10 +201,11 @@ pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
 
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub struct Socket(OwnedFd);
 
 impl Socket {
-    pub(crate) fn open(family: Family) -> io::Result<Self> {
+    /// Opens one.
+    pub fn open(family: Family) -> io::Result<Self> {
         let protocol = match family {
             // Protocol 0, which rustix spells as the family's default.
             Family::Route => None,
@@ -216,7 +224,7 @@ impl Socket {
     }
 
     /// Sends a batch that answers nothing but refusals; the first one is returned.
-    pub(crate) fn run(&self, batch: &Batch) -> io::Result<()> {
+    pub fn run(&self, batch: &Batch) -> io::Result<()> {
         if batch.bytes.is_empty() {
             return Ok(());
         }
@@ -240,7 +248,7 @@ impl Socket {
 
     /// Sends one request and hands every message of the answer to `each`: its type and what
     /// follows the header.
-    pub(crate) fn query(&self, batch: &Batch, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    pub fn query(&self, batch: &Batch, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         self.send(batch)?;
         let mut answer = vec![0; ANSWER_BYTES];
         let (length, _) = rustix::net::recv(&self.0, &mut *answer, RecvFlags::DONTWAIT)?;
@@ -256,7 +264,7 @@ impl Socket {
     }
 
     /// Lists everything of a kind; `collect` makes an item of a message, or `None` to pass it over.
-    pub(crate) fn dump<T>(
+    pub fn dump<T>(
         &self,
         kind: u16,
         family_header: &[u8],
@@ -357,7 +365,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// Walks the attributes of an answer: type (without flags) and payload.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(half(bytes, 0)?);
         let kind = half(bytes, 2)? & 0x3fff;
@@ -368,14 +376,14 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 /// The payload of the first attribute of a type.
-pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
         .find(|(found, _)| *found == kind)
         .map(|(_, payload)| payload)
 }
 
 /// A zero-terminated text.
-pub(crate) fn text_of(payload: &[u8]) -> String {
+pub fn text_of(payload: &[u8]) -> String {
     let end = payload
         .iter()
         .position(|byte| *byte == 0)
@@ -384,7 +392,7 @@ pub(crate) fn text_of(payload: &[u8]) -> String {
 }
 
 /// The number at a place, in the host's byte order.
-pub(crate) fn word(bytes: &[u8], offset: usize) -> Option<u32> {
+pub fn word(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes
         .get(offset..)?
         .first_chunk()
@@ -412,7 +420,7 @@ mod tests {
             message.nest(2, |inner| inner.u32(3, 7));
         });
         batch.message(101, 0, &[], |_| {});
-        assert_eq!(batch.len(), 2);
+        assert_eq!(batch.count(), 2);
         let messages: Vec<_> = Messages(&batch.bytes).collect();
         assert_eq!((messages[0].kind, messages[1].kind), (100, 101));
         let attributes = &messages[0].payload[4..];
