@@ -657,5 +657,6 @@ fn process(
         memory_policy: None,
         state: None,
         cgroup: shared.cgroup(&record.id, &record.host.resources.cgroup_parent),
+        namespaces: Vec::new(),
     })
 }

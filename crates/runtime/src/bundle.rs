@@ -67,4 +67,9 @@ pub struct ExecProcess {
     pub state: Option<State>,
     /// The container's cgroup, such as `/berth/<id>`; empty leaves the process in the caller's.
     pub cgroup: String,
+    /// What the container's specification lists in `linux.namespaces`. Only the user and the time
+    /// namespace are looked for: to join those one shares already is an error, or costs. The
+    /// others are joined in any case.
+    #[serde(default)]
+    pub namespaces: Vec<oci::LinuxNamespace>,
 }

@@ -59,6 +59,7 @@ pub(crate) enum Order {
 /// What the child says.
 #[derive(Debug)]
 pub(crate) enum Word {
+    Born { pid: i32, pidfd: OwnedFd },
     Terminal(OwnedFd),
     Mounted,
     Ready,
@@ -98,6 +99,26 @@ impl Channel {
             b"W" => Ok(Order::Wait),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    pub(crate) fn send_admitted(&self, root: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.send(b"A", root.as_slice())
+    }
+
+    /// Waits until the caller has given the user namespace its users; gives the root, if the
+    /// caller had to mount it.
+    pub(crate) fn expect_admitted(&self) -> io::Result<Option<OwnedFd>> {
+        let mut packet = [0_u8; 1];
+        match self.receive(&mut packet)? {
+            (1, [root, ..]) if packet == *b"A" => Ok(root),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    pub(crate) fn send_born(&self, pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut packet = b"B".to_vec();
+        packet.extend(pid.to_ne_bytes());
+        self.send(&packet, &[pidfd])
     }
 
     pub(crate) fn send_terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
@@ -140,6 +161,11 @@ impl Channel {
         };
         let word = match (&packet[..length], fds) {
             ([], _) => return Ok(None),
+            ([b'B', pid @ ..], [Some(pidfd), _, _]) => {
+                let pid = pid.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+                let pid = i32::from_ne_bytes(pid);
+                Word::Born { pid, pidfd }
+            }
             (b"T", [Some(master), _, _]) => Word::Terminal(master),
             (b"L", [Some(word), Some(process), Some(text)]) => {
                 Word::Listener([word, process, text])

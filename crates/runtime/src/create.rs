@@ -9,6 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use sys::clone::Child;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -17,10 +18,13 @@ use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
 use crate::listener::{self, Listener};
+use crate::namespaces::UserNamespace;
 use crate::plan::Plan;
 use crate::seccomp::{self, CompileError};
+use crate::sources::{self, Sources};
 use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
+use crate::user_namespace;
 
 /// A container whose process exists, is fully set up, and waits to be started.
 ///
@@ -131,10 +135,11 @@ pub fn create_with(
     born: &mut dyn FnMut(i32) -> io::Result<()>,
 ) -> Result<Created, CreateError> {
     let netns = options.netns;
-    let plan = Plan::new(bundle, netns.is_some())?;
+    let mut plan = Plan::new(bundle, netns.is_some())?;
     let linux = bundle.spec.linux().as_ref();
     let filter = filter_of(bundle)?;
-    let joined = open_namespaces(&plan)?;
+    let joined = open_namespaces(&mut plan)?;
+    let sources = Sources::take(&plan)?;
     let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (ours, theirs) = channel::pair().map_err(CreateError::Stdio)?;
 
@@ -160,24 +165,22 @@ pub fn create_with(
         options,
         join: joined
             .iter()
-            .filter(|(kind, _)| *kind != UnshareFlags::NEWPID)
             .map(|(kind, fd)| (*kind, fd.as_fd()))
             .chain(network(&joined, netns))
             .collect(),
+        sources: &sources,
+        seen_by_caller: matches!(plan.namespaces.user, UserNamespace::New(_))
+            && !sources::is_root(),
     };
-    let pid_namespace = joined
-        .iter()
-        .find(|(kind, _)| *kind == UnshareFlags::NEWPID);
-    let made = with_pid_namespace(pid_namespace.map(|(_, fd)| fd.as_fd()), || {
-        sys::clone::spawn(plan.new, directory.as_ref().map(|fd| fd.as_fd()), || {
-            child::first(&first)
-        })
-    })
-    .map_err(CreateError::Clone);
-    drop(first);
+    let intermediate = first.needs_intermediate();
+    let made = spawn(first, directory.as_ref().map(|fd| fd.as_fd()));
     // From here on only the child holds its ends, so their end of file is its end.
     drop(theirs);
     drop(child_stdio);
+    let made = match made {
+        Ok(child) if intermediate => sibling_of(&child, &ours),
+        other => other,
+    };
     let child = match made {
         Ok(child) => child,
         Err(error) => {
@@ -194,6 +197,7 @@ pub fn create_with(
     };
     let ready = born(created.pid)
         .map_err(CreateError::Record)
+        .and_then(|()| admit(created.pid, &plan, &sources, &ours))
         .and_then(|()| attend(&mut created, &ours, &plan));
     match ready {
         Ok(()) => {
@@ -226,14 +230,71 @@ fn attend(created: &mut Created, gate: &Channel, plan: &Plan) -> Result<(), Crea
                 gate.send_order(Order::Start)
                     .map_err(CreateError::Channel)?;
             }
-            Some(Word::Ready) => return Ok(()),
+            Some(Word::Ready) => break,
             Some(Word::Failed(failure)) => return Err(failure.into()),
-            Some(Word::Listener(_)) => {
+            Some(Word::Born { .. } | Word::Listener(_)) => {
                 return Err(CreateError::Channel(io::ErrorKind::InvalidData.into()));
             }
             None => return Err(CreateError::Died),
         }
     }
+    if !plan.namespaces.user.is_callers() {
+        user_namespace::hand_over(created.pid, &plan.process, &created.streams)?;
+    }
+    Ok(())
+}
+
+/// Forks the first process, or the intermediate one that will.
+fn spawn(mut first: First<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, CreateError> {
+    if first.needs_intermediate() {
+        let made = sys::clone::spawn(UnshareFlags::empty(), cgroup, || {
+            child::intermediate(&first)
+        });
+        return made.map_err(CreateError::Clone);
+    }
+    let place = first
+        .join
+        .iter()
+        .position(|(kind, _)| *kind == UnshareFlags::NEWPID);
+    let pid_namespace = place.map(|place| first.join.remove(place).1);
+    let new = first.plan.namespaces.new;
+    let made = with_pid_namespace(pid_namespace, || {
+        sys::clone::spawn(new, cgroup, || child::first(&first))
+    });
+    made.map_err(|source| {
+        if new.contains(UnshareFlags::NEWUSER) {
+            CreateError::UserNamespace(source)
+        } else {
+            CreateError::Clone(source)
+        }
+    })
+}
+
+/// Waits for the intermediate process to make the first one and to end.
+pub(crate) fn sibling_of(intermediate: &Child, gate: &Channel) -> Result<Child, CreateError> {
+    let word = gate.next().map_err(CreateError::Channel);
+    end(intermediate.pidfd.as_fd());
+    match word? {
+        Some(Word::Born { pid, pidfd }) => Ok(Child { pid, pidfd }),
+        Some(Word::Failed(failure)) => Err(failure.into()),
+        Some(_) => Err(CreateError::Channel(io::ErrorKind::InvalidData.into())),
+        None => Err(CreateError::Died),
+    }
+}
+
+/// Does for a process in another user namespace what it cannot do itself, and lets it go on.
+fn admit(pid: i32, plan: &Plan, sources: &Sources, gate: &Channel) -> Result<(), CreateError> {
+    match &plan.namespaces.user {
+        UserNamespace::Callers => return Ok(()),
+        UserNamespace::New(mappings) => {
+            user_namespace::map(pid, mappings)?;
+            user_namespace::set_oom_score(pid, &plan.process)?;
+        }
+        UserNamespace::Joined(_) => {}
+    }
+    let root = sources.mount_root(plan, pid)?;
+    gate.send_admitted(root.as_ref().map(|fd| fd.as_fd()))
+        .map_err(CreateError::Channel)
 }
 
 /// Kills and reaps a child that is of no use.
@@ -260,7 +321,7 @@ fn network<'a>(
         .map(|fd| (UnshareFlags::NEWNET, fd))
 }
 
-fn open_namespaces(plan: &Plan) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateError> {
+fn open_namespaces(plan: &mut Plan) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateError> {
     let open = |(kind, path): &(UnshareFlags, PathBuf)| {
         let opened = open_cloexec(path);
         let opened = opened.map_err(|source| CreateError::Namespace {
@@ -269,10 +330,32 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateEr
         });
         Ok((*kind, opened?))
     };
-    plan.joined.iter().map(open).collect()
+    let namespaces = &mut plan.namespaces;
+    let mut opened: Vec<(UnshareFlags, OwnedFd)> = namespaces
+        .joined
+        .iter()
+        .map(open)
+        .collect::<Result<_, CreateError>>()?;
+    // Whoever is in a user namespace cannot join it.
+    if let UserNamespace::Joined(_) = namespaces.user {
+        let is_own = |(kind, fd): &(UnshareFlags, OwnedFd)| {
+            *kind == UnshareFlags::NEWUSER && is_callers(fd).unwrap_or(false)
+        };
+        if let Some(place) = opened.iter().position(is_own) {
+            opened.remove(place);
+            namespaces.user = UserNamespace::Callers;
+        }
+    }
+    Ok(opened)
 }
 
-fn open_cloexec(path: &Path) -> io::Result<OwnedFd> {
+fn is_callers(namespace: &OwnedFd) -> io::Result<bool> {
+    let own = rustix::fs::stat("/proc/self/ns/user")?;
+    let given = rustix::fs::fstat(namespace)?;
+    Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))
+}
+
+pub(crate) fn open_cloexec(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         CWD,
         path,

@@ -159,6 +159,13 @@ pub enum CreateError {
     /// Calls that an agent is to answer.
     #[error(transparent)]
     Listener(#[from] ListenerError),
+    /// The process in a new user namespace, which hosts restrict in ways of their own.
+    #[error(
+        "create the process in a new user namespace (see user.max_user_namespaces, and \
+         kernel.unprivileged_userns_clone or kernel.apparmor_restrict_unprivileged_userns where \
+         they exist)"
+    )]
+    UserNamespace(#[source] io::Error),
     /// A hook that runs on the host.
     #[error("run the hooks")]
     Hook(#[source] hooks::HookError),

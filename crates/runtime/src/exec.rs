@@ -2,17 +2,21 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::bundle::ExecProcess;
 use crate::cgroup::Cgroup;
-use crate::channel::{self, Word};
+use crate::channel::{self, Order, Word};
 use crate::child::{self, Another, Common};
-use crate::create::{end, filter, prepare_stdio, start_error, started, with_pid_namespace};
+use crate::create::{
+    end, filter, prepare_stdio, sibling_of, start_error, started, with_pid_namespace,
+};
 use crate::error::{CreateError, StartError};
+use crate::oci;
 use crate::plan::Process;
 use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
+use crate::user_namespace;
 
 /// A process that runs in a container beside its first one.
 #[derive(Debug)]
@@ -77,28 +81,44 @@ pub fn exec_with(
         },
         process: &process,
         init,
-        namespaces: ThreadNameSpaceType::MOUNT
-            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::NETWORK
-            | ThreadNameSpaceType::CONTROL_GROUP,
+        namespaces: namespaces(exec),
     };
-    let child = with_pid_namespace(Some(init), || {
-        let none = rustix::thread::UnshareFlags::empty();
-        let directory = directory.as_ref().map(|fd| fd.as_fd());
-        sys::clone::spawn(none, directory, || child::another(&another))
-    })
+    let foreign = another.in_user_namespace();
+    let none = UnshareFlags::empty();
+    let directory = directory.as_ref().map(|fd| fd.as_fd());
+    let child = if foreign {
+        sys::clone::spawn(none, directory, || child::intermediate_to(&another))
+    } else {
+        with_pid_namespace(Some(init), || {
+            sys::clone::spawn(none, directory, || child::another(&another))
+        })
+    }
     .map_err(CreateError::Clone)?;
     drop(theirs);
     drop(child_stdio);
+    let child = if foreign {
+        sibling_of(&child, &gate)?
+    } else {
+        child
+    };
 
     let started = (|| {
         if let Stdio::Terminal { .. } = stdio {
             match gate.next().map_err(CreateError::Channel)? {
                 Some(Word::Terminal(master)) => streams.console = Some(master),
                 Some(Word::Failed(failure)) => return Err(start_error(failure)),
-                Some(_) | None => return Err(CreateError::Died.into()),
+                _ => return Err(CreateError::Died.into()),
             }
+        }
+        if foreign {
+            match gate.next().map_err(CreateError::Channel)? {
+                Some(Word::Ready) => {}
+                Some(Word::Failed(failure)) => return Err(start_error(failure)),
+                _ => return Err(CreateError::Died.into()),
+            }
+            user_namespace::hand_over(child.pid, &process, &streams).map_err(CreateError::Setup)?;
+            gate.send_order(Order::Start)
+                .map_err(CreateError::Channel)?;
         }
         started(&gate)
     })();
@@ -113,4 +133,21 @@ pub fn exec_with(
             Err(error)
         }
     }
+}
+
+/// The namespaces of the container's process but for its pid namespace, which is a matter of birth.
+fn namespaces(exec: &ExecProcess) -> ThreadNameSpaceType {
+    let lists = |kind| exec.namespaces.iter().any(|listed| listed.typ() == kind);
+    let mut all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    if lists(oci::LinuxNamespaceType::User) {
+        all |= ThreadNameSpaceType::USER;
+    }
+    if lists(oci::LinuxNamespaceType::Time) {
+        all |= ThreadNameSpaceType::TIME;
+    }
+    all
 }

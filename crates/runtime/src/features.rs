@@ -16,7 +16,7 @@ use crate::{capability, oci, plan, seccomp};
 const OLDEST_VERSION: &str = "1.0.0";
 
 /// Namespaces that are made and joined.
-const NAMESPACES: [oci::LinuxNamespaceType; 6] = {
+const NAMESPACES: [oci::LinuxNamespaceType; 8] = {
     use oci::LinuxNamespaceType as Type;
     [
         Type::Cgroup,
@@ -24,6 +24,8 @@ const NAMESPACES: [oci::LinuxNamespaceType; 6] = {
         Type::Mount,
         Type::Network,
         Type::Pid,
+        Type::Time,
+        Type::User,
         Type::Uts,
     ]
 };

@@ -34,7 +34,8 @@
 //! | [`capability`] | names, numbers, the default set |
 //!
 //! What you will not find: threads, tokio, images, networks, policy, a log. The child is a fork
-//! that never execs a helper: it is the container's own pid 1 from its first instruction.
+//! that never execs a helper: it is the container's own pid 1 from its first instruction (with
+//! namespaces of another owner to join, the sibling of one).
 
 pub mod bundle;
 pub mod capability;
@@ -56,8 +57,13 @@ mod create;
 mod exec;
 mod listener;
 mod lsm;
+mod mapped_overlay;
+mod mapping;
+mod namespaces;
 mod plan;
 mod sealed;
+mod sources;
+mod user_namespace;
 
 pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
 pub use create::{Created, Options, check, create, create_with};

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 use rustix::process::fchdir;
 use rustix::thread::UnshareFlags;
@@ -32,6 +32,9 @@ pub struct Writable<'a> {
     pub upper: &'a Path,
     /// An empty directory on the same file system.
     pub work: &'a Path,
+    /// With the rights of a user namespace only, which are too few for the attributes in which
+    /// overlayfs otherwise notes what it did to files.
+    pub as_user: bool,
 }
 
 /// Joins `lower`, the uppermost first. Before Linux 6.7 the calling thread gets a working directory
@@ -103,7 +106,7 @@ fn use_layer(layer: &Path) -> String {
     format!("use the layer `{}`", layer.display())
 }
 
-fn context() -> Result<OwnedFd, OverlayError> {
+pub(crate) fn context() -> Result<OwnedFd, OverlayError> {
     fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .and_then(|context| fsconfig_set_string(&context, "source", "overlay").map(|()| context))
         .map_err(|error| failed(MOUNT, None, error))
@@ -112,7 +115,11 @@ fn context() -> Result<OwnedFd, OverlayError> {
 fn create(context: OwnedFd, writable: Option<Writable<'_>>) -> Result<OwnedFd, OverlayError> {
     let set = |writable: Writable<'_>| {
         fsconfig_set_string(&context, "upperdir", writable.upper)?;
-        fsconfig_set_string(&context, "workdir", writable.work)
+        fsconfig_set_string(&context, "workdir", writable.work)?;
+        if writable.as_user {
+            fsconfig_set_flag(&context, "userxattr")?;
+        }
+        Ok(())
     };
     let created = writable
         .map_or(Ok(()), set)
@@ -135,10 +142,10 @@ fn failed(
     context: Option<&OwnedFd>,
     error: impl Into<io::Error>,
 ) -> OverlayError {
-    let mut what = what.into();
-    if let Some(reason) = context.and_then(reason) {
-        what = format!("{what} ({reason})");
-    }
+    let what = match context {
+        Some(context) => explain(context, what.into()),
+        None => what.into(),
+    };
     OverlayError {
         what,
         source: error.into(),
@@ -146,9 +153,17 @@ fn failed(
 }
 
 /// What a file system says about its own refusal (`read` on the context: one message each).
-pub(crate) fn reason(context: &OwnedFd) -> Option<String> {
+fn reason(context: &OwnedFd) -> Option<String> {
     let mut message = [0_u8; 512];
     let length = rustix::io::read(context, &mut message).ok()?;
     let text = String::from_utf8_lossy(message.get(2..length)?);
     Some(text.trim_end().to_owned())
+}
+
+/// `what`, and what a file system says about its own refusal.
+pub(crate) fn explain(context: &OwnedFd, what: String) -> String {
+    match reason(context) {
+        Some(reason) => format!("{what} ({reason})"),
+        None => what,
+    }
 }

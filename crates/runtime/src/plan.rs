@@ -15,18 +15,15 @@ use crate::bundle::{Bundle, Rootfs};
 use crate::capability;
 use crate::error::CreateError;
 use crate::hooks::{self, HookError, Kind};
+use crate::mapping::Mappings;
+use crate::namespaces::{Namespaces, UserNamespace};
 use crate::oci;
 use crate::state::{State, Status};
 
 /// Everything the child of `create` does.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Made by clone3.
-    pub(crate) new: UnshareFlags,
-    /// Made by the child once it is in its cgroup, so that the namespace's root is that cgroup.
-    pub(crate) new_cgroup_namespace: bool,
-    /// Joined by path; which one and where.
-    pub(crate) joined: Vec<(UnshareFlags, PathBuf)>,
+    pub(crate) namespaces: Namespaces,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
     /// Whether `/dev` is ours to fill (it is not when the user bound one there).
@@ -153,7 +150,7 @@ pub(crate) struct Limit {
     pub(crate) hard: Option<u64>,
 }
 
-fn invalid(path: impl Into<String>, reason: impl Display) -> CreateError {
+pub(crate) fn invalid(path: impl Into<String>, reason: impl Display) -> CreateError {
     CreateError::invalid(path, reason.to_string())
 }
 
@@ -174,24 +171,13 @@ impl Plan {
 
         refuse_unsupported(linux)?;
 
-        let (mut new, joined) = namespaces(linux)?;
-        if joins_network && !joined.iter().any(|(kind, _)| *kind == UnshareFlags::NEWNET) {
-            new.remove(UnshareFlags::NEWNET);
-        }
-        if !new.contains(UnshareFlags::NEWNS) {
-            return Err(invalid(
-                "linux.namespaces",
-                "a new mount namespace is required",
-            ));
-        }
+        let namespaces = Namespaces::new(linux, joins_network)?;
         let given = if joins_network {
             UnshareFlags::NEWNET
         } else {
             UnshareFlags::empty()
         };
-        let own = joined
-            .iter()
-            .fold(new | given, |own, (kind, _)| own | *kind);
+        let own = namespaces.own(given);
         let owns = |kind| own.contains(kind);
         for (name, value) in [
             ("hostname", spec.hostname()),
@@ -204,8 +190,6 @@ impl Plan {
                 ));
             }
         }
-        let new_cgroup_namespace = new.contains(UnshareFlags::NEWCGROUP);
-        new.remove(UnshareFlags::NEWCGROUP);
 
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts = mounts
@@ -219,9 +203,7 @@ impl Plan {
                 && clean(&mount.destination) == Path::new("/dev")
         });
         let root = spec.root().as_ref();
-        Ok(Self {
-            new,
-            new_cgroup_namespace,
+        let plan = Self {
             root: Root {
                 source: bundle.rootfs.clone(),
                 readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
@@ -230,7 +212,7 @@ impl Plan {
             fill_dev,
             devices: devices(linux)?,
             sysctl: sysctl(linux, owns)?,
-            joined,
+            namespaces,
             mounts,
             masked: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
             readonly: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
@@ -238,7 +220,11 @@ impl Plan {
             domainname: spec.domainname().clone(),
             process: process_of_container(process, linux)?,
             hooks: hooks_of(bundle)?,
-        })
+        };
+        if let UserNamespace::New(mappings) = &plan.namespaces.user {
+            plan.check_ids(mappings)?;
+        }
+        Ok(plan)
     }
 }
 
@@ -282,68 +268,59 @@ fn check_hook(at: &str, hook: &oci::Hook) -> Result<(), CreateError> {
     Ok(())
 }
 
+impl Plan {
+    /// That every id the specification names is one that the user namespace has.
+    fn check_ids(&self, mappings: &Mappings) -> Result<(), CreateError> {
+        let user = |at: String, uid| match mappings.has_user(uid) {
+            true => Ok(()),
+            false => Err(invalid(
+                at,
+                format!("user {uid} is not mapped in linux.uidMappings"),
+            )),
+        };
+        let group = |at: String, gid| match mappings.has_group(gid) {
+            true => Ok(()),
+            false => Err(invalid(
+                at,
+                format!("group {gid} is not mapped in linux.gidMappings"),
+            )),
+        };
+        let process = &self.process;
+        user(String::from("process.user.uid"), process.uid)?;
+        group(String::from("process.user.gid"), process.gid)?;
+        for (i, gid) in process.groups.iter().enumerate() {
+            group(format!("process.user.additionalGids[{i}]"), *gid)?;
+        }
+        for (i, mount) in self.mounts.iter().enumerate() {
+            if !matches!(mount.kind, MountKind::New { .. }) {
+                continue;
+            }
+            for (key, value) in &mount.options.parameters {
+                let Some(id) = value.as_deref().and_then(|value| value.parse().ok()) else {
+                    continue;
+                };
+                let at = || format!("mounts[{i}].options: `{key}={id}`");
+                match key.as_str() {
+                    "uid" => user(at(), id)?,
+                    "gid" => group(at(), id)?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What is asked for and not done yet is refused, not ignored.
 fn refuse_unsupported(linux: &oci::Linux) -> Result<(), CreateError> {
-    let given =
-        |list: &Option<Vec<oci::LinuxIdMapping>>| list.as_ref().is_some_and(|l| !l.is_empty());
     // Intel's allocation of caches has no users here, and no machine to show it on.
     if linux.intel_rdt().is_some() {
         return Err(invalid("linux.intelRdt", "is not supported"));
     }
-    for (path, asked) in [
-        ("linux.uidMappings", given(linux.uid_mappings())),
-        ("linux.gidMappings", given(linux.gid_mappings())),
-        (
-            "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-        ),
-        (
-            "linux.timeOffsets",
-            linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-        ),
-    ] {
-        if asked {
-            return Err(invalid(path, "is not supported yet"));
-        }
+    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
+        return Err(invalid("linux.netDevices", "is not supported yet"));
     }
     Ok(())
-}
-
-/// Which namespaces are new, and which are joined.
-fn namespaces(
-    linux: &oci::Linux,
-) -> Result<(UnshareFlags, Vec<(UnshareFlags, PathBuf)>), CreateError> {
-    use oci::LinuxNamespaceType as Type;
-    let (mut new, mut joined) = (UnshareFlags::empty(), Vec::new());
-    let mut seen = UnshareFlags::empty();
-    for (i, namespace) in linux.namespaces().iter().flatten().enumerate() {
-        let at = format!("linux.namespaces[{i}]");
-        let kind = match namespace.typ() {
-            Type::Mount => UnshareFlags::NEWNS,
-            Type::Cgroup => UnshareFlags::NEWCGROUP,
-            Type::Uts => UnshareFlags::NEWUTS,
-            Type::Ipc => UnshareFlags::NEWIPC,
-            Type::Pid => UnshareFlags::NEWPID,
-            Type::Network => UnshareFlags::NEWNET,
-            Type::User => return Err(invalid(at, "user namespaces are not supported yet")),
-            Type::Time => return Err(invalid(at, "time namespaces are not supported yet")),
-        };
-        if seen.contains(kind) {
-            return Err(invalid(at, "this type of namespace is listed twice"));
-        }
-        seen |= kind;
-        match namespace.path() {
-            None => new |= kind,
-            Some(path) if path.is_absolute() => joined.push((kind, path.clone())),
-            Some(path) => {
-                return Err(invalid(
-                    at,
-                    format!("the path `{}` is not absolute", path.display()),
-                ));
-            }
-        }
-    }
-    Ok((new, joined))
 }
 
 fn root_propagation(name: Option<&str>, rootfs: &Rootfs) -> Result<Root, CreateError> {
@@ -926,10 +903,11 @@ mod tests {
             seccomp: None,
         };
         let plan = Plan::new(&bundle, false).unwrap();
-        assert!(plan.new.contains(UnshareFlags::NEWNET) && plan.fill_dev);
+        assert!(plan.namespaces.new.contains(UnshareFlags::NEWNET) && plan.fill_dev);
         assert!(
             !Plan::new(&bundle, true)
                 .unwrap()
+                .namespaces
                 .new
                 .contains(UnshareFlags::NEWNET)
         );

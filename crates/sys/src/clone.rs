@@ -1,4 +1,4 @@
-//! `clone3`: a forked child in new namespaces, with its pidfd.
+//! `clone3`: a forked child, or sibling, in new namespaces, with its pidfd.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -48,10 +48,8 @@ pub fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
-    let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: u64::from(namespaces.bits()) | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
+        flags: u64::from(namespaces.bits()),
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
@@ -59,6 +57,23 @@ pub fn spawn(
         args.flags |= INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
+    fork(args, child)
+}
+
+/// As [`spawn`], but the new process is a child of the caller's parent, who waits for it.
+pub fn spawn_sibling(namespaces: UnshareFlags, child: impl FnOnce() -> i32) -> io::Result<Child> {
+    let args = CloneArgs {
+        // The signal is that of the caller's own end; naming one here is refused.
+        flags: u64::from(namespaces.bits()) | libc::CLONE_PARENT as u64,
+        ..CloneArgs::default()
+    };
+    fork(args, child)
+}
+
+fn fork(mut args: CloneArgs, child: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
     // SAFETY: without CLONE_VM and with no stack given this is a fork: the child goes on with its
     // own copy of this frame. `args` and `pidfd` outlive the call.
     let rc = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };

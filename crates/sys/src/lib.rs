@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`bpf`] | loading and attaching a cgroup device program |
 //! | [`clone`] | a forked child in new namespaces, with its pidfd |
+//! | [`credentials`] | by which ids access to files is judged |
 //! | [`daemonise`] | fork without threads, ignored signals, no inherited descriptors |
 //! | [`descriptors`] | closing or marking ranges of descriptors |
 //! | [`exec`] | replacing the process |
@@ -25,6 +26,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod credentials;
 pub mod daemonise;
 pub mod descriptors;
 pub mod exec;

@@ -1,4 +1,4 @@
-//! `mount_setattr`: flags and propagation of a mount that is already there, attached or not.
+//! `mount_setattr`: flags, propagation and ids of a mount that is already there, attached or not.
 
 use std::ffi::CStr;
 use std::io;
@@ -53,6 +53,30 @@ pub fn set_attributes(
         propagation: u64::from(change.propagation.bits()),
         user_namespace: 0,
     };
+    set(directory, path, recursive, &attr)
+}
+
+/// Has the detached mount `mount` show its ids through the mapping of a user namespace.
+pub fn map_ids(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    user_namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        user_namespace: u64::from(user_namespace.as_raw_fd().cast_unsigned()),
+    };
+    set(mount, c"", recursive, &attr)
+}
+
+fn set(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attr: &MountAttr,
+) -> io::Result<()> {
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 }
         | if path.is_empty() {
             libc::AT_EMPTY_PATH
@@ -66,7 +90,7 @@ pub fn set_attributes(
             directory.as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

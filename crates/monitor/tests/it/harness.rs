@@ -331,6 +331,7 @@ impl Container {
                 memory_policy: None,
                 state: None,
                 cgroup: self.cgroup.clone(),
+                namespaces: Vec::new(),
             }),
             terminal,
             stdin: true,

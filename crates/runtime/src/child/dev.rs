@@ -1,16 +1,20 @@
 //! What a container finds in `/dev`: nodes, and links into `/proc/self/fd`.
+//!
+//! In a user namespace the kernel makes no nodes; there the host's own are bound, which keep
+//! their owner and mode.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dev, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, statat, symlinkat,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, Uid, chownat, fstat, makedev, mknodat, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
 
 use super::inside;
-use super::view::Root;
+use super::view::{self, Root};
 use crate::error::{During as _, SetupError, Step};
 use crate::plan::Device;
 
@@ -76,6 +80,7 @@ fn node(root: &Root, device: &Device) -> io::Result<()> {
                 return Err(Errno::EXIST.into());
             }
         }
+        Err(Errno::PERM) => return bind(root, device),
         // The mode is right already, since there is no umask here; changing it would follow a
         // link that took the node's place.
         other => other?,
@@ -91,4 +96,18 @@ fn node(root: &Root, device: &Device) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The host's node of the same path, if it is the same device.
+fn bind(root: &Root, device: &Device) -> io::Result<()> {
+    let tree = view::clone_tree(CWD, &device.path, false)?;
+    let status = fstat(&tree)?;
+    let same = FileType::from_raw_mode(status.st_mode) == device.kind
+        && status.st_rdev == makedev(device.major, device.minor);
+    if !same {
+        let reason = "a user namespace cannot make it, and the host's file of this path is another";
+        return Err(io::Error::other(reason));
+    }
+    let target = inside::make_file(root.as_fd(), &device.path)?;
+    Ok(view::attach(&tree, target.as_fd())?)
 }

@@ -33,11 +33,16 @@ impl Ready {
     }
 }
 
-/// Becomes the user. With `will_filter`, the right to load a filter is kept until exec, which
+/// Becomes the user. `own_limits`: the limits are set here, not by the caller (who must where this
+/// process's rights are those of another user namespace). With `will_filter`, the right to load a filter is kept until exec, which
 /// computes the program's capabilities anew from the bounding, inheritable and ambient sets.
-pub(crate) fn assume(process: &Process, will_filter: bool) -> Result<Ready, SetupError> {
+pub(crate) fn assume(
+    process: &Process,
+    own_limits: bool,
+    will_filter: bool,
+) -> Result<Ready, SetupError> {
     let home = super::program::home(process);
-    for limit in &process.limits {
+    for limit in process.limits.iter().filter(|_| own_limits) {
         let new = Rlimit {
             current: limit.soft,
             maximum: limit.hard,
@@ -114,7 +119,11 @@ fn become_user(process: &Process) -> io::Result<()> {
         .iter()
         .map(|gid| Gid::from_raw(*gid))
         .collect();
-    set_thread_groups(&groups)?;
+    if groups.is_empty() {
+        super::enter::drop_groups()?;
+    } else {
+        set_thread_groups(&groups)?;
+    }
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;

@@ -7,6 +7,7 @@
 //!   standalone: not dumpable, descriptors   standalone
 //!   its cgroup                              its cgroup
 //!   namespaces given by path                all namespaces of the container's process
+//!   root of its user namespace              root of its user namespace
 //!   view::isolate, open bind sources
 //!   view::mount_root, mounts, /dev
 //!   Mounted ──▶ caller ──▶ Start, createContainer hooks (where there are any)
@@ -19,24 +20,31 @@
 //!   program: find, seccomp, execve          program
 //! ```
 //!
+//! With a user namespace the caller does what needs rights on the host ([`crate::user_namespace`]).
+//! Where a new one meets namespaces given by path, or one is given itself, the first three steps
+//! are an intermediate process's, whose sibling is the container's: who is in a user namespace
+//! cannot join what belongs to the one around it, and a pid namespace belongs to the user
+//! namespace of whoever makes it.
+//!
 //! After `pivot` no descriptor of the host is open here but the channel and the standard streams,
 //! and the working directory is inside the root (CVE-2024-21626).
 
 mod attributes;
 mod dev;
+mod enter;
 mod hide;
 mod identity;
 mod inside;
 mod program;
 mod terminal;
-mod view;
+pub(crate) mod view;
 
 use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::process::DumpableBehavior;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use sys::clone::Child;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order};
@@ -45,7 +53,9 @@ use crate::error::{During as _, SetupError, Step};
 use crate::gate;
 use crate::hooks::Kind;
 use crate::listener::Listener;
+use crate::namespaces::UserNamespace;
 use crate::plan::{Hooks, Plan, Process};
+use crate::sources::Sources;
 use crate::state::Status;
 use identity::Ready;
 
@@ -98,6 +108,38 @@ pub(crate) struct First<'a> {
     pub(crate) options: &'a Options<'a>,
     /// Namespaces to join: those that the plan names, opened, and the caller's network.
     pub(crate) join: Vec<(UnshareFlags, BorrowedFd<'a>)>,
+    /// What the caller took of the host's files.
+    pub(crate) sources: &'a Sources,
+    /// Whether the caller, an ordinary user, must reach the child's files in `/proc` until its
+    /// user namespace is ready. It then holds nothing that is not the user's.
+    pub(crate) seen_by_caller: bool,
+}
+
+impl First<'_> {
+    fn inherited(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let joined = self.join.iter().map(|(_, fd)| fd.as_raw_fd());
+        let gate = self.options.gate.map(|gate| gate.as_raw_fd());
+        joined.chain(self.sources.raw()).chain(gate)
+    }
+
+    /// Whether the rights of the first process, had at birth, would not do to join what is joined.
+    pub(crate) fn needs_intermediate(&self) -> bool {
+        match self.user() {
+            UserNamespace::Callers => false,
+            UserNamespace::New(_) => !self.join.is_empty(),
+            UserNamespace::Joined(_) => true,
+        }
+    }
+
+    /// Those that are not the caller's.
+    fn own_namespaces(&self) -> UnshareFlags {
+        let joined = self.join.iter().map(|(kind, _)| *kind);
+        joined.fold(self.plan.namespaces.new, |own, kind| own | kind)
+    }
+
+    fn user(&self) -> &UserNamespace {
+        &self.plan.namespaces.user
+    }
 }
 
 /// One more process in a container.
@@ -109,10 +151,34 @@ pub(crate) struct Another<'a> {
     pub(crate) namespaces: ThreadNameSpaceType,
 }
 
+impl Another<'_> {
+    /// Whether the container's user namespace is not the caller's.
+    pub(crate) fn in_user_namespace(&self) -> bool {
+        self.namespaces.contains(ThreadNameSpaceType::USER)
+    }
+}
+
 /// Runs in the child of `create`. Returns an exit code if it fails.
 pub(crate) fn first(first: &First<'_>) -> i32 {
+    let result = enter::enter(first);
+    live(first, result)
+}
+
+/// Runs in a child of `create` that only prepares the way of the first process, its sibling.
+pub(crate) fn intermediate(first: &First<'_>) -> i32 {
     let channel = first.common.channel;
-    match become_first(first).and_then(|ready| Ok((ready, ordered(first)?))) {
+    let born = enter::enter(first).and_then(|()| {
+        let namespaces = first.plan.namespaces.new;
+        sys::clone::spawn_sibling(namespaces, || live(first, Ok(())))
+            .during(Step::Namespace, || "create the process")
+    });
+    tell(channel, born)
+}
+
+fn live(first: &First<'_>, entered: Result<(), SetupError>) -> i32 {
+    let channel = first.common.channel;
+    let ready = entered.and_then(|()| become_first(first));
+    match ready.and_then(|ready| Ok((ready, ordered(first)?))) {
         Ok((ready, None)) => finish(channel, run_first(first, &ready, channel)),
         Ok((ready, Some(starter))) => finish(&starter, run_first(first, &ready, &starter)),
         Err(failure) => finish(channel, Err(failure)),
@@ -121,7 +187,36 @@ pub(crate) fn first(first: &First<'_>) -> i32 {
 
 /// Runs in the child of `exec`. Returns an exit code if it fails.
 pub(crate) fn another(another: &Another<'_>) -> i32 {
-    finish(another.common.channel, become_another(another))
+    let entered = enter_container(another, ThreadNameSpaceType::empty());
+    let result = entered.and_then(|()| become_another(another));
+    finish(another.common.channel, result)
+}
+
+/// Runs in a child of `exec` that only joins the namespaces of a container, whose pid namespace is
+/// its sibling's to be born in: the caller may have no right to the one without the other.
+pub(crate) fn intermediate_to(another: &Another<'_>) -> i32 {
+    let channel = another.common.channel;
+    let entered = enter_container(another, ThreadNameSpaceType::PROCESS_ID);
+    let born = entered.and_then(|()| {
+        sys::clone::spawn_sibling(UnshareFlags::empty(), || {
+            finish(channel, become_another(another))
+        })
+        .during(Step::Namespace, || "create the process")
+    });
+    tell(channel, born)
+}
+
+/// The last words of an intermediate process.
+fn tell(channel: &Channel, born: Result<Child, SetupError>) -> i32 {
+    let told = born.and_then(|child| {
+        channel
+            .send_born(child.pid, child.pidfd.as_fd())
+            .during(Step::Channel, || "report the process")
+    });
+    match told {
+        Ok(()) => 0,
+        Err(failure) => finish(channel, Err(failure)),
+    }
 }
 
 fn finish(channel: &Channel, result: Result<Infallible, SetupError>) -> i32 {
@@ -139,27 +234,27 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
         options,
         ..
     } = first;
-    let joined: Vec<RawFd> = first.join.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
     let gate = options.gate.map(|gate| gate.as_raw_fd());
-    standalone(common, &[joined.as_slice(), gate.as_slice()].concat())?;
-    confine(common)?;
-    if plan.new_cgroup_namespace {
+    let given_root = match first.user() {
+        UserNamespace::Callers => None,
+        UserNamespace::New(_) | UserNamespace::Joined(_) => enter::await_admission(first)?,
+    };
+    if plan.namespaces.new_cgroup {
         sys::namespace::unshare(UnshareFlags::NEWCGROUP)
             .during(Step::Namespace, || "make a cgroup namespace")?;
     }
-    oom_score(&plan.process)?;
-    for (kind, namespace) in &first.join {
-        rustix::thread::move_into_link_name_space(*namespace, link_type(*kind))
-            .during(Step::Namespace, || {
-                format!("join the {} namespace", namespace_name(*kind))
-            })?;
-    }
-    sys::descriptors::close_other_than(&keep(common, gate.as_slice()))
+    let taken = first.sources.raw().chain(raw(&given_root)).chain(gate);
+    sys::descriptors::close_other_than(&keep(common, &taken.collect::<Vec<_>>()))
         .during(Step::Channel, || "close descriptors")?;
 
     let master = {
-        let mut root = view::mount_root(plan)?;
+        let mut root = view::mount_root(first, given_root)?;
         view::mount_all(&mut root, first)?;
+        if !first.sources.is_empty() {
+            let still: Vec<RawFd> = root.raw().chain(gate).collect();
+            sys::descriptors::close_other_than(&keep(common, &still))
+                .during(Step::Channel, || "close descriptors")?;
+        }
         if plan.fill_dev {
             dev::fill(&root, &plan.devices)?;
         }
@@ -204,7 +299,9 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
         join_keyring()?;
     }
     let proc = attributes::set(&plan.process.attributes)?;
-    let ready = identity::assume(&plan.process, common.seccomp.is_some())?.with_proc(proc);
+    let own_limits = first.user().is_callers();
+    let ready = identity::assume(&plan.process, own_limits, common.seccomp.is_some())?;
+    let ready = ready.with_proc(proc);
     if gate.is_some() {
         program::look_up(&plan.process)?;
     }
@@ -217,12 +314,7 @@ fn ordered(first: &First<'_>) -> Result<Option<Channel>, SetupError> {
     let First {
         common, options, ..
     } = first;
-    common
-        .channel
-        .send_ready()
-        .during(Step::Channel, || "report readiness")?;
-    let order = common.channel.order();
-    match order.during(Step::Channel, || "wait for the start")? {
+    match await_order(common)? {
         Order::Start => Ok(None),
         Order::Wait => {
             let gate = options
@@ -245,17 +337,28 @@ fn run_first(
     program::run(&first.plan.process, ready, &first.common, channel)
 }
 
-fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
+/// Joins the namespaces of the container's process, `more` beside those of [`Another`].
+fn enter_container(another: &Another<'_>, more: ThreadNameSpaceType) -> Result<(), SetupError> {
     let Another {
         common, process, ..
     } = another;
-    standalone(common, &[another.init.as_raw_fd()])?;
+    standalone(common, &[another.init.as_raw_fd()], false)?;
     attributes::stay_on(process.affinity.initial.as_ref(), "initial")?;
     confine(common)?;
     attributes::stay_on(process.affinity.last.as_ref(), "final")?;
     oom_score(process)?;
-    rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces)
-        .during(Step::Namespace, || "join the container's namespaces")?;
+    rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces | more)
+        .during(Step::Namespace, || "join the container's namespaces")
+}
+
+fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
+    let Another {
+        common, process, ..
+    } = another;
+    let foreign = another.in_user_namespace();
+    if foreign {
+        enter::become_root(process)?;
+    }
     sys::descriptors::close_other_than(&keep(common, &[]))
         .during(Step::Channel, || "close descriptors")?;
     let master = match common.stdio {
@@ -268,7 +371,10 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     terminal::adopt(common, master, process.uid)?;
     join_keyring()?;
     let proc = attributes::set(&process.attributes)?;
-    let ready = identity::assume(process, common.seccomp.is_some())?.with_proc(proc);
+    let ready = identity::assume(process, !foreign, common.seccomp.is_some())?.with_proc(proc);
+    if foreign {
+        await_order(common)?;
+    }
     program::run(process, &ready, common, common.channel)
 }
 
@@ -298,12 +404,26 @@ fn run_hooks(hooks: &Hooks, kind: Kind, status: Status) -> Result<(), SetupError
     run.map_err(|error| SetupError::new(Step::Hook, vocab::failure::chain(&error), None))
 }
 
-/// Severs what the fork inherited: nothing in the container may trace this process or read its
-/// memory (CVE-2016-9962), signals are as in a fresh process, and of the caller's descriptors
-/// only those stay that are used here.
-fn standalone(common: &Common<'_>, extra: &[RawFd]) -> Result<(), SetupError> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .during(Step::Channel, || "become untraceable")?;
+fn await_order(common: &Common<'_>) -> Result<Order, SetupError> {
+    common
+        .channel
+        .send_ready()
+        .during(Step::Channel, || "report readiness")?;
+    let order = common.channel.order();
+    order.during(Step::Channel, || "wait for the start")
+}
+
+fn raw(fd: &Option<OwnedFd>) -> Option<RawFd> {
+    fd.as_ref().map(|fd| fd.as_raw_fd())
+}
+
+/// Severs what the fork inherited: nothing in the container may trace this process (but for what
+/// [`First::seen_by_caller`] says), signals are as in a fresh process, and of the caller's
+/// descriptors only those stay that are used here.
+fn standalone(common: &Common<'_>, extra: &[RawFd], seen: bool) -> Result<(), SetupError> {
+    if !seen {
+        enter::untraceable()?;
+    }
     sys::signals::restore_all();
     sys::signals::unblock_all().during(Step::Channel, || "unblock signals")?;
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -354,36 +474,4 @@ fn join_keyring() -> Result<(), SetupError> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         other => other.during(Step::Privilege, || "join a session keyring"),
     }
-}
-
-fn link_type(kind: UnshareFlags) -> Option<LinkNameSpaceType> {
-    [
-        (UnshareFlags::NEWNET, LinkNameSpaceType::Network),
-        (
-            UnshareFlags::NEWIPC,
-            LinkNameSpaceType::InterProcessCommunication,
-        ),
-        (
-            UnshareFlags::NEWUTS,
-            LinkNameSpaceType::HostNameAndNISDomainName,
-        ),
-        (UnshareFlags::NEWCGROUP, LinkNameSpaceType::ControlGroup),
-        (UnshareFlags::NEWNS, LinkNameSpaceType::Mount),
-    ]
-    .into_iter()
-    .find_map(|(flag, link)| (flag == kind).then_some(link))
-}
-
-fn namespace_name(kind: UnshareFlags) -> &'static str {
-    [
-        (UnshareFlags::NEWNET, "network"),
-        (UnshareFlags::NEWIPC, "ipc"),
-        (UnshareFlags::NEWUTS, "uts"),
-        (UnshareFlags::NEWCGROUP, "cgroup"),
-        (UnshareFlags::NEWNS, "mount"),
-        (UnshareFlags::NEWPID, "pid"),
-    ]
-    .into_iter()
-    .find_map(|(flag, name)| (flag == kind).then_some(name))
-    .unwrap_or("unknown")
 }

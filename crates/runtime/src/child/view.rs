@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -17,13 +17,14 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
+use rustix::thread::UnshareFlags;
 use sys::mount::Change;
 
 use super::{First, inside};
 use crate::bundle::{Overlay, Rootfs};
 use crate::cgroup::Cgroup;
 use crate::error::{During as _, SetupError, Step};
-use crate::overlay;
+use crate::overlay::{self, explain};
 use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
 
 /// `PROC_SUPER_MAGIC` (linux/magic.h).
@@ -52,6 +53,12 @@ impl Root {
         }
     }
 
+    /// The descriptors that are still needed once all is mounted.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let mounted = self.mounted.iter().filter_map(|(_, mount)| mount.as_ref());
+        mounted.chain([&self.mount]).map(|fd| fd.as_raw_fd())
+    }
+
     /// From where to resolve `path`, and what is left of it then. What lies in a procfs or sysfs
     /// is found in that very mount, wherever its mount point may have been moved to meanwhile by
     /// somebody else who can write to the root (CVE-2019-19921).
@@ -76,14 +83,18 @@ impl AsFd for Root {
     }
 }
 
-/// Separates this mount namespace from the host's, opens every bind source, and attaches the root.
-pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
+/// Separates this mount namespace from the host's, opens every bind source that the caller did
+/// not, and attaches the root: `given`, if the caller had to mount it.
+pub(crate) fn mount_root(first: &First<'_>, given: Option<OwnedFd>) -> Result<Root, SetupError> {
+    let plan = first.plan;
     mount_change("/", plan.root.host_propagation | MountPropagationFlags::REC)
         .during(Step::Root, || "separate the mounts from the host's")?;
 
     let mut sources = HashMap::new();
     for (place, mount) in plan.mounts.iter().enumerate() {
-        if let MountKind::Bind { source, recursive } = &mount.kind {
+        if let MountKind::Bind { source, recursive } = &mount.kind
+            && !first.sources.binds.contains_key(&place)
+        {
             let tree = clone_tree(CWD, source, *recursive).during(Step::Mount, || {
                 let destination = mount.destination.display();
                 format!(
@@ -94,18 +105,28 @@ pub(crate) fn mount_root(plan: &Plan) -> Result<Root, SetupError> {
             sources.insert(place, tree);
         }
     }
-    let mount = match &plan.root.source {
-        Rootfs::Directory(directory) => clone_tree(CWD, directory, true)
+    let mount = match (given, &plan.root.source, &first.sources.root) {
+        (Some(mount), ..) => mount,
+        (None, Rootfs::Directory(_), Some(taken)) => taken
+            .try_clone()
+            .during(Step::Root, || "use the root that was opened")?,
+        (None, Rootfs::Directory(directory), None) => clone_tree(CWD, directory, true)
             .during(Step::Root, || {
                 format!("open the root `{}`", directory.display())
             })?,
-        Rootfs::Overlay(overlay) => mount_overlay(overlay)?,
+        (None, Rootfs::Overlay(overlay), _) => mount_overlay(overlay, !first.user().is_callers())?,
     };
     if plan.hooks.is_some()
         && let Rootfs::Directory(directory) = &plan.root.source
     {
-        attach_in_place(&mount, directory)?;
-        return Ok(Root::new(mount, sources));
+        match attach_in_place(&mount, directory) {
+            // The container's root may not get there; nor then may what it runs.
+            Err(failure) if failure.errno == libc::EACCES && !first.user().is_callers() => {}
+            other => {
+                other?;
+                return Ok(Root::new(mount, sources));
+            }
+        }
     }
     // Attached over `/`, which needs no directory on the host. Neither may be shared, or the host
     // would see it (and pivot_root refuses).
@@ -154,25 +175,22 @@ fn mount_root_of(place: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-fn mount_overlay(overlay: &Overlay) -> Result<OwnedFd, SetupError> {
+fn mount_overlay(overlay: &Overlay, as_user: bool) -> Result<OwnedFd, SetupError> {
     let lower: Vec<&Path> = overlay.lower.iter().map(PathBuf::as_path).collect();
     let writable = overlay::Writable {
         upper: &overlay.upper,
         work: &overlay.work,
+        as_user,
     };
     overlay::mount(&lower, Some(writable), MountAttrFlags::empty())
         .map_err(|error| SetupError::new(Step::Root, error.what, Some(&error.source)))
 }
 
-/// Adds what a file system says about its own refusal.
-fn explain(fs: &OwnedFd, what: String) -> String {
-    match overlay::reason(fs) {
-        Some(reason) => format!("{what} ({reason})"),
-        None => what,
-    }
-}
-
-fn clone_tree(at: BorrowedFd<'_>, path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(crate) fn clone_tree(
+    at: BorrowedFd<'_>,
+    path: &Path,
+    recursive: bool,
+) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -201,23 +219,31 @@ pub(crate) fn set(mount: BorrowedFd<'_>, recursive: bool, change: &Change) -> io
 
 /// The mounts of the plan, in its order.
 pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupError> {
+    let sources = std::mem::take(&mut root.sources);
     for (place, mount) in first.plan.mounts.iter().enumerate() {
         let at = mount.destination.display();
         let mut own = None;
         match &mount.kind {
             MountKind::Bind { source, .. } => {
-                let tree = &root.sources[&place];
+                let taken = first.sources.binds.get(&place);
+                let tree = taken.unwrap_or_else(|| &sources[&place]);
                 bind(root, mount, tree).during(Step::Mount, || {
                     format!("bind `{}` to `{at}`", source.display())
                 })?;
             }
             MountKind::New { kind, source } => {
                 let late = first.plan.fill_dev && mount.destination == Path::new("/dev");
-                let mounted = new(root, mount, kind, source, late);
-                let tree = mounted.map_err(|(what, error)| {
-                    let what = format!("mount `{kind}` at `{at}`{what}");
-                    SetupError::new(Step::Mount, what, Some(&error))
-                })?;
+                let tree = match new(root, mount, kind, source, late) {
+                    Err((_, error)) if belongs_to_host(first, kind, &error) => {
+                        bind_hosts(root, mount, kind)
+                            .during(Step::Mount, || format!("bind the host's {kind} to `{at}`"))
+                    }
+                    other => other.map_err(|(what, error)| {
+                        let hint = hint(first, kind, &error);
+                        let what = format!("mount `{kind}` at `{at}`{what}{hint}");
+                        SetupError::new(Step::Mount, what, Some(&error))
+                    }),
+                }?;
                 own = is_kernels(kind).then_some(tree);
             }
             MountKind::Cgroup => {
@@ -256,6 +282,41 @@ fn spare_proc(target: &OwnedFd, mount: &Mount, brings: Option<&OwnedFd>) -> io::
         return refused("the destination leads into /proc");
     }
     Ok(())
+}
+
+/// The namespace that a file system shows, and whose owner alone may mount it.
+fn shown_by(kind: &str) -> Option<(UnshareFlags, &'static str)> {
+    match kind {
+        "proc" => Some((UnshareFlags::NEWPID, "pid")),
+        "sysfs" => Some((UnshareFlags::NEWNET, "network")),
+        "mqueue" => Some((UnshareFlags::NEWIPC, "ipc")),
+        _ => None,
+    }
+}
+
+/// Whether a procfs or sysfs was refused because it shows a namespace of the host's, which a
+/// container in a user namespace shares: then the host's own shows the same.
+fn belongs_to_host(first: &First<'_>, kind: &str, error: &io::Error) -> bool {
+    let own = first.own_namespaces();
+    let shared = shown_by(kind).is_some_and(|(shown, _)| !own.contains(shown));
+    shared && kind != "mqueue" && error.raw_os_error() == Some(libc::EPERM)
+}
+
+fn bind_hosts(root: &Root, mount: &Mount, kind: &str) -> io::Result<OwnedFd> {
+    let host = Path::new(if kind == "proc" { "/proc" } else { "/sys" });
+    let tree = clone_tree(CWD, host, true)?;
+    bind(root, mount, &tree)?;
+    Ok(tree)
+}
+
+fn hint(first: &First<'_>, kind: &str, error: &io::Error) -> String {
+    let refused = error.raw_os_error() == Some(libc::EPERM) && !first.user().is_callers();
+    match shown_by(kind) {
+        Some((shown, name)) if refused && !first.plan.namespaces.new.contains(shown) => format!(
+            " (the {name} namespace that it shows must belong to the container's user namespace)"
+        ),
+        _ => String::new(),
+    }
 }
 
 fn bind(root: &Root, mount: &Mount, tree: &OwnedFd) -> io::Result<()> {

@@ -462,6 +462,7 @@ impl Stage<'_> {
             memory_policy: None,
             state: Some(State::new(self.bundle, Status::Running, pid)),
             cgroup: self.path.clone(),
+            namespaces: self.namespaces(),
         };
         match runtime::exec(self.created.pidfd.as_fd(), pid, &exec, stdio(streaming)) {
             Ok(mut executed) => {
@@ -626,6 +627,13 @@ impl Stage<'_> {
             err,
             error: None,
         })
+    }
+
+    fn namespaces(&self) -> Vec<oci::LinuxNamespace> {
+        let linux = self.bundle.spec.linux().as_ref();
+        linux
+            .and_then(|linux| linux.namespaces().clone())
+            .unwrap_or_default()
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `attributes` | scheduling, memory policy, processors, execution domain |
 //! | `specification` | what cannot be in a specification, in exact words |
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
+//! | `namespaces` | user, time and joined namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
 //! | `features` | the features document says what the runtime does |
@@ -32,6 +33,7 @@ mod guest;
 mod hooks;
 mod identity;
 mod kit;
+mod namespaces;
 mod process;
 mod refusals;
 mod sealed;

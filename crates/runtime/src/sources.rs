@@ -1,0 +1,110 @@
+//! What of the host's files goes into a container, taken with the caller's own rights.
+//!
+//! A child in another user namespace has no rights on the host, and must not act with those that
+//! are left to it. So the caller takes what is to be mounted, as mounts that are attached nowhere,
+//! and the child inherits the descriptors. An ordinary user may not take a mount out of the host's
+//! namespace; then the child does, with no more rights than the user.
+//!
+//! Ids are mapped here too, because only the owner of a file system may do it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::MountPropagationFlags;
+
+use crate::bundle::Rootfs;
+use crate::child::view;
+use crate::error::{During as _, SetupError, Step};
+use crate::mapped_overlay;
+use crate::plan::{MountKind, Plan};
+use crate::user_namespace;
+
+/// Mounts that are attached nowhere yet.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    /// The root, if it is a directory.
+    pub(crate) root: Option<OwnedFd>,
+    /// Bind sources, by the mount's place in the plan.
+    pub(crate) binds: HashMap<usize, OwnedFd>,
+}
+
+impl Sources {
+    /// Takes what the child may not. Nothing for most containers: those in the caller's own user
+    /// namespace.
+    pub(crate) fn take(plan: &Plan) -> Result<Self, SetupError> {
+        let mut sources = Self::default();
+        let foreign = !plan.namespaces.user.is_callers();
+        if !foreign || !is_root() {
+            return Ok(sources);
+        }
+        for (place, mount) in plan.mounts.iter().enumerate() {
+            if let MountKind::Bind { source, recursive } = &mount.kind {
+                let what = || {
+                    let destination = mount.destination.display();
+                    format!(
+                        "bind `{}` to `{destination}`: open the source",
+                        source.display()
+                    )
+                };
+                let tree = take(plan, source, *recursive).during(Step::Mount, what)?;
+                sources.binds.insert(place, tree);
+            }
+        }
+        if let Rootfs::Directory(directory) = &plan.root.source {
+            let what = || format!("open the root `{}`", directory.display());
+            sources.root = Some(take(plan, directory, true).during(Step::Root, what)?);
+        }
+        Ok(sources)
+    }
+
+    /// Mounts the overlay of a container whose user namespace is that of `pid`, with the caller's
+    /// rights. Its layers, the writable one too, keep the ids that the image has: they are mapped.
+    pub(crate) fn mount_root(&self, plan: &Plan, pid: i32) -> Result<Option<OwnedFd>, SetupError> {
+        let Rootfs::Overlay(overlay) = &plan.root.source else {
+            return Ok(None);
+        };
+        if !is_root() {
+            return Ok(None);
+        }
+        let user = user_namespace::of(pid)?;
+        let owner = user_namespace::root_of(pid)?;
+        mapped_overlay::mount(overlay, user.as_fd(), owner).map(Some)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.is_none() && self.binds.is_empty()
+    }
+
+    /// What a child must not close.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let all = self.binds.values().chain(&self.root);
+        all.map(|fd| fd.as_raw_fd())
+    }
+}
+
+/// Whether the caller is root in its user namespace.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A copy of a mount of the host. What is mounted there later may appear in it, but nothing the
+/// container mounts goes back: the kernel sees to that too when it copies a mount namespace for
+/// another user namespace.
+fn take(plan: &Plan, path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
+    let tree = view::clone_tree(CWD, path, recursive)?;
+    let propagation = match plan.root.host_propagation {
+        MountPropagationFlags::PRIVATE => MountPropagationFlags::PRIVATE,
+        _ => MountPropagationFlags::DOWNSTREAM,
+    };
+    view::set(
+        tree.as_fd(),
+        true,
+        &sys::mount::Change {
+            propagation,
+            ..sys::mount::Change::NONE
+        },
+    )?;
+    Ok(tree)
+}
