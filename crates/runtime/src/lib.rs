@@ -73,6 +73,6 @@ pub use features::features;
 pub use gate::{Gate, start};
 pub use listener::ListenerError;
 pub use oci_spec::runtime as oci;
-pub use sealed::sealed;
+pub use sealed::{seal_self, sealed};
 pub use state::{State, Status};
 pub use stdio::{Stdio, Streams};
