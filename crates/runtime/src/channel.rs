@@ -8,7 +8,7 @@
 //! | caller | `S` | start; in answer to `M`: go on |
 //! | caller | `W` | go and wait at the [`gate`](crate::gate) for somebody else's `S` |
 //! | child | `T` + descriptor | the terminal's master |
-//! | child | `M` | the mounts stand, waiting for `S`: hooks may run |
+//! | child | `M` | the mounts stand, waiting for `S`: hooks may run, devices come |
 //! | child | `R` | all set up, waiting for `S` |
 //! | child | `L` + 3 descriptors | a seccomp listener is coming, see [`listener`](crate::listener) |
 //! | child | `F` + JSON of [`SetupError`] | this failed |

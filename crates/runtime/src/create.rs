@@ -19,6 +19,7 @@ use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
 use crate::listener::{self, Listener};
 use crate::namespaces::UserNamespace;
+use crate::netdevices::{self, Moved};
 use crate::plan::Plan;
 use crate::seccomp::{self, CompileError};
 use crate::sources::{self, Sources};
@@ -195,10 +196,11 @@ pub fn create_with(
         gate: None,
         _view: None,
     };
+    let mut devices = None;
     let ready = born(created.pid)
         .map_err(CreateError::Record)
         .and_then(|()| admit(created.pid, &plan, &sources, &ours))
-        .and_then(|()| attend(&mut created, &ours, &plan));
+        .and_then(|()| attend(&mut created, &ours, &plan, &mut devices));
     match ready {
         Ok(()) => {
             created.gate = Some(ours);
@@ -207,6 +209,9 @@ pub fn create_with(
             Ok(created)
         }
         Err(error) => {
+            if let Some(mut devices) = devices {
+                devices.give_back();
+            }
             end(created.pidfd.as_fd());
             discard(cgroup);
             Err(error)
@@ -215,11 +220,19 @@ pub fn create_with(
 }
 
 /// Waits until the child is ready.
-fn attend(created: &mut Created, gate: &Channel, plan: &Plan) -> Result<(), CreateError> {
+fn attend(
+    created: &mut Created,
+    gate: &Channel,
+    plan: &Plan,
+    devices: &mut Option<Moved>,
+) -> Result<(), CreateError> {
     loop {
         match gate.next().map_err(CreateError::Channel)? {
             Some(Word::Terminal(master)) => created.streams.console = Some(master),
             Some(Word::Mounted) => {
+                if !plan.net_devices.is_empty() {
+                    *devices = Some(netdevices::hand_over(&plan.net_devices, created.pid)?);
+                }
                 if let Some(hooks) = &plan.hooks {
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
                         hooks

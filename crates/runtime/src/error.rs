@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vocab::{Failure, Kind};
 
-use crate::{ListenerError, cgroup, hooks, seccomp};
+use crate::{ListenerError, NetDeviceError, cgroup, hooks, seccomp};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +166,9 @@ pub enum CreateError {
          they exist)"
     )]
     UserNamespace(#[source] io::Error),
+    /// A device of the host's network.
+    #[error(transparent)]
+    NetDevice(#[from] NetDeviceError),
     /// A hook that runs on the host.
     #[error("run the hooks")]
     Hook(#[source] hooks::HookError),

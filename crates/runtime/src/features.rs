@@ -140,7 +140,7 @@ pub fn features() -> Features {
                 flags: MEMORY_FLAGS.map(|(flag, _)| flag).to_vec(),
             },
             mount_extensions: MountExtensions { idmap: NO },
-            net_devices: NO,
+            net_devices: YES,
         },
         annotations: BTreeMap::new(),
         potentially_unsafe_config_annotations: Vec::new(),

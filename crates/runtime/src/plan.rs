@@ -17,6 +17,7 @@ use crate::error::CreateError;
 use crate::hooks::{self, HookError, Kind};
 use crate::mapping::Mappings;
 use crate::namespaces::{Namespaces, UserNamespace};
+use crate::netdevices::{self, NetDevice};
 use crate::oci;
 use crate::state::{State, Status};
 
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) process: Process,
     /// Those that run before the program does; mostly none.
     pub(crate) hooks: Option<Hooks>,
+    /// Devices of the host's network that it is given; mostly none.
+    pub(crate) net_devices: Vec<NetDevice>,
 }
 
 /// The hooks, and what they are told.
@@ -159,6 +162,13 @@ fn c_string(path: &str, text: &str) -> Result<CString, CreateError> {
 }
 
 impl Plan {
+    /// Whether the caller has something to do to the container once its mounts stand.
+    pub(crate) fn needs_caller(&self) -> bool {
+        let hooks = [Kind::Prestart, Kind::CreateRuntime];
+        let hooks = |given: &Hooks| hooks.iter().any(|kind| given.has(*kind));
+        !self.net_devices.is_empty() || self.hooks.as_ref().is_some_and(hooks)
+    }
+
     /// Checks a bundle. `joins_network`: the caller brings a network namespace.
     pub(crate) fn new(bundle: &Bundle, joins_network: bool) -> Result<Self, CreateError> {
         let spec = &bundle.spec;
@@ -220,6 +230,7 @@ impl Plan {
             domainname: spec.domainname().clone(),
             process: process_of_container(process, linux)?,
             hooks: hooks_of(bundle)?,
+            net_devices: netdevices::plan(linux, owns(UnshareFlags::NEWNET))?,
         };
         if let UserNamespace::New(mappings) = &plan.namespaces.user {
             plan.check_ids(mappings)?;
@@ -311,14 +322,11 @@ impl Plan {
     }
 }
 
-/// What is asked for and not done yet is refused, not ignored.
+/// What is asked for and not done is refused, not ignored.
 fn refuse_unsupported(linux: &oci::Linux) -> Result<(), CreateError> {
     // Intel's allocation of caches has no users here, and no machine to show it on.
     if linux.intel_rdt().is_some() {
         return Err(invalid("linux.intelRdt", "is not supported"));
-    }
-    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
-        return Err(invalid("linux.netDevices", "is not supported yet"));
     }
     Ok(())
 }

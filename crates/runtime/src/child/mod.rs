@@ -10,7 +10,7 @@
 //!   root of its user namespace              root of its user namespace
 //!   view::isolate, open bind sources
 //!   view::mount_root, mounts, /dev
-//!   Mounted ──▶ caller ──▶ Start, createContainer hooks (where there are any)
+//!   Mounted ──▶ caller ──▶ Start, createContainer hooks (where there are hooks or network devices)
 //!   kernel parameters, read-only and masked paths, host name
 //!   view::pivot
 //!   terminal, session, keyring              terminal, session, keyring
@@ -267,8 +267,11 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
             )?),
             _ => None,
         };
+        if plan.needs_caller() {
+            await_caller(common.channel)?;
+        }
         if let Some(hooks) = &plan.hooks {
-            run_create_hooks(hooks, common.channel, root.as_fd())?;
+            run_create_hooks(hooks, root.as_fd())?;
         }
         view::seal_dev(&root, plan)?;
         hide::write_parameters(&plan.sysctl)?;
@@ -378,19 +381,18 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     program::run(process, &ready, common, common.channel)
 }
 
-/// The host's hooks are the caller's to run. Then those that see the container from within, but
-/// find their programs on the host, whose files are still there (config.md "CreateContainer Hooks").
-fn run_create_hooks(
-    hooks: &Hooks,
-    channel: &Channel,
-    root: BorrowedFd<'_>,
-) -> Result<(), SetupError> {
-    if hooks.has(Kind::Prestart) || hooks.has(Kind::CreateRuntime) {
-        channel
-            .send_mounted()
-            .and_then(|()| channel.order())
-            .during(Step::Channel, || "wait for the hooks")?;
-    }
+/// The host's hooks, and its network devices, are the caller's to run and to hand over.
+fn await_caller(channel: &Channel) -> Result<(), SetupError> {
+    channel
+        .send_mounted()
+        .and_then(|()| channel.order())
+        .during(Step::Channel, || "wait for the caller")?;
+    Ok(())
+}
+
+/// Hooks that see the container from within, but find their programs on the host, whose files are
+/// still there (config.md "CreateContainer Hooks").
+fn run_create_hooks(hooks: &Hooks, root: BorrowedFd<'_>) -> Result<(), SetupError> {
     if hooks.has(Kind::CreateContainer) {
         rustix::process::fchdir(root).during(Step::Hook, || "enter the root")?;
         run_hooks(hooks, Kind::CreateContainer, Status::Creating)?;

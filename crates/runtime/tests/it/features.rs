@@ -53,7 +53,6 @@ fn every_namespace_it_names_is_taken_and_no_other() {
     ] {
         let refused = refused(|spec| {
             let mapping = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
-            spec["linux"]["namespaces"] = json!([{"type": "mount"}]);
             if kind == "user" {
                 spec["linux"]["uidMappings"] = mapping.clone();
                 spec["linux"]["gidMappings"] = mapping;
@@ -79,7 +78,10 @@ fn every_setting_that_it_enables_is_taken_and_no_other() {
         ("/intelRdt", "intelRdt", json!({"closID": "x"})),
         ("/netDevices", "netDevices", json!({"berth-none": {}})),
     ] {
-        let refused = refused(|spec| spec["linux"][pointer] = value);
+        let refused = refused(|spec| {
+            spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "network"}]);
+            spec["linux"][pointer] = value;
+        });
         let enabled = linux.pointer(feature).unwrap()["enabled"] == true;
         assert_eq!(refused.is_none(), enabled, "{feature}: {refused:?}");
     }

@@ -15,6 +15,7 @@
 //! | `hooks` | all six kinds: where they run, in which order, what they are told, how they fail |
 //! | `escapes` | the published ways out of a container, tried |
 //! | `guest` | `cgroups`, `exec` and `process` again where only version 2, or only version 1, is mounted |
+//! | `netdevices` | devices of the host's network that a container is given |
 //! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
@@ -34,6 +35,7 @@ mod hooks;
 mod identity;
 mod kit;
 mod namespaces;
+mod netdevices;
 mod process;
 mod refusals;
 mod sealed;

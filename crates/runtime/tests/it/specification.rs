@@ -208,6 +208,26 @@ fn a_view_that_cannot_be_is_refused() {
             "linux.devices[0].major: is no device number",
         ),
         (
+            "/linux/netDevices",
+            json!({"eth0": {}}),
+            "linux.netDevices[\"eth0\"]: needs a network namespace of the container's own",
+        ),
+        (
+            "/linux/netDevices",
+            json!({"eth0": {"name": "a/b"}}),
+            "linux.netDevices[\"eth0\"].name: `a/b` is not a device's name",
+        ),
+        (
+            "/linux/netDevices",
+            json!({"eth%d": {}}),
+            "linux.netDevices[\"eth%d\"]: `eth%d` is not a device's name",
+        ),
+        (
+            "/linux/netDevices",
+            json!({"eth0": {"name": "sixteen-letters-"}}),
+            "linux.netDevices[\"eth0\"].name: `sixteen-letters-` is longer than 15 bytes",
+        ),
+        (
             "/linux/intelRdt",
             json!({"closID": "x"}),
             "linux.intelRdt: is not supported",
