@@ -39,8 +39,10 @@ pub async fn show(answer: Answer, to: To, mut aux: impl FnMut(serde_json::Value)
         if !message.error.is_empty() {
             return Err(Failure::new(message.error));
         }
+        // What is said for programs is nothing to be shown.
         if let Some(said) = message.aux.clone() {
             aux(said);
+            continue;
         }
         let text = screen.render(&message);
         match to {

@@ -655,7 +655,7 @@ impl Shared {
         }
     }
 
-    fn announce_image(&self, action: &str, id: &str, name: &str) {
+    pub(crate) fn announce_image(&self, action: &str, id: &str, name: &str) {
         let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         self.events.publish(
             EventKind::Image,

@@ -14,6 +14,7 @@
 //! | [`attach`] | stdio of a container or a command, detach keys |
 //! | [`logs`] | reading what monitors wrote |
 //! | [`stats`] | resource usage and process tables |
+//! | [`push`] | images on their way to a registry |
 //! | [`images`] | names, pulls and removals, thin over `store` and `registry` |
 //! | [`volumes`] | the local driver |
 //! | [`networks`] | records of networks, endpoints of containers |
@@ -33,6 +34,7 @@ pub mod exec;
 pub mod images;
 pub mod logs;
 pub mod networks;
+pub mod push;
 mod shared;
 pub mod spec;
 pub mod stats;

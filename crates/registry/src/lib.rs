@@ -1,9 +1,8 @@
 //! The distribution protocol: how images travel between a registry and the store.
 //!
-//! Today this is the client's half of pulling; pushing and the server come to stand beside it
-//! (`client::push`, `server`). The crate speaks HTTP and the JSON documents of the distribution
+//! Today this is the client's half; the server comes to stand beside it (`server`). The crate speaks HTTP and the JSON documents of the distribution
 //! specification and hides all of it behind [`Client`]: a [`Reference`] goes in, an image in the
-//! store comes out. It decides nothing about whom to trust, keeps nothing on disk of its own, and
+//! store comes out, or goes to where the reference says. It decides nothing about whom to trust, keeps nothing on disk of its own, and
 //! never writes a document again that it has read: digests are those of the exact bytes.
 //!
 //! ```text
@@ -15,7 +14,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`client`] | the client: pull, resolve, check |
+//! | [`client`] | the client: pull, push, resolve, check |
 //!
 //! **What `main` must do: nothing.** The TLS provider is aws-lc-rs. `reqwest` takes the process's
 //! default provider if one is installed and brings aws-lc-rs itself otherwise, so this crate works
@@ -30,5 +29,6 @@ pub mod client;
 
 pub use client::{
     CheckError, Checked, Client, Config, Credentials, CredentialsError, LayerError, LayerState,
-    NewClientError, Progress, PullError, Pulled, Refusal, RequestError, ResolveError, Resolved,
+    NewClientError, Progress, PullError, Pulled, PushError, Refusal, RequestError, ResolveError,
+    Resolved,
 };

@@ -41,6 +41,7 @@
 //! | `incoming` | files being filled, and partial ones that are taken up again |
 //! | `metadata` | the tables |
 //! | `layers` | one pass over a layer's bytes; [`LayerIngest`] |
+//! | `compress` | plain layers in the form in which they travel |
 //! | `images` | lookup, names, removal by Docker's rules |
 //! | `archive` | load, import and save of whole images |
 //! | [`changes`] | Dockerfile instructions of import and commit |
@@ -52,6 +53,7 @@ mod archive;
 mod blobs;
 pub mod changes;
 mod collect;
+mod compress;
 pub mod erofs;
 mod files;
 mod fsck;

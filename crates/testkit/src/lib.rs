@@ -11,6 +11,7 @@
 //! | [`image`] | layers, images and archives, built in memory |
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
 //! | [`guest`] | a Linux with other cgroups, booted under qemu |
+//! | [`proxy`] | what stands before a real registry and spoils what passes |
 //! | [`page`] | sections of `docs/` that are made of tables in the code |
 //! | [`http`] | requests so plain that they can be trusted to do nothing clever |
 
@@ -23,11 +24,13 @@ pub mod guest;
 pub mod http;
 pub mod image;
 pub mod page;
+pub mod proxy;
 pub mod registry;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use proxy::{Fault, FaultProxy};
 pub use registry::Registry;
 
 /// Where the script that installs test tools puts them.

@@ -79,9 +79,13 @@ impl Client {
 
     /// Runs it with `input` on its standard input.
     pub(crate) fn feed(self, host: &Host, args: &[&str], input: &[u8]) -> Run {
+        self.feed_command(self.command(host, args), args, input)
+    }
+
+    /// The same for a command that the test has changed.
+    pub(crate) fn feed_command(self, mut command: Command, args: &[&str], input: &[u8]) -> Run {
         use std::io::Write as _;
-        let mut child = self
-            .command(host, args)
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

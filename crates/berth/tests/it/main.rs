@@ -18,5 +18,6 @@ mod daily;
 mod errors;
 mod guest;
 mod host;
+mod registries;
 mod terminal;
 mod wire;

@@ -252,10 +252,11 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
     engine.bridge = bridge(&said)?;
     engine.registry.insecure = said.list("insecure-registry").to_vec();
     engine.registry.mirrors = said.list("registry-mirror").to_vec();
-    if let Some(number) = said.number("max-concurrent-downloads") {
-        let number = usize::try_from(number).ok().filter(|number| *number > 0);
-        engine.registry.max_concurrent_downloads =
-            number.ok_or_else(|| wrong("max-concurrent-downloads", "0", "a number above 0"))?;
+    if let Some(number) = at_a_time(&said, "max-concurrent-downloads")? {
+        engine.registry.max_concurrent_downloads = number;
+    }
+    if let Some(number) = at_a_time(&said, "max-concurrent-uploads")? {
+        engine.registry.max_concurrent_uploads = number;
     }
     if let Some(number) = said.number("max-download-attempts") {
         let number = u32::try_from(number).ok().filter(|number| *number > 0);
@@ -281,6 +282,15 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
             .number("shutdown-timeout")
             .map_or(SHUTDOWN_TIMEOUT, Duration::from_secs),
     })
+}
+
+fn at_a_time(said: &Reader<'_>, name: &str) -> Result<Option<usize>, ConfigError> {
+    let Some(number) = said.number(name) else {
+        return Ok(None);
+    };
+    let number = usize::try_from(number).ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| wrong(name, "0", "a number above 0"))?;
+    Ok(Some(number))
 }
 
 fn bridge(said: &Reader<'_>) -> Result<engine::config::Bridge, ConfigError> {

@@ -473,7 +473,7 @@ pub(crate) const OPTIONS: &[Known] = &[
         "max-concurrent-uploads",
         "max-concurrent-uploads",
         Number,
-        Refused("berth does not push yet"),
+        Works,
         "Layers in transfer at a time",
     ),
     option(

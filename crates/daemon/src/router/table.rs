@@ -67,7 +67,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::GET, "/images/{name}/json", "Full description of one image", partly!(routes::images::inspect, "manifests, platform, and members of the containerd store")),
     operation(Method::GET, "/images/{name}/attestations", "In-toto attestation statements attached to an image", NotYet),
     operation(Method::GET, "/images/{name}/history", "Layer history, newest first", partly!(routes::images::history, "platform")),
-    operation(Method::POST, "/images/{name}/push", "Upload to a registry", NotYet),
+    operation(Method::POST, "/images/{name}/push", "Upload to a registry", works!(routes::push::push)),
     operation(Method::POST, "/images/{name}/tag", "Add a repo:tag name to an image", works!(routes::images::tag)),
     operation(Method::DELETE, "/images/{name}", "Untag and/or delete", partly!(routes::images::remove, "platforms")),
     operation(Method::GET, "/images/search", "Search the default registry index", NotYet),

@@ -10,6 +10,7 @@ pub(crate) mod images;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod plugins;
+pub(crate) mod push;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod transfer;

@@ -31,8 +31,8 @@ const PIECES: usize = 16;
 /// Bytes in each piece that the store writes.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// Steps of a pull that wait for a slow client.
-const STEPS: usize = 64;
+/// Steps of a pull or push that wait for a slow client.
+pub(super) const STEPS: usize = 64;
 
 /// `POST /images/create`: a pull, or an import.
 pub(crate) async fn create(call: Call) -> Outcome {
@@ -43,7 +43,7 @@ pub(crate) async fn create(call: Call) -> Outcome {
     }
 }
 
-fn platform(call: &Call) -> Result<Option<Platform>, Refusal> {
+pub(super) fn platform(call: &Call) -> Result<Option<Platform>, Refusal> {
     let Some(text) = call.query.said("platform") else {
         return Ok(None);
     };
@@ -140,17 +140,23 @@ impl Pulling {
 }
 
 /// A step in Docker's words.
-fn shown(step: registry::Progress) -> Progress {
+pub(super) fn shown(step: registry::Progress) -> Progress {
     match step {
         registry::Progress::PullingFrom { repository, tag } => Progress {
             id: tag,
             ..status(format!("Pulling from {repository}"))
         },
         registry::Progress::Digest(digest) => status(format!("Digest: {digest}")),
+        registry::Progress::Pushed {
+            tag,
+            digest,
+            size_bytes,
+        } => status(format!("{tag}: digest: {digest} size: {size_bytes}")),
         registry::Progress::Layer { id, state } => {
             let detail = match state {
                 LayerState::Downloading { current, total }
-                | LayerState::Extracting { current, total } => ProgressDetail {
+                | LayerState::Extracting { current, total }
+                | LayerState::Pushing { current, total } => ProgressDetail {
                     current: i64::try_from(current).unwrap_or(i64::MAX),
                     total: i64::try_from(total).unwrap_or(i64::MAX),
                     ..ProgressDetail::default()
@@ -166,14 +172,14 @@ fn shown(step: registry::Progress) -> Progress {
     }
 }
 
-fn status(status: String) -> Progress {
+pub(super) fn status(status: String) -> Progress {
     Progress {
         status,
         ..Progress::default()
     }
 }
 
-fn failed(message: &str) -> Progress {
+pub(super) fn failed(message: &str) -> Progress {
     Progress {
         error_detail: Some(ErrorDetail {
             code: 0,
@@ -185,7 +191,7 @@ fn failed(message: &str) -> Progress {
 }
 
 /// One line of progress; they end in CR LF.
-fn line(progress: &Progress) -> Bytes {
+pub(super) fn line(progress: &Progress) -> Bytes {
     let mut bytes = serde_json::to_vec(progress).expect("progress always serialises");
     bytes.extend_from_slice(b"\r\n");
     bytes.into()

@@ -79,6 +79,14 @@ pub enum RequestError {
         /// Why no answer came.
         source: reqwest::Error,
     },
+    /// The host takes no more of what is sent, and says nothing.
+    #[error("{method} {url}: the registry does not go on")]
+    Stalled {
+        /// What was asked.
+        method: Method,
+        /// Of whom, without the query.
+        url: String,
+    },
     /// The answer broke off.
     #[error("{method} {url}: read the answer")]
     Receive {
@@ -200,6 +208,12 @@ pub enum RequestError {
         /// How many are fine.
         limit: usize,
     },
+    /// The registry does not say where the bytes of a blob are to go.
+    #[error("{url}: the registry names no place for the upload")]
+    Location {
+        /// What was asked.
+        url: String,
+    },
     /// The registry names a digest that is none.
     #[error("{url}: the `Docker-Content-Digest` header cannot be used")]
     DigestHeader {
@@ -214,7 +228,10 @@ impl Failure for RequestError {
     fn kind(&self) -> Kind {
         match self {
             Self::Address { .. } => Kind::InvalidArgument,
-            Self::Send { .. } | Self::Receive { .. } | Self::Short { .. } => Kind::Unavailable,
+            Self::Send { .. }
+            | Self::Stalled { .. }
+            | Self::Receive { .. }
+            | Self::Short { .. } => Kind::Unavailable,
             Self::NoCredentials { .. } => Kind::Unauthorized,
             Self::Challenge { .. } => Kind::NotImplemented,
             Self::Token { source, .. } => source.kind(),
@@ -229,6 +246,7 @@ impl Failure for RequestError {
             | Self::Mismatch { .. }
             | Self::Json { .. }
             | Self::Tags { .. }
+            | Self::Location { .. }
             | Self::DigestHeader { .. } => Kind::Internal,
         }
     }
@@ -425,6 +443,95 @@ fn not_the_callers(kind: Kind) -> Kind {
     match kind {
         Kind::InvalidArgument => Kind::Internal,
         kind => kind,
+    }
+}
+
+/// Why a push failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The registry wants to know who is asking.
+    #[error("no basic auth credentials")]
+    NoCredentials,
+    /// A request failed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A blob did not get there.
+    #[error("push {digest}")]
+    Blob {
+        /// Which.
+        digest: Digest,
+        /// What failed at last.
+        source: RequestError,
+    },
+    /// A blob is not here any more, and the registry does not have it either.
+    #[error(
+        "{digest} of {reference} is not here in the form in which it was pulled: pull the image again"
+    )]
+    Missing {
+        /// Which.
+        digest: Digest,
+        /// The image's name as people write it.
+        reference: String,
+    },
+    /// The registry keeps the manifest under another digest.
+    #[error("the registry took {reference} as {found} instead of {expected}")]
+    Taken {
+        /// The image's name as people write it.
+        reference: String,
+        /// What was sent.
+        expected: Digest,
+        /// What the registry says it is.
+        found: Digest,
+    },
+    /// The image is of another platform than was asked for.
+    #[error(
+        "image with reference {reference} was found but its platform ({found}) does not match \
+         the specified platform ({wanted})"
+    )]
+    OtherPlatform {
+        /// The whole name as people write it.
+        reference: String,
+        /// What was asked for.
+        wanted: Box<Platform>,
+        /// What it is.
+        found: Box<Platform>,
+    },
+    /// The store could not be read.
+    #[error("read {what}")]
+    Read {
+        /// What of it.
+        what: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A layer was not compressed.
+    #[error("compress a layer")]
+    Compress(#[source] store::ReceiveError),
+    /// The tables of the store.
+    #[error("look up {what} in the store")]
+    LookUp {
+        /// An image or a layer.
+        what: String,
+        /// Cause.
+        source: store::MetadataError,
+    },
+    /// That the registry has the image now was not put down.
+    #[error(transparent)]
+    Put(#[from] store::PutError),
+}
+
+impl Failure for PushError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoCredentials => Kind::Unauthorized,
+            Self::Request(error) | Self::Blob { source: error, .. } => error.kind(),
+            Self::OtherPlatform { .. } | Self::Missing { .. } => Kind::NotFound,
+            Self::Taken { .. }
+            | Self::Read { .. }
+            | Self::Compress(_)
+            | Self::LookUp { .. }
+            | Self::Put(_) => Kind::Internal,
+        }
     }
 }
 

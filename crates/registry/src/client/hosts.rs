@@ -26,6 +26,11 @@ impl Endpoint {
     pub(super) fn address(&self, path: &str) -> String {
         format!("{}/v2/{path}", self.base)
     }
+
+    /// Whether `url` is of the same scheme, host and port.
+    pub(super) fn is_origin_of(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
+    }
 }
 
 /// What the configuration says about hosts.

@@ -3,8 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `pull` | a pull from name to image; resolving a name |
+//! | `push` | a push from image to name |
 //! | `check` | a login |
 //! | `layer` | one layer's bytes, over as many connections as it takes |
+//! | `upload` | one blob's bytes the other way |
 //! | `document` | what a manifest turns out to be |
 //! | `session` | one place, one repository, one user: requests with their proof |
 //! | `challenge` | the `WWW-Authenticate` header |
@@ -25,19 +27,21 @@ mod layer;
 mod places;
 mod progress;
 mod pull;
+mod push;
 mod retry;
 mod session;
 #[doc(hidden)]
 pub mod strangers;
 mod tags;
 mod transport;
+mod upload;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use store::Store;
+use store::{Image, Store};
 use tokio::sync::{Semaphore, mpsc};
 use vocab::manifest::Descriptor;
 use vocab::reference::DEFAULT_DOMAIN;
@@ -45,13 +49,15 @@ use vocab::{Digest, Platform, Reference};
 
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{
-    CheckError, LayerError, NewClientError, PullError, Refusal, RequestError, ResolveError,
+    CheckError, LayerError, NewClientError, PullError, PushError, Refusal, RequestError,
+    ResolveError,
 };
 pub use progress::{LayerState, Progress};
 
 use hosts::{Endpoint, Hosts};
 use progress::Teller;
 use pull::Pull;
+use push::Push;
 use session::{Purpose, Session};
 use transport::Transport;
 
@@ -65,7 +71,11 @@ pub struct Config {
     pub mirrors: Vec<String>,
     /// Layers in transfer at a time, over all pulls.
     pub max_concurrent_downloads: usize,
-    /// Tries of one layer before its pull fails.
+    /// The same the other way.
+    pub max_concurrent_uploads: usize,
+    /// What one request of an upload carries at most, where the registry takes a blob in pieces.
+    pub chunk_bytes: u64,
+    /// Tries of one layer before its pull or push fails.
     pub max_attempts: u32,
     /// Pause before the second try; it doubles from try to try.
     pub first_pause: Duration,
@@ -83,6 +93,8 @@ impl Default for Config {
             insecure: Vec::new(),
             mirrors: Vec::new(),
             max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
+            chunk_bytes: 16 << 20,
             max_attempts: 5,
             first_pause: Duration::from_millis(500),
             silence: Duration::from_secs(60),
@@ -104,6 +116,8 @@ struct Inner {
     transport: Transport,
     /// One for each layer in transfer.
     slots: Semaphore,
+    /// The same the other way.
+    upload_slots: Semaphore,
     /// Blobs in transfer, and into which store: who holds the lock brings it there.
     turns: Mutex<HashMap<(usize, Digest), Weak<Turns>>>,
     /// Which of its places answered last, for domains that have several without being mirrored.
@@ -151,6 +165,7 @@ impl Client {
             inner: Arc::new(Inner {
                 transport: Transport::new(&config, hosts),
                 slots: Semaphore::new(config.max_concurrent_downloads.max(1)),
+                upload_slots: Semaphore::new(config.max_concurrent_uploads.max(1)),
                 turns: Mutex::default(),
                 answered: Mutex::default(),
                 config,
@@ -182,6 +197,32 @@ impl Client {
             tell: Teller(progress),
         };
         pull.run().await
+    }
+
+    /// Sends `image` to the registry of `reference`, under the tag of that (`latest` if it has none);
+    /// answers the digest of its manifest, by which the store knows the image from then on.
+    ///
+    /// An image that came with a manifest goes with the same, byte for byte. What the registry has
+    /// is not sent. For `progress`, the same holds as for a pull; dropping the future ends the push.
+    pub async fn push(
+        &self,
+        store: Arc<Store>,
+        image: Image,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        credentials: Option<&Credentials>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Digest, PushError> {
+        let push = Push {
+            client: self,
+            store,
+            image,
+            reference: &reference.clone().or_latest(),
+            platform,
+            credentials: credentials.filter(|given| !given.is_anonymous()),
+            tell: Teller(progress),
+        };
+        push.run().await
     }
 
     /// Asks the registry what `reference` points at, without fetching the image.
@@ -229,6 +270,14 @@ impl Client {
 
     fn slots(&self) -> &Semaphore {
         &self.inner.slots
+    }
+
+    fn chunk_bytes(&self) -> u64 {
+        self.inner.config.chunk_bytes
+    }
+
+    fn upload_slots(&self) -> &Semaphore {
+        &self.inner.upload_slots
     }
 
     /// The turns of all who want this blob in this store.

@@ -1,11 +1,11 @@
-//! What a pull tells while it runs, in the steps that Docker's clients draw.
+//! What a pull or a push tells while it runs, in the steps that Docker's clients draw.
 
 use std::fmt;
 
 use tokio::sync::mpsc;
 use vocab::Digest;
 
-/// One step of a pull.
+/// One step of a pull or a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The transfer begins (`Pulling from library/nginx`, with the tag as id).
@@ -17,13 +17,22 @@ pub enum Progress {
     },
     /// Something happened to a layer.
     Layer {
-        /// Twelve digits of the digest of the layer's blob.
+        /// Twelve digits of the digest of the layer's blob, or of its diff id in a push.
         id: String,
         /// What it is doing now.
         state: LayerState,
     },
     /// Everything is in the store (`Digest: sha256:…`).
     Digest(Digest),
+    /// Everything is in the registry (`latest: digest: sha256:… size: 528`).
+    Pushed {
+        /// Under which tag.
+        tag: String,
+        /// The manifest.
+        digest: Digest,
+        /// Bytes of the manifest.
+        size_bytes: u64,
+    },
 }
 
 /// What a layer is doing. It prints Docker's words.
@@ -55,6 +64,24 @@ pub enum LayerState {
     PullComplete,
     /// The store held it before.
     AlreadyExists,
+    /// It is to be sent.
+    Preparing,
+    /// Bytes are going.
+    Pushing {
+        /// Bytes that have gone.
+        current: u64,
+        /// Bytes that there are.
+        total: u64,
+    },
+    /// The registry holds it.
+    Pushed,
+    /// The registry held it before.
+    LayerExists,
+    /// The registry held it in another repository, from which it was taken.
+    Mounted {
+        /// Which.
+        from: String,
+    },
     /// The transfer broke and goes on after a pause.
     Retrying {
         /// How long, rounded up.
@@ -73,6 +100,11 @@ impl fmt::Display for LayerState {
             Self::Extracting { .. } => "Extracting",
             Self::PullComplete => "Pull complete",
             Self::AlreadyExists => "Already exists",
+            Self::Preparing => "Preparing",
+            Self::Pushing { .. } => "Pushing",
+            Self::Pushed => "Pushed",
+            Self::LayerExists => "Layer already exists",
+            Self::Mounted { from } => return write!(f, "Mounted from {from}"),
             Self::Retrying { seconds: 1 } => "Retrying in 1 second",
             Self::Retrying { seconds } => return write!(f, "Retrying in {seconds} seconds"),
         })

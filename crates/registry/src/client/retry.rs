@@ -62,11 +62,14 @@ impl Tries {
 /// Whether the same request may well succeed in a moment.
 fn is_passing(error: &RequestError) -> bool {
     match error {
-        RequestError::Send { .. } | RequestError::Receive { .. } | RequestError::Short { .. } => {
-            true
-        }
+        RequestError::Send { .. }
+        | RequestError::Stalled { .. }
+        | RequestError::Receive { .. }
+        | RequestError::Short { .. } => true,
         RequestError::Refused(refusal) => {
-            matches!(refusal.status.as_u16(), 408 | 429 | 500 | 502..=504)
+            // What is sent was verified when it came here: it suffered on the way.
+            let suffered = refusal.code.as_deref() == Some("DIGEST_INVALID");
+            suffered || matches!(refusal.status.as_u16(), 408 | 429 | 500 | 502..=504)
         }
         RequestError::Token { source, .. } => is_passing(source),
         _ => false,

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, LINK, RANGE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use vocab::{Algorithm, Digest};
 use super::challenge::Challenge;
 use super::hosts::Endpoint;
 use super::retry::{Tries, is_unreachable};
-use super::transport::{Request, Response, Transport, clean, shown};
+use super::transport::{Body, Request, Response, Transport, clean, shown};
 use super::{Config, Credentials, RequestError};
 
 /// Bytes of a token server's reply; tokens have a few thousand.
@@ -41,6 +41,11 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 pub(super) enum Purpose {
     /// Reading one repository.
     Pull {
+        /// Its path in the registry.
+        repository: String,
+    },
+    /// Writing one repository.
+    Push {
         /// Its path in the registry.
         repository: String,
     },
@@ -151,10 +156,7 @@ impl<'a> Session<'a> {
     /// A page of the repository's tags: the first, or the one that the last answer pointed at. Says
     /// where the next one is.
     pub(super) async fn tags(&self, next: Option<&str>) -> Result<TagsPage, RequestError> {
-        let first = self
-            .endpoint
-            .address(&format!("{}/tags/list", self.repository()));
-        let mut request = Request::new(Method::GET, &first)?;
+        let mut request = self.request(Method::GET, "tags/list")?;
         if let Some(next) = next {
             let url = request.url.join(next).ok();
             // Another page is of the same registry: the proof is shown there.
@@ -193,7 +195,7 @@ impl<'a> Session<'a> {
     }
 
     /// Asks once, and again as often as it is worth it.
-    async fn tried<T, F: Future<Output = Result<T, RequestError>>>(
+    pub(super) async fn tried<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
         ask: impl Fn() -> F,
     ) -> Result<T, RequestError> {
@@ -254,8 +256,8 @@ impl<'a> Session<'a> {
         start: u64,
         end: Option<u64>,
     ) -> Result<Response, RequestError> {
-        let path = format!("{}/blobs/{}", self.repository(), descriptor.digest);
-        let mut request = Request::new(Method::GET, &self.endpoint.address(&path))?;
+        let path = format!("blobs/{}", descriptor.digest);
+        let mut request = self.request(Method::GET, &path)?;
         if start > 0 || end.is_some() {
             let last = end.map(|end| (end - 1).to_string()).unwrap_or_default();
             let range = HeaderValue::try_from(format!("bytes={start}-{last}"));
@@ -302,8 +304,7 @@ impl<'a> Session<'a> {
     }
 
     fn manifest_request(&self, method: Method, tag: &str) -> Result<Request, RequestError> {
-        let path = format!("{}/manifests/{tag}", self.repository());
-        let mut request = Request::new(method, &self.endpoint.address(&path))?;
+        let mut request = self.request(method, &format!("manifests/{tag}"))?;
         // Everything else too, so that what berth does not read can be named when it is refused.
         let wanted = [
             media_type::OCI_INDEX,
@@ -321,52 +322,84 @@ impl<'a> Session<'a> {
 
     fn repository(&self) -> &str {
         match &self.purpose {
-            Purpose::Pull { repository } => repository,
+            Purpose::Pull { repository } | Purpose::Push { repository } => repository,
             Purpose::Login => "",
         }
     }
 
+    /// Sends a request with a proof. Every answer but a success is an error.
+    pub(super) async fn send(&self, request: Request) -> Result<Response, RequestError> {
+        let response = self.answer(&request).await?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(self.refused(response, &request).await),
+        }
+    }
+
     /// Sends a request with the proof at hand; finds one and sends it again if it is not enough.
-    /// Every answer but a success is an error.
-    async fn send(&self, mut request: Request) -> Result<Response, RequestError> {
+    pub(super) async fn answer(&self, request: &Request) -> Result<Response, RequestError> {
+        let mut request = request.clone();
+        // An upload may go to somewhere else, where we need not say who we are.
+        let ours = self.endpoint.is_origin_of(&request.url);
         let mut renewed = false;
         loop {
             let version = {
                 let proof = self.proof();
-                request.authorization.clone_from(&proof.header);
+                request.authorization = proof.header.clone().filter(|_| ours);
                 proof.version
             };
             let response = self.transport.send(&request).await?;
-            let status = response.status();
-            if status.is_success() {
+            let wanted = response.status() == StatusCode::UNAUTHORIZED && !response.elsewhere;
+            if !wanted || renewed || !ours {
                 return Ok(response);
-            }
-            let ours = status == StatusCode::UNAUTHORIZED && !response.elsewhere;
-            if !ours || renewed {
-                return Err(self.refused(response, &request).await);
             }
             if self.proof().version == version {
                 let challenges = Challenge::all(response.headers());
                 match self.prove(&request, &challenges).await? {
                     Some(header) => self.replace_proof(header),
-                    None => return Err(self.refused(response, &request).await),
+                    None => return Ok(response),
                 }
             }
             renewed = true;
         }
     }
 
+    /// Where in this repository something is.
+    pub(super) fn request(&self, method: Method, path: &str) -> Result<Request, RequestError> {
+        let path = format!("{}/{path}", self.repository());
+        Request::new(method, &self.endpoint.address(&path))
+    }
+
+    /// The address that an answer names, which is not less safe than the one that was asked.
+    pub(super) fn location(&self, response: &Response) -> Result<Url, RequestError> {
+        let nowhere = || RequestError::Location {
+            url: response.url.clone(),
+        };
+        let text = response.header(&LOCATION).ok_or_else(nowhere)?;
+        let base = Url::parse(&response.url).map_err(|_| nowhere())?;
+        let url = base.join(text).map_err(|_| nowhere())?;
+        let downgrade = url.scheme() == "http" && base.scheme() == "https";
+        let userinfo = !url.username().is_empty() || url.password().is_some();
+        if downgrade || userinfo || !matches!(url.scheme(), "http" | "https") {
+            return Err(RequestError::Redirect {
+                url: response.url.clone(),
+                to: clean(&shown(&url), 200),
+            });
+        }
+        Ok(url)
+    }
+
     /// A reply to HEAD has no body to say why, so it is asked again.
-    async fn refused(&self, response: Response, request: &Request) -> RequestError {
+    pub(super) async fn refused(&self, response: Response, request: &Request) -> RequestError {
         if request.method == Method::HEAD {
             let again = Request {
                 method: Method::GET,
                 ..request.clone()
             };
-            if let Ok(response) = self.transport.send(&again).await
-                && !response.status().is_success()
+            if let Ok(again) = self.transport.send(&again).await
+                && again.status() == response.status()
             {
-                return RequestError::Refused(response.refusal().await);
+                return RequestError::Refused(again.refusal().await);
             }
         }
         RequestError::Refused(response.refusal().await)
@@ -483,6 +516,7 @@ impl<'a> Session<'a> {
         let scope = match (&self.purpose, challenge.parameter("scope")) {
             (_, Some(asked)) => asked.to_owned(),
             (Purpose::Pull { repository }, None) => format!("repository:{repository}:pull"),
+            (Purpose::Push { repository }, None) => format!("repository:{repository}:pull,push"),
             (Purpose::Login, None) => String::new(),
         };
         let login = self.purpose == Purpose::Login;
@@ -504,7 +538,7 @@ impl<'a> Session<'a> {
                 url,
                 headers: HeaderMap::new(),
                 authorization: None,
-                form: Some(form),
+                body: Body::Form(form),
             });
         }
         let authorization = self.basic();
@@ -523,7 +557,7 @@ impl<'a> Session<'a> {
             url,
             headers: HeaderMap::new(),
             authorization,
-            form: None,
+            body: Body::Empty,
         })
     }
 }
@@ -565,7 +599,7 @@ fn form(fields: &[(&str, &str)]) -> String {
     url.query().unwrap_or_default().to_owned()
 }
 
-fn content_digest(response: &Response) -> Result<Option<Digest>, RequestError> {
+pub(super) fn content_digest(response: &Response) -> Result<Option<Digest>, RequestError> {
     let Some(text) = response.header(&CONTENT_DIGEST) else {
         return Ok(None);
     };
@@ -578,7 +612,7 @@ fn content_digest(response: &Response) -> Result<Option<Digest>, RequestError> {
 }
 
 /// The digest of some bytes by the algorithm of `like`.
-fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
+pub(super) fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
     let hash = match algorithm {
         Algorithm::Sha256 => digest(&SHA256, bytes),
         Algorithm::Sha512 => digest(&SHA512, bytes),

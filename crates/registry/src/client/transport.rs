@@ -5,12 +5,17 @@
 //! origin that was asked ever does.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use futures_util::stream;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Certificate, Identity, Url, redirect};
 use serde::Deserialize;
@@ -24,12 +29,16 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// The same where TLS is only tried: a server of plain HTTP may wait for more of what it does not
 /// understand.
 const CONNECT_UNSURE: Duration = Duration::from_secs(5);
+/// Silences that a registry may keep when it has a whole blob and checks it.
+const CHECKING: u32 = 5;
 /// Hops from the registry to where its bytes are; one is usual.
 const REDIRECTS: usize = 5;
 /// Bytes of an error document that are read.
 const REFUSAL_BYTES: u64 = 64 * 1024;
 /// Characters of a registry's words that are shown.
 const MESSAGE_LENGTH: usize = 500;
+/// Bytes read at once of what is sent.
+const PIECE_BYTES: u64 = 256 << 10;
 /// Bytes in flight for one HTTP/2 stream; the default of 64 kB is too few for a long line.
 const WINDOW_BYTES: u32 = 2 << 20;
 
@@ -46,6 +55,8 @@ pub(super) struct Transport {
 /// How a host is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Manner {
+    /// It may be silent while it takes what is sent.
+    sending: bool,
     /// Its certificate has to be valid.
     verified: bool,
     /// It is reached through the proxy that the environment names, if it names one.
@@ -62,8 +73,8 @@ pub(super) struct Request {
     pub(super) headers: HeaderMap,
     /// Shown to the origin of `url` and to nobody else.
     pub(super) authorization: Option<HeaderValue>,
-    /// Body of a form; such a request is not redirected.
-    pub(super) form: Option<String>,
+    /// What goes along; a request with something is not redirected.
+    pub(super) body: Body,
 }
 
 impl Request {
@@ -71,13 +82,75 @@ impl Request {
         let url = Url::parse(address).map_err(|_| RequestError::Address {
             url: address.to_owned(),
         })?;
-        Ok(Self {
+        Ok(Self::to(method, url))
+    }
+
+    /// The same for an address that was read.
+    pub(super) fn to(method: Method, url: Url) -> Self {
+        Self {
             method,
             url,
             headers: HeaderMap::new(),
             authorization: None,
-            form: None,
-        })
+            body: Body::Empty,
+        }
+    }
+}
+
+/// What goes along with a request. It can be sent several times.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Empty,
+    Form(String),
+    /// A document; its type is a header.
+    Bytes(Bytes),
+    Part(Part),
+}
+
+/// Some bytes of a file.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) file: Arc<File>,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Where in the file the bytes end that were handed to the connection.
+    pub(super) sent: Arc<AtomicU64>,
+}
+
+impl Body {
+    fn put(&self, builder: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match self {
+            Self::Empty => builder,
+            Self::Form(form) => builder
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.clone()),
+            Self::Bytes(bytes) => builder.body(bytes.clone()),
+            Self::Part(part) => builder
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_LENGTH, part.end - part.start)
+                .body(part.stream()),
+        }
+    }
+}
+
+impl Part {
+    fn stream(&self) -> reqwest::Body {
+        self.sent.store(self.start, Ordering::Relaxed);
+        let pieces = stream::try_unfold((self.clone(), self.start), |(part, at)| async move {
+            part.sent.store(at, Ordering::Relaxed);
+            if at == part.end {
+                return Ok(None);
+            }
+            let length = PIECE_BYTES.min(part.end - at);
+            let file = Arc::clone(&part.file);
+            let read = move || {
+                let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            };
+            let piece = Bytes::from(tasks::blocking(read).await?);
+            Ok::<_, io::Error>(Some((piece, (part, at + length))))
+        });
+        reqwest::Body::wrap_stream(pieces)
     }
 }
 
@@ -110,19 +183,21 @@ impl Transport {
         let mut url = request.url.clone();
         for _ in 0..=REDIRECTS {
             let elsewhere = url.origin() != request.url.origin();
-            let client = self.client(&url).await?;
+            let sending = matches!(request.body, Body::Part(_));
+            let client = self.client(&url, sending).await?;
             let mut builder = client
                 .request(request.method.clone(), url.clone())
                 .headers(request.headers.clone());
             if let Some(proof) = request.authorization.clone().filter(|_| !elsewhere) {
                 builder = builder.header(AUTHORIZATION, proof);
             }
-            if let Some(form) = &request.form {
-                builder = builder
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form.clone());
-            }
-            let response = builder.send().await.map_err(|source| RequestError::Send {
+            builder = request.body.put(builder);
+            let answer = self.patiently(&request.body, builder.send()).await;
+            let answer = answer.ok_or_else(|| RequestError::Stalled {
+                method: request.method.clone(),
+                url: shown.clone(),
+            })?;
+            let response = answer.map_err(|source| RequestError::Send {
                 method: request.method.clone(),
                 url: shown.clone(),
                 source: source.without_url(),
@@ -145,6 +220,28 @@ impl Transport {
         })
     }
 
+    /// Waits for an answer as long as a body that is sent meanwhile moves; `None` if nothing does.
+    async fn patiently<T>(&self, body: &Body, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = std::pin::pin!(answer);
+        let Body::Part(part) = body else {
+            return Some(answer.await);
+        };
+        let (mut before, mut silent) = (part.start, 0);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(self.silence, &mut answer).await {
+                return Some(answer);
+            }
+            let sent = part.sent.load(Ordering::Relaxed);
+            silent = if sent == before { silent + 1 } else { 0 };
+            before = sent;
+            // Who has everything may take its time to check it.
+            let most = if sent == part.end { CHECKING } else { 1 };
+            if silent >= most {
+                return None;
+            }
+        }
+    }
+
     /// Where a response points, if it points somewhere.
     fn find_redirect(
         &self,
@@ -153,7 +250,7 @@ impl Transport {
         response: &reqwest::Response,
     ) -> Result<Option<Url>, RequestError> {
         let followed = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
-            && request.form.is_none();
+            && matches!(request.body, Body::Empty);
         let Some(location) = response.headers().get(LOCATION).filter(|_| followed) else {
             return Ok(None);
         };
@@ -175,8 +272,9 @@ impl Transport {
     }
 
     /// The connections to use for the host of `url`.
-    async fn client(&self, url: &Url) -> Result<reqwest::Client, RequestError> {
+    async fn client(&self, url: &Url, sending: bool) -> Result<reqwest::Client, RequestError> {
         let manner = Manner {
+            sending,
             verified: url.scheme() == "https" && !self.hosts.is_insecure(url),
             proxied: !is_loopback(url),
             certificates: self.certificates_of(url),
@@ -229,9 +327,11 @@ fn build(
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(patience)
-        .read_timeout(silence)
         .http2_initial_stream_window_size(WINDOW_BYTES)
         .http2_initial_connection_window_size(4 * WINDOW_BYTES);
+    if !manner.sending {
+        builder = builder.read_timeout(silence);
+    }
     if !manner.proxied {
         builder = builder.no_proxy();
     }
