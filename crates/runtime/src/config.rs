@@ -28,46 +28,81 @@ pub struct Read<T> {
 
 /// Reads a whole `config.json`.
 pub fn spec(json: &[u8]) -> Result<Read<oci::Spec>, CreateError> {
-    let read: Read<oci::Spec> = read(json, mend_spec)?;
+    let read: Read<oci::Spec> = read("config.json", json, mend_spec)?;
     check_version(read.value.version())?;
+    match read.value.root().as_ref().map(oci::Root::path) {
+        None => return Err(CreateError::invalid("root", "is missing")),
+        Some(path) if path.as_os_str().is_empty() => {
+            return Err(CreateError::invalid("root.path", "is missing"));
+        }
+        Some(_) => {}
+    }
+    let mut annotations = read.value.annotations().iter().flatten();
+    if annotations.any(|(name, _)| name.is_empty()) {
+        return Err(CreateError::invalid("annotations", "a name is empty"));
+    }
     Ok(read)
 }
 
 /// Reads a process alone, as `exec --process` takes it.
 pub fn process(json: &[u8]) -> Result<Read<oci::Process>, CreateError> {
-    read(json, |process, warnings| {
+    read("the process", json, |process, warnings| {
         mend_process("", process, warnings);
     })
 }
 
 /// Reads resources alone, as `update --resources` takes them.
 pub fn resources(json: &[u8]) -> Result<Read<oci::LinuxResources>, CreateError> {
-    read(json, |_, _| {})
+    read("the resources", json, |_, _| {})
 }
 
+/// `name` is what the document as a whole is called.
 fn read<T: DeserializeOwned>(
+    name: &str,
     json: &[u8],
     mend: impl FnOnce(&mut Value, &mut Vec<String>),
 ) -> Result<Read<T>, CreateError> {
     if json.len() > MAX_BYTES {
         let reason = format!("is larger than {MAX_BYTES} bytes");
-        return Err(CreateError::invalid("the document", reason));
+        return Err(CreateError::invalid(name, reason));
     }
-    if let Ok(value) = serde_json::from_slice(json) {
+    // To serde a list is a struct too, by the order of its fields.
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    if let Some(value) = is_object
+        .then(|| serde_json::from_slice(json).ok())
+        .flatten()
+    {
         let warnings = Vec::new();
         return Ok(Read { value, warnings });
     }
     let mut document: Value = serde_json::from_slice(json)
-        .map_err(|error| CreateError::invalid("the document", format!("is not JSON: {error}")))?;
+        .map_err(|error| CreateError::invalid(name, format!("is not JSON: {error}")))?;
+    if !document.is_object() {
+        return Err(CreateError::invalid(name, "is not an object"));
+    }
     let mut warnings = Vec::new();
     drop_nulls(&mut document);
     mend(&mut document, &mut warnings);
-    let value = serde_path_to_error::deserialize(document).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { "the document" } else { &path };
-        CreateError::invalid(path, error.inner().to_string())
-    })?;
-    Ok(Read { value, warnings })
+    match serde_path_to_error::deserialize(document) {
+        Ok(value) => Ok(Read { value, warnings }),
+        Err(error) => {
+            let path = error.path().to_string();
+            Err(at_path(name, &path, &error.inner().to_string()))
+        }
+    }
+}
+
+/// What serde says about a place, with the place of what is missing.
+fn at_path(name: &str, path: &str, reason: &str) -> CreateError {
+    let missing = reason
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    match (path, missing) {
+        (".", Some(field)) => CreateError::invalid(field, "is missing"),
+        (path, Some(field)) => CreateError::invalid(format!("{path}.{field}"), "is missing"),
+        (".", None) => CreateError::invalid(name, reason),
+        (path, None) => CreateError::invalid(path, reason),
+    }
 }
 
 fn check_version(version: &str) -> Result<(), CreateError> {
@@ -176,17 +211,24 @@ mod tests {
         for (json, expected) in [
             (
                 "",
-                "the document: is not JSON: EOF while parsing a value at line 1 column 0",
+                "config.json: is not JSON: EOF while parsing a value at line 1 column 0",
             ),
-            (
-                "3",
-                "the document: invalid type: integer `3`, expected struct Spec",
-            ),
+            ("3", "config.json: is not an object"),
             (
                 "{\"ociVersion\": \"1.3.0\",\n}",
-                "the document: is not JSON: trailing comma at line 2 column 1",
+                "config.json: is not JSON: trailing comma at line 2 column 1",
             ),
+            ("[]", "config.json: is not an object"),
             ("{}", "ociVersion: is missing"),
+            (r#"{"ociVersion": "1.3.0"}"#, "root: is missing"),
+            (
+                r#"{"ociVersion": "1.3.0", "root": {"path": ""}}"#,
+                "root.path: is missing",
+            ),
+            (
+                r#"{"ociVersion": "1.3.0", "root": {"path": "x"}, "annotations": {"": ""}}"#,
+                "annotations: a name is empty",
+            ),
             (
                 r#"{"ociVersion": "2.0.0"}"#,
                 "ociVersion: `2.0.0` is not a version 1 of the specification",
@@ -199,10 +241,7 @@ mod tests {
                 r#"{"process": {"cwd": "/", "args": "sh"}}"#,
                 r#"process.args: invalid type: string "sh", expected a sequence"#,
             ),
-            (
-                r#"{"process": {"args": []}}"#,
-                "process: missing field `cwd`",
-            ),
+            (r#"{"process": {"args": []}}"#, "process.cwd: is missing"),
             (
                 r#"{"process": {"cwd": "/", "user": {"uid": -1}}}"#,
                 "process.user.uid: invalid value: integer `-1`, expected u32",
@@ -247,11 +286,11 @@ mod tests {
             ),
             (
                 r#"{"hooks": {"poststop": [{"args": ["x"]}]}}"#,
-                "hooks.poststop[0]: missing field `path`",
+                "hooks.poststop[0].path: is missing",
             ),
             (
                 r#"{"mounts": [{"source": "/x"}]}"#,
-                "mounts[0]: missing field `destination`",
+                "mounts[0].destination: is missing",
             ),
             (
                 r#"{"annotations": {"a": 1}}"#,
@@ -263,13 +302,13 @@ mod tests {
         let large = vec![b' '; MAX_BYTES + 1];
         assert_eq!(
             spec(&large).unwrap_err().to_string(),
-            "invalid specification: the document: is larger than 16777216 bytes"
+            "invalid specification: config.json: is larger than 16777216 bytes"
         );
     }
 
     #[test]
     fn what_the_specification_allows_is_read() {
-        let json = r#"{"ociVersion": "1.0.2-dev", "unknown": [{}], "windows": {"ignored": true},
+        let json = r#"{"ociVersion": "1.0.2-dev", "root": {"path": "rootfs"}, "unknown": [{}], "windows": {"ignored": true},
             "mounts": null, "hooks": {"prestart": null},
             "process": {"cwd": "/", "args": ["x"], "terminal": null,
                 "capabilities": {"bounding": ["CAP_KILL", "CAP_NEVER_HEARD", "CHOWN"]},

@@ -62,6 +62,7 @@ mod mapping;
 mod namespaces;
 mod netdevices;
 mod plan;
+mod resources;
 mod sealed;
 mod sources;
 mod user_namespace;

@@ -19,6 +19,7 @@ use crate::mapping::Mappings;
 use crate::namespaces::{Namespaces, UserNamespace};
 use crate::netdevices::{self, NetDevice};
 use crate::oci;
+use crate::resources;
 use crate::state::{State, Status};
 
 /// Everything the child of `create` does.
@@ -180,6 +181,9 @@ impl Plan {
             .ok_or_else(|| invalid("process", "is missing"))?;
 
         refuse_unsupported(linux)?;
+        if let Some(resources) = linux.resources() {
+            resources::check(resources)?;
+        }
 
         let namespaces = Namespaces::new(linux, joins_network)?;
         let given = if joins_network {

@@ -13,7 +13,7 @@ fn document() -> Value {
 fn refused(change: impl FnOnce(&mut Value)) -> Option<String> {
     let mut spec = json!({
         "ociVersion": "1.3.0",
-        "process": {"user": {}, "args": ["x"], "cwd": "/"},
+        "process": {"user": {}, "args": ["x"], "cwd": "/"}, "root": {"path": "rootfs"},
         "linux": {"namespaces": [{"type": "mount"}]}
     });
     change(&mut spec);

@@ -228,6 +228,22 @@ fn a_view_that_cannot_be_is_refused() {
             "linux.netDevices[\"eth0\"].name: `sixteen-letters-` is longer than 15 bytes",
         ),
         (
+            "/linux/resources",
+            json!({"memory": {"limit": 8_388_608, "swap": 4_194_304}}),
+            "linux.resources.memory.swap: 4194304, memory and swap together, \
+             is below the memory limit 8388608",
+        ),
+        (
+            "/linux/resources",
+            json!({"memory": {"swappiness": 101}}),
+            "linux.resources.memory.swappiness: 101 is above 100",
+        ),
+        (
+            "/linux/resources",
+            json!({"devices": [{"allow": true, "access": "rx"}]}),
+            "linux.resources.devices[0].access: `rx` is not made of `r`, `w` and `m`",
+        ),
+        (
             "/linux/intelRdt",
             json!({"closID": "x"}),
             "linux.intelRdt: is not supported",
