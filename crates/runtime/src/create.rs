@@ -148,7 +148,7 @@ pub fn create_with(
         Some(path) => {
             let resources = linux.and_then(|linux| linux.resources().as_ref());
             let path = path.to_string_lossy();
-            Some(Cgroup::create(&path, resources).map_err(CreateError::Cgroup)?)
+            Cgroup::create(&path, resources).map_err(CreateError::Cgroup)?
         }
         None => None,
     };

@@ -118,6 +118,23 @@ fn reserve(shared: &Shared, wanted: Option<&str>, id: ContainerId) -> Result<Str
     }
 }
 
+/// Takes out limits that cgroup version 2 does not have, and says so, as Docker does.
+fn discard_v1_only(resources: &mut vocab::config::Resources, warnings: &mut Vec<String>) {
+    let mut discarded = |name: &str| {
+        warnings.push(format!("{name} has no effect on cgroup v2. Discarded."));
+    };
+    if resources.oom_kill_disable.take() == Some(true) {
+        discarded("OomKillDisable");
+    }
+    if resources
+        .memory_swappiness
+        .take()
+        .is_some_and(|swappiness| swappiness >= 0)
+    {
+        discarded("MemorySwappiness");
+    }
+}
+
 /// Volumes, writable layer, record, owner. After a failure nothing of it is left.
 async fn make(
     shared: &Arc<Shared>,
@@ -125,14 +142,13 @@ async fn make(
     name: &str,
     warnings: &mut Vec<String>,
 ) -> Result<(), CreateError> {
+    if shared.layout == runtime::cgroup::Layout::V2 {
+        discard_v1_only(&mut record.host.resources, warnings);
+    }
     let mut made = Vec::new();
     if let Err(error) = make_parts(shared, &mut record, name, &mut made).await {
         undo(shared, record.id, made).await;
         return Err(error);
-    }
-    let unified = shared.layout == runtime::cgroup::Layout::V2;
-    if unified && record.host.resources.oom_kill_disable == Some(true) {
-        warnings.push("OomKillDisable has no effect on cgroup v2. Discarded.".to_owned());
     }
     let record = Arc::new(record);
     let course = Course::new();

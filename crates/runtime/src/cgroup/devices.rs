@@ -107,13 +107,15 @@ pub(super) fn write_v1(
     rules: Option<&[oci::LinuxDeviceCgroup]>,
 ) -> Result<(), CgroupError> {
     let rules = checked(rules)?;
-    let (allow, deny) = (
-        directory.join("devices.allow"),
-        directory.join("devices.deny"),
-    );
+    let open = |name: &str| {
+        let path = directory.join(name);
+        files::open(&path).map(|file| (file, path))
+    };
+    // One open file takes any number of rules, each with a write of its own.
+    let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
     for rule in effective(&rules) {
-        let file = if rule.allow { &allow } else { &deny };
-        files::write(file, &v1_line(rule))?;
+        let (file, path) = if rule.allow { &allow } else { &deny };
+        files::write_to(file, path, &v1_line(rule))?;
     }
     Ok(())
 }

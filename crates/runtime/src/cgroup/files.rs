@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::CgroupError;
 
@@ -18,46 +19,27 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// `cgroup.max.depth` is none, ours is a bound for the stack.
 const MAX_DEPTH: u32 = 64;
 
-/// One limit, as a file and what is written to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Write {
-    /// Whose file it is.
-    pub(super) controller: Option<&'static str>,
-    pub(super) file: String,
-    pub(super) value: String,
-    /// What the user calls it.
-    pub(super) limit: &'static str,
-    /// May the file be missing, as on kernels without the feature?
-    pub(super) optional: bool,
-    /// May it fail, because the same is written again later?
-    pub(super) tried: bool,
-}
-
-/// Writes a limit.
-pub(super) fn apply(directory: &Path, limit: &Write) -> Result<(), CgroupError> {
-    let file = directory.join(&limit.file);
-    match write(&file, &limit.value) {
-        Err(error) if error.is_gone() && directory.exists() => {
-            if limit.optional {
-                return Ok(());
-            }
-            let controller = limit.controller.unwrap_or("cgroup");
-            Err(CgroupError::Missing {
-                controller,
-                limit: limit.limit,
-            })
-        }
-        other => other,
-    }
-}
-
 /// Writes to a file that is there, in one call, as cgroup files want it.
 pub(super) fn write(file: &Path, value: &str) -> Result<(), CgroupError> {
-    let written = rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|fd| rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())));
-    written
+    let fd = rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    write_to(&fd.map_err(not_written(file, value))?, file, value)
+}
+
+/// Opens a file that is there, for [`write_to`].
+pub(super) fn open(file: &Path) -> Result<OwnedFd, CgroupError> {
+    rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| CgroupError::file("open", file)(error.into()))
+}
+
+/// One write to an open file.
+pub(super) fn write_to(fd: &OwnedFd, file: &Path, value: &str) -> Result<(), CgroupError> {
+    rustix::io::retry_on_intr(|| rustix::io::write(fd, value.as_bytes()))
         .map(drop)
-        .map_err(|error| CgroupError::file(&format!("write {value:?} to"), file)(error.into()))
+        .map_err(not_written(file, value))
+}
+
+fn not_written(file: &Path, value: &str) -> impl FnOnce(Errno) -> CgroupError {
+    move |error| CgroupError::file(&format!("write {value:?} to"), file)(error.into())
 }
 
 /// Reads a whole file.

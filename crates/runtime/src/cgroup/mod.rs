@@ -13,6 +13,7 @@
 mod devices;
 mod files;
 mod host;
+mod plan;
 mod stats;
 mod v1;
 mod v2;
@@ -26,10 +27,14 @@ use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
 
 pub use host::Layout;
-pub use stats::{BlockIo, Cpu, DeviceIo, Memory, Pids, Stats};
+pub use stats::{
+    BlockIo, Counter, Cpu, CpuSet, DeviceIo, HugePages, Memory, Pids, Pressure, Pressures, Rdma,
+    Stall, Stats,
+};
 
 use crate::oci;
 use host::Host;
+use plan::{IfMissing, Write};
 
 /// An operation on a cgroup that failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,32 @@ pub enum CgroupError {
         controller: &'static str,
         /// The limit that was asked for.
         limit: &'static str,
+    },
+    /// A controller is there, and what a limit needs of it is not.
+    #[error("the kernel's `{controller}` cgroup controller has no `{file}`, needed for {limit}")]
+    NoFile {
+        /// Such as `hugetlb.1GB.max`.
+        file: String,
+        /// Such as `hugetlb`.
+        controller: &'static str,
+        /// The limit that was asked for.
+        limit: &'static str,
+    },
+    /// A limit that the version of cgroups here does not know.
+    #[error("{limit} cannot be set: {why}")]
+    Unsupported {
+        /// The limit.
+        limit: String,
+        /// Which version has it.
+        why: &'static str,
+    },
+    /// More memory is in use than a new limit allows, and the caller asked to look.
+    #[error("the memory limit {limit} is below what is in use: {used}")]
+    InUse {
+        /// In bytes.
+        limit: i64,
+        /// In bytes.
+        used: u64,
     },
     /// A value that makes no sense.
     #[error("invalid value for {limit}: {value}")]
@@ -98,6 +129,22 @@ impl CgroupError {
         }
     }
 
+    /// Whether the kernel has no such file, as opposed to a device that is named in it.
+    fn is_not_there(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether it is somebody else's to change: what an ordinary user is told.
+    fn is_not_allowed(&self) -> bool {
+        let (Self::File { source, .. } | Self::Devices { source, .. }) = self else {
+            return false;
+        };
+        matches!(
+            source.raw_os_error(),
+            Some(libc::EACCES | libc::EPERM | libc::EROFS)
+        )
+    }
+
     /// Whether the cgroup, or the file that was asked for, is not there.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::File { source, .. }
@@ -115,22 +162,34 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup and applies the limits. `path` is absolute below the mounts. On failure
     /// nothing is left of it.
+    ///
+    /// `None` is for an ordinary user to whom no cgroup was delegated, if no limits are asked for:
+    /// then there is none, and the process stays in its caller's.
     pub fn create(
         path: &str,
         resources: Option<&oci::LinuxResources>,
-    ) -> Result<Self, CgroupError> {
+    ) -> Result<Option<Self>, CgroupError> {
         let cgroup = Self::open(path)?;
         let made = cgroup.make().and_then(|()| {
-            cgroup.restrict_devices(resources.and_then(|r| r.devices().as_deref()))?;
+            let rules = resources.and_then(|r| r.devices().as_deref());
+            match cgroup.restrict_devices(rules) {
+                // Devices are out of an ordinary user's reach whatever the rules.
+                Err(error) if error.is_not_allowed() && is_ordinary_user() => {}
+                other => other?,
+            }
             resources.map_or(Ok(()), |resources| cgroup.limit(resources))
         });
-        match made {
-            Ok(()) => Ok(cgroup),
-            Err(error) => {
-                // The reason for the failure is what the caller needs.
-                let _ = cgroup.remove();
-                Err(error)
-            }
+        let Err(error) = made else {
+            return Ok(Some(cgroup));
+        };
+        let planned = resources.map_or(Ok(false), |resources| {
+            cgroup.plan(resources).map(|writes| !writes.is_empty())
+        });
+        // The reason for the failure is what the caller needs.
+        let _ = cgroup.remove();
+        match planned {
+            Ok(false) if error.is_not_allowed() && is_ordinary_user() => Ok(None),
+            _ => Err(error),
         }
     }
 
@@ -206,30 +265,70 @@ impl Cgroup {
     }
 
     fn limit(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
-        let writes = if self.is_v2() {
-            v2::plan(resources)?
-        } else {
-            v1::plan(resources)?
-        };
-        for write in writes {
-            let directory = match write.controller {
-                None => self.v2(),
-                Some(controller) if self.is_v2() => {
-                    let _ = controller;
-                    self.v2()
-                }
-                Some(controller) => self.v1(controller),
-            };
-            let missing = CgroupError::Missing {
-                controller: write.controller.unwrap_or("cgroup"),
-                limit: write.limit,
-            };
-            match files::apply(&directory.ok_or(missing)?, &write) {
-                Err(_) if write.tried => {}
+        let writes = self.plan(resources)?;
+        let mut again = Vec::new();
+        for write in &writes {
+            match self.apply(write) {
+                Err(CgroupError::File { .. }) if write.again => again.push(write),
                 other => other?,
             }
         }
-        Ok(())
+        again.into_iter().try_for_each(|write| self.apply(write))
+    }
+
+    fn plan(&self, resources: &oci::LinuxResources) -> Result<Vec<Write>, CgroupError> {
+        if self.is_v2() {
+            v2::plan(resources)
+        } else {
+            v1::plan(resources)
+        }
+    }
+
+    fn apply(&self, write: &Write) -> Result<(), CgroupError> {
+        let missing = || CgroupError::Missing {
+            controller: write.controller,
+            limit: write.limit,
+        };
+        let directory = if self.is_v2() {
+            self.v2()
+        } else {
+            self.v1(write.controller)
+        };
+        let directory = match (directory, &write.if_missing) {
+            (Some(directory), _) => directory,
+            (None, IfMissing::Ignore) => return Ok(()),
+            (None, _) => return Err(missing()),
+        };
+        match files::write(&directory.join(&write.file), &write.value) {
+            Err(error) if error.is_not_there() && directory.exists() => match &write.if_missing {
+                IfMissing::Ignore => Ok(()),
+                IfMissing::Instead(file, value) => files::write(&directory.join(file), value)
+                    .map_err(|error| {
+                        if error.is_not_there() {
+                            missing()
+                        } else {
+                            error
+                        }
+                    }),
+                // The controller may be there without this file, as before the kernel had it.
+                IfMissing::Refuse if self.has_controller(&directory, write.controller) => {
+                    Err(CgroupError::NoFile {
+                        file: write.file.clone(),
+                        controller: write.controller,
+                        limit: write.limit,
+                    })
+                }
+                IfMissing::Refuse => Err(missing()),
+            },
+            other => other,
+        }
+    }
+
+    fn has_controller(&self, directory: &Path, controller: &str) -> bool {
+        let listed = || files::read(&directory.join("cgroup.controllers"));
+        !self.is_v2()
+            || controller == "cgroup"
+            || listed().is_ok_and(|all| all.split_whitespace().any(|one| one == controller))
     }
 
     fn restrict_devices(
@@ -351,10 +450,30 @@ impl Cgroup {
 
     /// Changes the limits that are given; leaves the others.
     pub fn update(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
+        self.check_before_update(resources)?;
         if let Some(rules) = resources.devices() {
             self.restrict_devices(Some(rules))?;
         }
         self.limit(resources)
+    }
+
+    fn check_before_update(&self, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
+        let asked = resources.memory().as_ref();
+        let asked = asked.filter(|memory| memory.check_before_update() == Some(true));
+        let Some(limit) = asked.and_then(|m| m.limit()).filter(|limit| *limit > 0) else {
+            return Ok(());
+        };
+        let file = if self.is_v2() {
+            self.v2().map(|directory| directory.join("memory.current"))
+        } else {
+            self.v1("memory")
+                .map(|directory| directory.join("memory.usage_in_bytes"))
+        };
+        let used = file.map(|file| stats::number(&file)).transpose()?.flatten();
+        match used {
+            Some(used) if used > limit.unsigned_abs() => Err(CgroupError::InUse { limit, used }),
+            _ => Ok(()),
+        }
     }
 
     /// What it has used.
@@ -423,6 +542,19 @@ impl Cgroup {
         }
         first.map_or(Ok(()), Err)
     }
+}
+
+/// Whether root here is not root of the machine, or is nobody: an identity mapping of everything is
+/// what the first user namespace has.
+fn is_ordinary_user() -> bool {
+    let everything = |map: String| {
+        let mut fields = map.split_whitespace();
+        fields.next() == Some("0")
+            && fields.next() == Some("0")
+            && fields.next() == Some("4294967295")
+    };
+    !rustix::process::geteuid().is_root()
+        || !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(everything)
 }
 
 /// Has a program judge device accesses below the version 2 cgroup `directory`, in place of those

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::files::{self, Write};
+use super::files;
 use super::host::Hierarchy;
+use super::plan::{IfMissing, Plan, Write, given, invalid, memory_and_swap};
 use super::{Cgroup, CgroupError};
 use crate::oci;
 
@@ -81,285 +82,142 @@ pub(super) fn kill_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
 pub(super) fn plan(resources: &oci::LinuxResources) -> Result<Vec<Write>, CgroupError> {
     let mut plan = Plan::default();
     if let Some(memory) = resources.memory() {
-        plan.memory(memory)?;
+        plan_memory(&mut plan, memory)?;
     }
     if let Some(cpu) = resources.cpu() {
-        plan.cpu(cpu);
+        plan_cpu(&mut plan, cpu);
     }
-    if let Some(pids) = resources.pids()
-        && pids.limit() != 0
-    {
-        plan.add(
-            "pids",
-            "pids.max",
-            &or_max(pids.limit()),
-            "the process limit",
-        );
-    }
+    plan.pids(resources);
     if let Some(block) = resources.block_io() {
-        plan.block(block);
+        plan_block(&mut plan, block);
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
-        if limit.page_size().contains('/') {
-            let value = limit.page_size().clone();
-            return Err(CgroupError::Invalid {
-                limit: "the huge page size",
-                value,
-            });
-        }
-        let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size());
-        plan.add(
-            "hugetlb",
-            &file,
-            &limit.limit().to_string(),
-            "the huge page limit",
-        );
-    }
+    plan.huge_pages(resources, "limit_in_bytes", "rsvd.limit_in_bytes")?;
     if let Some(network) = resources.network() {
-        if let Some(class) = network.class_id() {
-            plan.add(
-                "net_cls",
-                "net_cls.classid",
-                &class.to_string(),
-                "the network class",
-            );
+        if let Some(class) = given(network.class_id()) {
+            plan.add("net_cls.classid", class, "the network class");
         }
         for priority in network.priorities().iter().flatten() {
             let value = format!("{} {}", priority.name(), priority.priority());
-            plan.add(
-                "net_prio",
-                "net_prio.ifpriomap",
-                &value,
-                "the network priorities",
-            );
+            plan.add("net_prio.ifpriomap", value, "the network priorities");
         }
     }
-    if resources
-        .rdma()
-        .as_ref()
-        .is_some_and(|rdma| !rdma.is_empty())
-    {
-        return Err(CgroupError::Missing {
-            controller: "rdma",
-            limit: "the RDMA limits",
-        });
-    }
-    if let Some(name) = resources
-        .unified()
-        .iter()
-        .flatten()
-        .map(|(name, _)| name)
-        .next()
-    {
-        let value = format!("`{name}` (this host has no single version 2 hierarchy)");
-        return Err(CgroupError::Invalid {
-            limit: "the unified limits",
-            value,
+    plan.rdma(resources);
+    if let Some(name) = resources.unified().iter().flat_map(|u| u.keys()).min() {
+        return Err(CgroupError::Unsupported {
+            limit: format!("the unified limit `{name}`"),
+            why: "cgroup version 2 is not mounted alone here",
         });
     }
     Ok(plan.writes)
 }
 
-fn or_max(limit: i64) -> String {
-    if limit < 0 {
-        String::from("max")
-    } else {
-        limit.to_string()
+fn plan_memory(plan: &mut Plan, memory: &oci::LinuxMemory) -> Result<(), CgroupError> {
+    let (limit, swap) = (given(memory.limit()), memory_and_swap(memory));
+    if let (Some(limit), Some(swap)) = (limit, swap)
+        && swap > 0
+        && (limit < 0 || swap < limit)
+    {
+        let value = format!("{swap} is below the memory limit {limit}");
+        return Err(invalid("memory and swap", value));
     }
-}
-
-#[derive(Default)]
-struct Plan {
-    writes: Vec<Write>,
-}
-
-impl Plan {
-    fn add(&mut self, controller: &'static str, file: &str, value: &str, limit: &'static str) {
-        self.writes.push(Write {
-            controller: Some(controller),
-            file: file.to_owned(),
-            value: value.to_owned(),
-            limit,
-            optional: false,
-            tried: false,
-        });
-    }
-
-    fn memory(&mut self, memory: &oci::LinuxMemory) -> Result<(), CgroupError> {
-        let limit = memory.limit().filter(|limit| *limit != 0);
-        let swap = memory.swap().filter(|swap| *swap != 0);
-        let limit_file = "memory.limit_in_bytes";
-        let swap_file = "memory.memsw.limit_in_bytes";
-        if let (Some(limit), Some(swap)) = (limit, swap)
-            && swap > 0
-            && (limit < 0 || swap < limit)
-        {
-            let value = format!("{swap} is below the memory limit {limit}");
-            return Err(CgroupError::Invalid {
-                limit: "memory and swap",
-                value,
-            });
-        }
-        // The sum may never be below the memory limit, so which comes first depends on the old
-        // values. Without a limit the sum is lifted first; else both orders are tried by writing
-        // the sum twice, where the first may fail.
-        if let (Some(_), Some(swap)) = (limit, swap) {
-            self.add("memory", swap_file, &swap.to_string(), "the swap limit");
-            if let Some(first) = self.writes.last_mut() {
-                first.tried = true;
-            }
-        }
-        if let Some(limit) = limit {
-            self.add("memory", limit_file, &limit.to_string(), "the memory limit");
-        }
-        if let Some(swap) = swap {
-            self.add("memory", swap_file, &swap.to_string(), "the swap limit");
+    // The sum may never be below the memory limit, so which comes first depends on the old values.
+    if let Some(swap) = swap {
+        let write = plan.add("memory.memsw.limit_in_bytes", swap, "the swap limit");
+        write.again = limit.is_some();
+        if swap < 0 {
             // Unlimited swap is what there is where swap is not counted.
-            if let Some(last) = self.writes.last_mut() {
-                last.optional = swap < 0;
-            }
-        }
-        if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
-            let file = "memory.soft_limit_in_bytes";
-            self.add(
-                "memory",
-                file,
-                &reservation.to_string(),
-                "the memory reservation",
-            );
-        }
-        if let Some(kernel_tcp) = memory.kernel_tcp().filter(|value| *value != 0) {
-            let file = "memory.kmem.tcp.limit_in_bytes";
-            self.add(
-                "memory",
-                file,
-                &kernel_tcp.to_string(),
-                "the kernel TCP memory limit",
-            );
-        }
-        if let Some(swappiness) = memory.swappiness() {
-            if swappiness > 100 {
-                let value = swappiness.to_string();
-                return Err(CgroupError::Invalid {
-                    limit: "swappiness",
-                    value,
-                });
-            }
-            self.add(
-                "memory",
-                "memory.swappiness",
-                &swappiness.to_string(),
-                "swappiness",
-            );
-        }
-        if memory.disable_oom_killer() == Some(true) {
-            self.add(
-                "memory",
-                "memory.oom_control",
-                "1",
-                "switching off the OOM killer",
-            );
-        }
-        Ok(())
-    }
-
-    fn cpu(&mut self, cpu: &oci::LinuxCpu) {
-        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-            self.add("cpu", "cpu.shares", &shares.to_string(), "the CPU shares");
-        }
-        if let Some(period) = cpu.period().filter(|period| *period != 0) {
-            self.add(
-                "cpu",
-                "cpu.cfs_period_us",
-                &period.to_string(),
-                "the CPU period",
-            );
-        }
-        if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-            self.add(
-                "cpu",
-                "cpu.cfs_quota_us",
-                &quota.to_string(),
-                "the CPU quota",
-            );
-        }
-        if let Some(burst) = cpu.burst() {
-            self.add(
-                "cpu",
-                "cpu.cfs_burst_us",
-                &burst.to_string(),
-                "the CPU burst",
-            );
-        }
-        if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
-            self.add(
-                "cpu",
-                "cpu.rt_period_us",
-                &period.to_string(),
-                "the real-time period",
-            );
-        }
-        if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-            self.add(
-                "cpu",
-                "cpu.rt_runtime_us",
-                &runtime.to_string(),
-                "the real-time runtime",
-            );
-        }
-        if let Some(idle) = cpu.idle() {
-            self.add("cpu", "cpu.idle", &idle.to_string(), "idle scheduling");
-        }
-        if let Some(cpus) = cpu.cpus().as_ref().filter(|cpus| !cpus.is_empty()) {
-            self.add("cpuset", "cpuset.cpus", cpus, "the set of CPUs");
-        }
-        if let Some(mems) = cpu.mems().as_ref().filter(|mems| !mems.is_empty()) {
-            self.add("cpuset", "cpuset.mems", mems, "the set of memory nodes");
+            write.if_missing = IfMissing::Ignore;
         }
     }
+    if let Some(limit) = limit {
+        plan.add("memory.limit_in_bytes", limit, "the memory limit");
+    }
+    if let Some(reservation) = given(memory.reservation()) {
+        let file = "memory.soft_limit_in_bytes";
+        plan.add(file, reservation, "the memory reservation");
+    }
+    if let Some(limit) = given(memory.kernel_tcp()) {
+        let file = "memory.kmem.tcp.limit_in_bytes";
+        plan.add(file, limit, "the kernel TCP memory limit");
+    }
+    if let Some(swappiness) = memory.swappiness() {
+        if swappiness > 100 {
+            return Err(invalid("swappiness", swappiness));
+        }
+        plan.add("memory.swappiness", swappiness, "swappiness");
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        plan.add("memory.oom_control", 1, "switching off the OOM killer");
+    }
+    Ok(())
+}
 
-    fn block(&mut self, block: &oci::LinuxBlockIo) {
-        if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
-            self.add(
-                "blkio",
-                "blkio.bfq.weight",
-                &weight.to_string(),
-                "the block I/O weight",
-            );
+fn plan_cpu(plan: &mut Plan, cpu: &oci::LinuxCpu) {
+    // The period first, since the runtime is a part of it.
+    if let Some(period) = given(cpu.realtime_period()) {
+        let write = plan.add("cpu.rt_period_us", period, "the real-time period");
+        write.again = given(cpu.realtime_runtime()).is_some();
+    }
+    if let Some(runtime) = given(cpu.realtime_runtime()) {
+        plan.add("cpu.rt_runtime_us", runtime, "the real-time runtime");
+    }
+    if let Some(shares) = given(cpu.shares()) {
+        plan.add("cpu.shares", shares, "the CPU shares");
+    }
+    // A smaller period with the old quota may be more than the cgroup above has; so may a larger
+    // burst be more than the old quota.
+    let quota = given(cpu.quota());
+    if let Some(period) = given(cpu.period()) {
+        plan.add("cpu.cfs_period_us", period, "the CPU period")
+            .again = quota.is_some();
+    }
+    if let Some(burst) = cpu.burst() {
+        plan.add("cpu.cfs_burst_us", burst, "the CPU burst").again = quota.is_some();
+    }
+    if let Some(quota) = quota {
+        plan.add("cpu.cfs_quota_us", quota, "the CPU quota");
+    }
+    if let Some(idle) = cpu.idle() {
+        plan.add("cpu.idle", idle, "idle scheduling");
+    }
+    plan.cpuset(cpu);
+}
+
+/// Weights are BFQ's, or CFQ's on kernels that still have it.
+fn plan_block(plan: &mut Plan, block: &oci::LinuxBlockIo) {
+    let mut weigh = |bfq: &str, cfq: &'static str, value: String| {
+        let write = plan.add(bfq, &value, "the block I/O weight");
+        write.if_missing = IfMissing::Instead(cfq, value);
+    };
+    if let Some(weight) = given(block.weight()) {
+        weigh("blkio.bfq.weight", "blkio.weight", weight.to_string());
+    }
+    for device in block.weight_device().iter().flatten() {
+        if let Some(weight) = given(device.weight()) {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            weigh("blkio.bfq.weight_device", "blkio.weight_device", value);
         }
-        for device in block.weight_device().iter().flatten() {
-            if let Some(weight) = device.weight() {
-                let value = format!("{}:{} {weight}", device.major(), device.minor());
-                self.add(
-                    "blkio",
-                    "blkio.bfq.weight_device",
-                    &value,
-                    "the block I/O weight",
-                );
-            }
+    }
+    let limit = "the block I/O leaf weight";
+    if let Some(weight) = given(block.leaf_weight()) {
+        plan.add("blkio.leaf_weight", weight, limit);
+    }
+    for device in block.weight_device().iter().flatten() {
+        if let Some(weight) = given(device.leaf_weight()) {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            plan.add("blkio.leaf_weight_device", value, limit);
         }
-        for (devices, file) in [
-            (
-                block.throttle_read_bps_device(),
-                "blkio.throttle.read_bps_device",
-            ),
-            (
-                block.throttle_write_bps_device(),
-                "blkio.throttle.write_bps_device",
-            ),
-            (
-                block.throttle_read_iops_device(),
-                "blkio.throttle.read_iops_device",
-            ),
-            (
-                block.throttle_write_iops_device(),
-                "blkio.throttle.write_iops_device",
-            ),
-        ] {
-            for device in devices.iter().flatten() {
-                let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
-                self.add("blkio", file, &value, "the block I/O rate");
-            }
+    }
+    for (devices, what) in [
+        (block.throttle_read_bps_device(), "read_bps"),
+        (block.throttle_write_bps_device(), "write_bps"),
+        (block.throttle_read_iops_device(), "read_iops"),
+        (block.throttle_write_iops_device(), "write_iops"),
+    ] {
+        for device in devices.iter().flatten() {
+            let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+            let file = format!("blkio.throttle.{what}_device");
+            plan.add(file, value, "the block I/O rate");
         }
     }
 }
@@ -379,13 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_of_memory_and_swap_is_written_around_the_limit() {
+    fn the_sum_of_memory_and_swap_may_be_refused_until_the_limit_is_written() {
         check(
             r#"{"memory":{"limit":64,"swap":128,"reservation":32,"swappiness":10}}"#,
             &[
                 ("memory.memsw.limit_in_bytes", "128"),
                 ("memory.limit_in_bytes", "64"),
-                ("memory.memsw.limit_in_bytes", "128"),
                 ("memory.soft_limit_in_bytes", "32"),
                 ("memory.swappiness", "10"),
             ],
@@ -410,6 +267,52 @@ mod tests {
                 ("cpu.cfs_quota_us", "50000"),
                 ("cpuset.cpus", "0-1"),
                 ("pids.max", "max"),
+            ],
+        );
+    }
+
+    #[test]
+    fn unlimited_memory_means_unlimited_swap() {
+        check(
+            r#"{"memory":{"limit":-1}}"#,
+            &[
+                ("memory.memsw.limit_in_bytes", "-1"),
+                ("memory.limit_in_bytes", "-1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn block_devices_are_weighed_and_throttled() {
+        check(
+            r#"{"blockIO":{"weight":500,"leafWeight":300,
+                "weightDevice":[{"major":8,"minor":0,"weight":100,"leafWeight":200}],
+                "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],
+                "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":3}]}}"#,
+            &[
+                ("blkio.bfq.weight", "500"),
+                ("blkio.bfq.weight_device", "8:0 100"),
+                ("blkio.leaf_weight", "300"),
+                ("blkio.leaf_weight_device", "8:0 200"),
+                ("blkio.throttle.read_bps_device", "8:0 600"),
+                ("blkio.throttle.write_iops_device", "8:16 3"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_only_version_1_has_is_planned() {
+        check(
+            r#"{"network":{"classID":1048577,"priorities":[{"name":"lo","priority":3}]},
+                "memory":{"disableOOMKiller":true,"kernel":1,"kernelTCP":4096},
+                "cpu":{"realtimeRuntime":950,"realtimePeriod":1000}}"#,
+            &[
+                ("memory.kmem.tcp.limit_in_bytes", "4096"),
+                ("memory.oom_control", "1"),
+                ("cpu.rt_period_us", "1000"),
+                ("cpu.rt_runtime_us", "950"),
+                ("net_cls.classid", "1048577"),
+                ("net_prio.ifpriomap", "lo 3"),
             ],
         );
     }

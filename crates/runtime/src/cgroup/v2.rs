@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::CgroupError;
-use super::files::{self, Write};
+use super::files;
+use super::plan::{IfMissing, Plan, Write, given, invalid, memory_and_swap, or_max};
 use crate::oci;
 
 /// How long freezing may take; a process in an uninterruptible sleep holds it up.
@@ -17,10 +18,17 @@ const CONTROLLERS: [&str; 8] = [
 
 /// Makes the directory and those above it; with `controllers` each level hands down what it has.
 pub(super) fn make(mount: &Path, path: &Path, controllers: bool) -> Result<(), CgroupError> {
+    let directory = mount.join(path);
+    // Nearly always only the last part is missing, and its parent hands down everything already.
+    match files::make(&directory) {
+        Ok(_) if !controllers || has_all(mount, &directory)? => return Ok(()),
+        Err(error) if !error.is_gone() => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
     let mut directory = mount.to_owned();
     for part in path {
         if controllers {
-            hand_down(&directory)?;
+            hand_down(&directory);
         }
         directory.push(part);
         files::make(&directory)?;
@@ -28,15 +36,25 @@ pub(super) fn make(mount: &Path, path: &Path, controllers: bool) -> Result<(), C
     Ok(())
 }
 
-fn hand_down(directory: &Path) -> Result<(), CgroupError> {
-    let offered = files::read(&directory.join("cgroup.controllers"))?;
+fn has_all(mount: &Path, directory: &Path) -> Result<bool, CgroupError> {
+    let controllers = |at: &Path| files::read(&at.join("cgroup.controllers"));
+    Ok(missing_controllers(&controllers(mount)?, &controllers(directory)?).is_empty())
+}
+
+/// Levels that belong to others, or have processes of their own, hand down what they do; a limit
+/// that has no controller then says so.
+fn hand_down(directory: &Path) {
     let control = directory.join("cgroup.subtree_control");
-    let given = files::read(&control)?;
+    let offered = files::read(&directory.join("cgroup.controllers"));
+    let (Ok(offered), Ok(given)) = (offered, files::read(&control)) else {
+        return;
+    };
     let missing = missing_controllers(&offered, &given);
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        files::write(&control, &missing)
+    if !missing.is_empty() && files::write(&control, &missing).is_err() {
+        // Not all at once; then what can be had of them.
+        for one in missing.split(' ') {
+            let _ = files::write(&control, one);
+        }
     }
 }
 
@@ -71,222 +89,193 @@ pub(super) fn event(directory: &Path, name: &str) -> Result<bool, CgroupError> {
 
 /// The files that carry the limits, in the order in which they are to be written.
 pub(super) fn plan(resources: &oci::LinuxResources) -> Result<Vec<Write>, CgroupError> {
-    let mut writes = Vec::new();
-    let mut add = |controller, file: &str, value: String, limit| {
-        let file = file.to_owned();
-        writes.push(Write {
-            controller: Some(controller),
-            file,
-            value,
-            limit,
-            optional: false,
-            tried: false,
-        });
-    };
+    let mut plan = Plan::default();
     if let Some(memory) = resources.memory() {
-        let limit = memory.limit().filter(|limit| *limit != 0);
-        if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-            add(
-                "memory",
-                "memory.swap.max",
-                swap_alone(limit, swap)?,
-                "the swap limit",
-            );
-        }
-        if let Some(limit) = limit {
-            add("memory", "memory.max", or_max(limit), "the memory limit");
-        }
-        if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
-            add(
-                "memory",
-                "memory.low",
-                or_max(reservation),
-                "the memory reservation",
-            );
-        }
-        if memory.disable_oom_killer() == Some(true) {
-            let value = String::from("version 2 cannot switch off the OOM killer");
-            return Err(CgroupError::Invalid {
-                limit: "disableOOMKiller",
-                value,
-            });
-        }
+        plan_memory(&mut plan, memory)?;
     }
     if let Some(cpu) = resources.cpu() {
-        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-            add(
-                "cpu",
-                "cpu.weight",
-                weight_of_shares(shares).to_string(),
-                "the CPU shares",
-            );
-        }
-        let (quota, period) = (cpu.quota().unwrap_or(0), cpu.period().unwrap_or(0));
-        if (quota, period) != (0, 0) {
-            let quota = if quota > 0 {
-                quota.to_string()
-            } else {
-                String::from("max")
-            };
-            let value = if period == 0 {
-                quota
-            } else {
-                format!("{quota} {period}")
-            };
-            add("cpu", "cpu.max", value, "the CPU quota");
-        }
-        if let Some(burst) = cpu.burst() {
-            add("cpu", "cpu.max.burst", burst.to_string(), "the CPU burst");
-        }
-        if let Some(idle) = cpu.idle() {
-            add("cpu", "cpu.idle", idle.to_string(), "idle scheduling");
-        }
-        if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0) {
-            return Err(CgroupError::Missing {
-                controller: "cpu",
-                limit: "the real-time runtime",
-            });
-        }
-        if let Some(cpus) = cpu.cpus().as_ref().filter(|cpus| !cpus.is_empty()) {
-            add("cpuset", "cpuset.cpus", cpus.clone(), "the set of CPUs");
-        }
-        if let Some(mems) = cpu.mems().as_ref().filter(|mems| !mems.is_empty()) {
-            add(
-                "cpuset",
-                "cpuset.mems",
-                mems.clone(),
-                "the set of memory nodes",
-            );
-        }
+        plan_cpu(&mut plan, cpu)?;
     }
-    if let Some(pids) = resources.pids()
-        && pids.limit() != 0
-    {
-        add(
-            "pids",
-            "pids.max",
-            or_max(pids.limit()),
-            "the process limit",
-        );
-    }
+    plan.pids(resources);
     if let Some(block) = resources.block_io() {
-        if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
-            add(
-                "io",
-                "io.bfq.weight",
-                weight.to_string(),
-                "the block I/O weight",
-            );
-        }
-        for device in block.weight_device().iter().flatten() {
-            if let Some(weight) = device.weight() {
-                let value = format!("{}:{} {weight}", device.major(), device.minor());
-                add("io", "io.bfq.weight", value, "the block I/O weight");
-            }
-        }
-        for (devices, key) in [
-            (block.throttle_read_bps_device(), "rbps"),
-            (block.throttle_write_bps_device(), "wbps"),
-            (block.throttle_read_iops_device(), "riops"),
-            (block.throttle_write_iops_device(), "wiops"),
-        ] {
-            for device in devices.iter().flatten() {
-                let (major, minor, rate) = (device.major(), device.minor(), device.rate());
-                add(
-                    "io",
-                    "io.max",
-                    format!("{major}:{minor} {key}={rate}"),
-                    "the block I/O rate",
-                );
-            }
+        plan_block(&mut plan, block)?;
+    }
+    plan.huge_pages(resources, "max", "rsvd.max")?;
+    if let Some(network) = resources.network() {
+        let class = given(network.class_id()).is_some();
+        let priorities = network.priorities().iter().flatten().next().is_some();
+        refuse(class, "the network class")?;
+        refuse(priorities, "the network priorities")?;
+    }
+    plan.rdma(resources);
+    plan_unified(&mut plan, resources)?;
+    Ok(plan.writes)
+}
+
+/// What only version 1 has.
+fn refuse(asked: bool, limit: &str) -> Result<(), CgroupError> {
+    if !asked {
+        return Ok(());
+    }
+    Err(CgroupError::Unsupported {
+        limit: limit.to_owned(),
+        why: "only cgroup version 1 has it, and this host has version 2",
+    })
+}
+
+fn plan_memory(plan: &mut Plan, memory: &oci::LinuxMemory) -> Result<(), CgroupError> {
+    let limit = given(memory.limit());
+    if let Some(sum) = memory_and_swap(memory) {
+        let swap = swap_alone(limit, sum)?;
+        let all_or_nothing = swap == "max" || swap == "0";
+        let write = plan.add("memory.swap.max", swap, "the swap limit");
+        if all_or_nothing {
+            // There is none, or it is not counted.
+            write.if_missing = IfMissing::Ignore;
         }
     }
-    for limit in resources.hugepage_limits().iter().flatten() {
-        if limit.page_size().contains('/') {
-            let value = limit.page_size().clone();
-            return Err(CgroupError::Invalid {
-                limit: "the huge page size",
-                value,
-            });
+    if let Some(limit) = limit {
+        plan.add("memory.max", or_max(limit), "the memory limit");
+    }
+    if let Some(reservation) = given(memory.reservation()) {
+        plan.add("memory.low", or_max(reservation), "the memory reservation");
+    }
+    refuse(
+        given(memory.kernel_tcp()).is_some(),
+        "the kernel TCP memory limit",
+    )?;
+    refuse(memory.swappiness().is_some(), "swappiness")?;
+    refuse(
+        memory.disable_oom_killer() == Some(true),
+        "switching off the OOM killer",
+    )
+}
+
+fn plan_cpu(plan: &mut Plan, cpu: &oci::LinuxCpu) -> Result<(), CgroupError> {
+    if let Some(shares) = given(cpu.shares()) {
+        plan.add("cpu.weight", weight_of_shares(shares), "the CPU shares");
+    }
+    let (quota, period) = (given(cpu.quota()), given(cpu.period()));
+    // More than the old quota allows, until the new one is written.
+    if let Some(burst) = cpu.burst() {
+        plan.add("cpu.max.burst", burst, "the CPU burst").again = quota.is_some();
+    }
+    if quota.is_some() || period.is_some() {
+        let quota = or_max(quota.unwrap_or(-1));
+        let value = match period {
+            Some(period) => format!("{quota} {period}"),
+            None => quota,
+        };
+        plan.add("cpu.max", value, "the CPU quota");
+    }
+    if let Some(idle) = cpu.idle() {
+        plan.add("cpu.idle", idle, "idle scheduling");
+    }
+    refuse(
+        given(cpu.realtime_runtime()).is_some(),
+        "the real-time runtime",
+    )?;
+    refuse(
+        given(cpu.realtime_period()).is_some(),
+        "the real-time period",
+    )?;
+    plan.cpuset(cpu);
+    Ok(())
+}
+
+/// Weights are BFQ's where it is loaded, else those of the I/O cost model, which has a wider range.
+fn plan_block(plan: &mut Plan, block: &oci::LinuxBlockIo) -> Result<(), CgroupError> {
+    let mut weigh = |device: String, weight: u16| {
+        let cost = format!("{device}{}", io_weight(weight));
+        plan.add(
+            "io.bfq.weight",
+            format!("{device}{weight}"),
+            "the block I/O weight",
+        )
+        .if_missing = IfMissing::Instead("io.weight", cost);
+    };
+    if let Some(weight) = given(block.weight()) {
+        weigh(String::new(), weight);
+    }
+    let mut leaf = given(block.leaf_weight()).is_some();
+    for device in block.weight_device().iter().flatten() {
+        if let Some(weight) = given(device.weight()) {
+            weigh(format!("{}:{} ", device.major(), device.minor()), weight);
         }
-        let file = format!("hugetlb.{}.max", limit.page_size());
-        add(
-            "hugetlb",
-            &file,
-            limit.limit().to_string(),
-            "the huge page limit",
-        );
+        leaf |= given(device.leaf_weight()).is_some();
     }
-    if resources
-        .network()
-        .as_ref()
-        .is_some_and(|n| n.class_id().is_some())
-    {
-        return Err(CgroupError::Missing {
-            controller: "net_cls",
-            limit: "the network class",
-        });
+    refuse(leaf, "the block I/O leaf weight")?;
+    for (devices, key) in [
+        (block.throttle_read_bps_device(), "rbps"),
+        (block.throttle_write_bps_device(), "wbps"),
+        (block.throttle_read_iops_device(), "riops"),
+        (block.throttle_write_iops_device(), "wiops"),
+    ] {
+        for device in devices.iter().flatten() {
+            let (major, minor, rate) = (device.major(), device.minor(), device.rate());
+            let value = format!("{major}:{minor} {key}={rate}");
+            plan.add("io.max", value, "the block I/O rate");
+        }
     }
-    if resources
-        .rdma()
-        .as_ref()
-        .is_some_and(|rdma| !rdma.is_empty())
-    {
-        return Err(CgroupError::Missing {
-            controller: "rdma",
-            limit: "the RDMA limits",
-        });
-    }
+    Ok(())
+}
+
+/// Files by their own names; several lines are several writes, as the kernel takes them.
+fn plan_unified(plan: &mut Plan, resources: &oci::LinuxResources) -> Result<(), CgroupError> {
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
     unified.sort();
     for (file, value) in unified {
         // `memory.high`: a controller and a name, no path.
         if file.contains('/') || !file.contains('.') {
-            let value = file.clone();
-            return Err(CgroupError::Invalid {
-                limit: "the unified limits",
-                value,
-            });
+            return Err(invalid("the unified limits", file));
         }
-        writes.push(Write {
-            controller: None,
-            file: file.clone(),
-            value: value.clone(),
-            limit: "the unified limits",
-            optional: false,
-            tried: false,
-        });
+        for line in value.lines() {
+            plan.add(file, line, "the unified limits");
+        }
     }
-    Ok(writes)
-}
-
-fn or_max(limit: i64) -> String {
-    if limit < 0 {
-        String::from("max")
-    } else {
-        limit.to_string()
-    }
+    Ok(())
 }
 
 /// The specification counts memory and swap together, version 2 swap alone.
 fn swap_alone(limit: Option<i64>, sum: i64) -> Result<String, CgroupError> {
-    let invalid = |value: String| CgroupError::Invalid {
-        limit: "memory and swap",
-        value,
-    };
     match limit {
         _ if sum < 0 => Ok(String::from("max")),
-        None => Err(invalid(String::from("a swap limit needs a memory limit"))),
-        Some(limit) if limit < 0 || sum < limit => {
-            Err(invalid(format!("{sum} is below the memory limit {limit}")))
-        }
+        None => Err(invalid(
+            "memory and swap",
+            "a swap limit needs a memory limit",
+        )),
+        Some(limit) if limit < 0 || sum < limit => Err(invalid(
+            "memory and swap",
+            format!("{sum} is below the memory limit {limit}"),
+        )),
         Some(limit) => Ok((sum - limit).to_string()),
     }
 }
 
-/// 2…262144 shares as weight 1…10000 (the conversion of the OCI runtimes before 2025).
+/// 2…262144 shares as weight 1…10000, where the usual 1024 become the usual 100: the parabola
+/// through these three, both on logarithmic scales (runc 1.3.2 and crun 1.23 have the same).
 fn weight_of_shares(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            #[expect(clippy::cast_precision_loss, reason = "18 bits at most")]
+            let doublings = (shares as f64).log2();
+            let exponent = (doublings * doublings + 125.0 * doublings) / 612.0 - 7.0 / 34.0;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 1 and 10000"
+            )]
+            let weight = 10_f64.powf(exponent).ceil() as u64;
+            weight
+        }
+    }
+}
+
+/// 10…1000 as 1…10000.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990
 }
 
 #[cfg(test)]
@@ -327,7 +316,57 @@ mod tests {
 
     #[test]
     fn shares_become_weights() {
-        assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 39, 10_000]);
+        let weights = [2, 512, 1024, 2048, 262_144].map(weight_of_shares);
+        assert_eq!(weights, [1, 59, 100, 174, 10_000]);
+        assert_eq!([10, 500, 1000].map(io_weight), [1, 4950, 10_000]);
+    }
+
+    #[test]
+    fn block_devices_are_weighed_and_throttled() {
+        check(
+            r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":100}],
+                "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],
+                "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":3}]}}"#,
+            &[
+                ("io.bfq.weight", "500"),
+                ("io.bfq.weight", "8:0 100"),
+                ("io.max", "8:0 rbps=600"),
+                ("io.max", "8:16 wiops=3"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_only_version_1_has_is_refused() {
+        for json in [
+            r#"{"memory":{"swappiness":1}}"#,
+            r#"{"memory":{"disableOOMKiller":true}}"#,
+            r#"{"memory":{"kernelTCP":1}}"#,
+            r#"{"cpu":{"realtimeRuntime":1}}"#,
+            r#"{"cpu":{"realtimePeriod":1}}"#,
+            r#"{"blockIO":{"leafWeight":10}}"#,
+            r#"{"network":{"classID":1}}"#,
+            r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#,
+        ] {
+            let resources: oci::LinuxResources = serde_json::from_str(json).unwrap();
+            let planned = plan(&resources);
+            assert!(
+                matches!(planned, Err(CgroupError::Unsupported { .. })),
+                "{json}"
+            );
+        }
+        check(
+            r#"{"memory":{"kernel":1,"disableOOMKiller":false},"cpu":{"realtimePeriod":0}}"#,
+            &[],
+        );
+    }
+
+    #[test]
+    fn lines_of_a_unified_limit_are_written_one_by_one() {
+        check(
+            r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n"}}"#,
+            &[("io.max", "8:0 rbps=1"), ("io.max", "8:16 rbps=2")],
+        );
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn privileged_limits_are_in_the_kernels_files() {
             ("memory.max", "67108864"),
             ("memory.swap.max", "67108864"),
             ("memory.low", "33554432"),
-            ("cpu.weight", "20"),
+            ("cpu.weight", "59"),
             ("cpu.max", "50000 100000"),
             ("cpuset.cpus", "0"),
             ("pids.max", "17"),
@@ -245,10 +245,257 @@ fn privileged_what_is_used_is_counted() {
         Layout::V2 => "\"file\"",
         _ => "\"cache\"",
     };
+    let memory = &stats[stats.find("memory: Memory").unwrap()..];
     assert!(
-        stats.contains(cache) && !stats.contains("usage_bytes: 0,"),
+        memory.contains(cache) && !memory.starts_with("memory: Memory { usage_bytes: 0,"),
         "{stats}"
     );
+    // Version 1 counts by processor, version 2 what was waited for.
+    let special = match layout() {
+        Layout::V2 => "pressure: Pressures { cpu: Some(",
+        _ => "per_cpu_user_nanos: [",
+    };
+    assert!(
+        stats.contains(special) && stats.contains("cpus: \"0"),
+        "{stats}"
+    );
+}
+
+/// The controllers that can limit here.
+fn controllers() -> Vec<String> {
+    let text = match layout() {
+        Layout::V2 => std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap(),
+        _ => {
+            let names = std::fs::read_dir("/sys/fs/cgroup").unwrap();
+            let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<Vec<_>>().join(" ")
+        }
+    };
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Why a container with these limits is not made.
+fn refused(resources: serde_json::Value) -> String {
+    let container = Container::sh("true").set("/linux/resources", resources);
+    container.script(&[Step::Start, Step::Wait]).unwrap_err()
+}
+
+#[test]
+fn privileged_limits_of_rarer_controllers_are_set_or_the_missing_one_is_named() {
+    let network = json!({"network": {"classID": 1_048_577}});
+    for (controller, limit, resources, v1, v2) in [
+        (
+            "hugetlb",
+            "the huge page limit",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
+            Some(("hugetlb.2MB.limit_in_bytes", "4194304")),
+            Some(("hugetlb.2MB.max", "4194304")),
+        ),
+        (
+            "net_cls",
+            "the network class",
+            network,
+            Some(("net_cls.classid", "1048577")),
+            None,
+        ),
+        (
+            "misc",
+            "the unified limits",
+            json!({"unified": {"misc.max": "nothing 1"}}),
+            None,
+            None,
+        ),
+    ] {
+        let expected = if layout() == Layout::V2 { v2 } else { v1 };
+        match expected {
+            Some(expected) if controllers().iter().any(|name| name == controller) => {
+                check(resources, &[expected], &[expected]);
+            }
+            Some(_) => assert_eq!(
+                refused(resources),
+                format!(
+                    "prepare the cgroup: the kernel's `{controller}` cgroup controller is not \
+                     available, needed for {limit}"
+                )
+            ),
+            // Only the other version has it, or there is no such thing.
+            None => {
+                let said = refused(resources);
+                assert!(said.starts_with("prepare the cgroup: "), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn privileged_block_devices_are_throttled_and_weighed() {
+    let device = std::fs::read_dir("/sys/block").unwrap().next().unwrap();
+    let device = std::fs::read_to_string(device.unwrap().path().join("dev")).unwrap();
+    let device = device.trim();
+    let (major, minor) = device.split_once(':').unwrap();
+    let (major, minor): (u32, u32) = (major.parse().unwrap(), minor.parse().unwrap());
+    let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+    let one = |number: u64| format!("{device} {number}");
+    check(
+        json!({"blockIO": {"weight": 500,
+            "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+            "throttleReadIOPSDevice": rate(100), "throttleWriteIOPSDevice": rate(200)}}),
+        &[
+            ("blkio.throttle.read_bps_device", &one(1_048_576)),
+            ("blkio.throttle.write_bps_device", &one(2_097_152)),
+            ("blkio.throttle.read_iops_device", &one(100)),
+            ("blkio.throttle.write_iops_device", &one(200)),
+            ("blkio.bfq.weight", "500"),
+        ],
+        &[
+            (
+                "io.max",
+                &format!("{device} rbps=1048576 wbps=2097152 riops=100 wiops=200"),
+            ),
+            ("io.bfq.weight", "default 500"),
+        ],
+    );
+    let said = refused(json!({"blockIO": {"throttleReadBpsDevice":
+        [{"major": 4095, "minor": 7, "rate": 1}]}}));
+    assert!(
+        said.contains("4095:7") && said.ends_with("no such device"),
+        "{said}"
+    );
+}
+
+#[test]
+fn privileged_a_version_2_file_can_be_named_where_there_is_only_version_2() {
+    let resources = json!({"unified": {"memory.high": "33554432", "pids.max": "9"}});
+    if layout() == Layout::V2 {
+        check(
+            resources,
+            &[],
+            &[("memory.high", "33554432"), ("pids.max", "9")],
+        );
+        let said = refused(json!({"unified": {"memory.nothing": "1"}}));
+        assert_eq!(
+            said,
+            "prepare the cgroup: the kernel's `memory` cgroup controller has no `memory.nothing`, \
+             needed for the unified limits"
+        );
+    } else {
+        assert_eq!(
+            refused(resources),
+            "prepare the cgroup: the unified limit `memory.high` cannot be set: \
+             cgroup version 2 is not mounted alone here"
+        );
+    }
+}
+
+#[test]
+fn privileged_less_memory_than_is_used_is_refused_if_the_caller_asks() {
+    let container =
+        Container::sh("head -c 20m /dev/zero > /dev/shm/x; echo ready; exec sleep 1000");
+    let less = |check: bool| {
+        Step::Update(json!({"memory": {"limit": 8_388_608, "checkBeforeUpdate": check}}))
+    };
+    let steps = [
+        Step::Start,
+        Step::Until("ready".into()),
+        less(true),
+        Step::Update(json!({"memory": {"limit": 67_108_864, "checkBeforeUpdate": true}})),
+        Step::KillAll,
+        Step::Wait,
+    ];
+    let answers = container.script(&steps).unwrap();
+    let said = answers[2].error.as_deref().unwrap();
+    assert!(
+        said.starts_with("the memory limit 8388608 is below what is in use: "),
+        "{said}"
+    );
+    assert_eq!(answers[3].error, None);
+}
+
+#[test]
+fn privileged_the_oom_killer_can_be_switched_off_on_version_1() {
+    let resources = json!({"memory": {"limit": 67_108_864, "disableOOMKiller": true}});
+    if layout() == Layout::V2 {
+        let said = refused(resources);
+        assert!(said.contains("only cgroup version 1 has it"), "{said}");
+    } else {
+        let found = &files(resources, &["memory.oom_control"])[0];
+        assert!(found.starts_with("oom_kill_disable 1"), "{found}");
+    }
+}
+
+/// Not a test of its own: what an ordinary user gets, told to [`an_ordinary_user`].
+#[test]
+fn ordinary() {
+    let Ok(path) = std::env::var(ORDINARY) else {
+        return;
+    };
+    let limit: runtime::oci::LinuxResources =
+        serde_json::from_value(json!({"pids": {"limit": 5}})).unwrap();
+    for resources in [None, Some(&limit)] {
+        let made = runtime::cgroup::Cgroup::create(&path, resources);
+        match made {
+            Ok(Some(cgroup)) => {
+                let stats = cgroup.stats().unwrap();
+                println!("> made, limit {:?}", stats.pids.limit);
+                cgroup.remove().unwrap();
+            }
+            Ok(None) => println!("> none"),
+            Err(error) => println!("> {}", vocab::failure::chain(&error)),
+        }
+    }
+}
+
+const ORDINARY: &str = "BERTH_RUNTIME_TEST_ORDINARY";
+
+/// What [`ordinary`] says about a cgroup at `path`, run as user 4321.
+fn an_ordinary_user(path: &str) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The build directory may be closed to others.
+    let program = dir.path().join("it");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this very program, as another user"
+    )]
+    let mut ordinary = std::process::Command::new(program);
+    let output = ordinary
+        .args(["--exact", "cgroups::ordinary", "--nocapture"])
+        .env(ORDINARY, path)
+        .uid(4321)
+        .gid(4321)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines = said.lines().filter_map(|line| line.strip_prefix("> "));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn privileged_an_ordinary_user_has_no_cgroup_unless_it_was_delegated() {
+    let name = format!("berth-test-ordinary-{}", std::process::id());
+    let said = an_ordinary_user(&format!("/{name}"));
+    assert_eq!(said[0], "none");
+    assert!(said[1].ends_with(": permission denied"), "{said:?}");
+
+    if layout() == Layout::V2 {
+        let delegated = format!("/sys/fs/cgroup/{name}");
+        std::fs::create_dir(&delegated).unwrap();
+        std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids").unwrap();
+        for file in [
+            "",
+            "/cgroup.procs",
+            "/cgroup.subtree_control",
+            "/cgroup.threads",
+        ] {
+            std::os::unix::fs::chown(format!("{delegated}{file}"), Some(4321), Some(4321)).unwrap();
+        }
+        let said = an_ordinary_user(&format!("/{name}/mine"));
+        std::fs::remove_dir(&delegated).unwrap();
+        assert_eq!(said, ["made, limit None", "made, limit Some(5)"]);
+    }
 }
 
 #[test]
