@@ -97,7 +97,8 @@ impl Bundle {
             ("{bundle}", text(self.path())),
             ("{rootfs}", text(self.rootfs())),
             ("{state}", text(self.state())),
-            ("{console}", text(self.directory.path().join("console"))),
+            ("{console}", text(self.scratch().join("console"))),
+            ("{listener}", text(self.scratch().join("listener"))),
         ])
     }
 

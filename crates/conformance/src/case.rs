@@ -11,7 +11,8 @@
 //!
 //! Without `step` the case is one `run`; with steps it is that story. In all texts `{id}`,
 //! `{bundle}`, `{rootfs}`, `{state}`, `{runtime}`, `{busybox}`, `{pid}` (of the container), `{link}`
-//! (a name for a network link) and `{console}` (a socket that a terminal arrives on) are filled in.
+//! (a name for a network link), `{console}` and `{listener}` (sockets that a terminal, and the
+//! listener of a system call filter, arrive on) are filled in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -101,7 +102,7 @@ pub enum Need {
     SysResource,
 }
 
-/// One thing done, and what is seen then. Exactly one of the first four is given.
+/// One thing done, and what is seen then. Exactly one of the first five is given.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -117,6 +118,9 @@ pub struct Step {
     /// What arrives on the terminal until it ends.
     #[serde(default)]
     pub terminal: bool,
+    /// What was sent to the listener of a system call filter; its descriptor is then closed.
+    #[serde(default)]
+    pub listener: bool,
     /// Repeated until it is as expected, for what the kernel does in its own time.
     #[serde(default)]
     pub eventually: bool,
@@ -308,9 +312,10 @@ impl Case {
                 step.host.is_some(),
                 step.output,
                 step.terminal,
+                step.listener,
             ];
             if kinds.iter().filter(|given| **given).count() != 1 {
-                bail!("a step is one of runtime, host, output and terminal");
+                bail!("a step is one of runtime, host, output, terminal and listener");
             }
         }
         for (family, difference) in self.differences() {

@@ -19,6 +19,7 @@
 //! | [`bundle`] | one case's scratch directory, and what may not be left of it |
 //! | [`command`] | running programs with their output in files, and a limit of time |
 //! | [`runtime`] | the program under test: path, family, version |
+//! | [`hybrid`] | what crun needs of a host with both versions of control groups |
 //! | [`run`] | a case against a runtime |
 //! | [`report`] | tables for people |
 //! | [`suite`] | the cases as tests of another crate, one test for each topic |
@@ -28,6 +29,7 @@
 pub mod bundle;
 pub mod case;
 pub mod command;
+pub mod hybrid;
 pub mod merge;
 pub mod report;
 pub mod run;

@@ -111,6 +111,7 @@ struct Stage<'a> {
     bundle: Bundle,
     places: BTreeMap<&'static str, String>,
     console: UnixListener,
+    listener: UnixListener,
     /// The terminal's master, once it arrived.
     terminal: RefCell<Option<OwnedFd>>,
 }
@@ -126,14 +127,19 @@ impl<'a> Stage<'a> {
         );
         places.insert("{runtime}", invocation);
         places.insert("{busybox}", busybox.to_string_lossy().into_owned());
-        let console =
-            UnixListener::bind(&places["{console}"]).context("bind the console socket")?;
-        console.set_nonblocking(true)?;
+        let socket = |place: &str| -> Result<UnixListener> {
+            let socket = UnixListener::bind(&places[place])
+                .with_context(|| format!("bind the socket {place}"))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let (console, listener) = (socket("{console}")?, socket("{listener}")?);
         Ok(Self {
             runtime,
             bundle,
             places,
             console,
+            listener,
             terminal: RefCell::new(None),
         })
     }
@@ -216,9 +222,14 @@ impl<'a> Stage<'a> {
                 stderr: command::read(&command::output(&files, "err"))?,
             });
         }
+        let stdout = if step.listener {
+            self.read_listener()?
+        } else {
+            self.read_terminal()?
+        };
         Ok(Ran {
             exit: Some(0),
-            stdout: self.read_terminal()?,
+            stdout,
             stderr: String::new(),
         })
     }
@@ -259,26 +270,18 @@ impl<'a> Stage<'a> {
 
     /// Takes the terminal that a runtime sent to `{console}`, if it did.
     fn accept_terminal(&self) -> Result<()> {
-        let Ok((connection, _)) = self.console.accept() else {
-            return Ok(());
-        };
-        let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        recvmsg(
-            &connection,
-            &mut parts,
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-        .context("receive the terminal")?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-                self.terminal.replace(descriptors.next());
-            }
+        if let Some((_, descriptor)) = received(&self.console)? {
+            self.terminal.replace(descriptor);
         }
         Ok(())
+    }
+
+    /// What was sent to `{listener}`. The descriptor that came with it is closed, so that system
+    /// calls that wait for an answer fail with ENOSYS.
+    fn read_listener(&self) -> Result<String> {
+        let (said, descriptor) = received(&self.listener)?.context("nothing was sent")?;
+        ensure!(descriptor.is_some(), "no descriptor came with {said}");
+        Ok(said)
     }
 
     /// Everything the terminal says until its last user is gone, with plain line ends.
@@ -375,6 +378,27 @@ impl<'a> Stage<'a> {
         }
         Ok(())
     }
+}
+
+/// A message and its descriptor, if somebody connected.
+fn received(socket: &UnixListener) -> Result<Option<(String, Option<OwnedFd>)>> {
+    let Ok((connection, _)) = socket.accept() else {
+        return Ok(None);
+    };
+    let mut bytes = [0; 16 << 10];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let message = recvmsg(&connection, &mut parts, &mut control, flags).context("receive")?;
+    let mut descriptor = None;
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = part {
+            descriptor = descriptors.next();
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes[..message.bytes]).into_owned();
+    Ok(Some((text, descriptor)))
 }
 
 fn told(ran: &Ran) -> String {

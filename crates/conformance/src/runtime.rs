@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use crate::command;
+use crate::{command, hybrid};
 
 /// Whose runtime it is: decides which differences are known.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ impl fmt::Display for Family {
 }
 
 /// A runtime on disk.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Runtime {
     /// Its program.
     pub path: PathBuf,
@@ -51,6 +52,8 @@ pub struct Runtime {
     pub family: Family,
     /// The first line of what it says of its version.
     pub version: String,
+    /// What the host is given for it while it is tested.
+    _held: Vec<OwnedFd>,
 }
 
 /// How long a runtime may take to tell its version.
@@ -74,10 +77,16 @@ impl Runtime {
             "`{} --version` says {version:?}, which is no runtime that is known here",
             path.display()
         );
+        let family = family.unwrap_or(Family::Berth);
+        let held = match family {
+            Family::Crun => hybrid::take_controllers()?,
+            Family::Berth | Family::Runc => Vec::new(),
+        };
         Ok(Self {
             path: path.to_owned(),
-            family: family.unwrap_or(Family::Berth),
+            family,
             version,
+            _held: held,
         })
     }
 }
