@@ -305,6 +305,7 @@ fn admit(pid: i32, plan: &Plan, sources: &Sources, gate: &Channel) -> Result<(),
         }
         UserNamespace::Joined(_) => {}
     }
+    sources.map_as_container(plan, pid)?;
     let root = sources.mount_root(plan, pid)?;
     gate.send_admitted(root.as_ref().map(|fd| fd.as_fd()))
         .map_err(CreateError::Channel)

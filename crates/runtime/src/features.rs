@@ -139,7 +139,7 @@ pub fn features() -> Features {
                 modes: MEMORY_MODES.to_vec(),
                 flags: MEMORY_FLAGS.map(|(flag, _)| flag).to_vec(),
             },
-            mount_extensions: MountExtensions { idmap: NO },
+            mount_extensions: MountExtensions { idmap: YES },
             net_devices: YES,
         },
         annotations: BTreeMap::new(),

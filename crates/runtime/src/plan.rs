@@ -89,13 +89,34 @@ pub(crate) struct Mount {
     pub(crate) destination: PathBuf,
     pub(crate) kind: MountKind,
     pub(crate) options: MountOptions,
+    /// Whose ids are shown as others', if any are.
+    pub(crate) ids: Option<Ids>,
+}
+
+/// How a mount shows the ids of its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    /// Through this mapping; else through that of the container's user namespace.
+    pub(crate) mappings: Option<Mappings>,
+    /// The mounts below too.
+    pub(crate) recursive: bool,
 }
 
 /// What is mounted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum MountKind {
-    Bind { source: PathBuf, recursive: bool },
-    New { kind: String, source: String },
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+    },
+    /// Changes a mount that is there: with `bind` its own flags, else the file system too.
+    Remount {
+        bind: bool,
+    },
+    New {
+        kind: String,
+        source: String,
+    },
     Cgroup,
 }
 
@@ -109,6 +130,9 @@ pub(crate) struct MountOptions {
     pub(crate) propagation: Vec<Propagation>,
     /// Fill a tmpfs with what it covers.
     pub(crate) copy_up: bool,
+    pub(crate) remount: bool,
+    /// Map the ids of the mount, or of those below too.
+    pub(crate) map_ids: Option<bool>,
     /// For the file system: a key, or a key and its value.
     pub(crate) parameters: Vec<(String, Option<String>)>,
 }
@@ -211,6 +235,9 @@ impl Plan {
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(label) = attributes::mount_label(linux.mount_label().as_deref())? {
             label_files(&mut mounts, &label);
+        }
+        if namespaces.user.is_callers() {
+            refuse_ids_of_no_namespace(&mounts)?;
         }
         let fill_dev = !mounts.iter().any(|mount| {
             matches!(mount.kind, MountKind::Bind { .. })
@@ -417,18 +444,14 @@ pub(crate) fn may_cover_proc(destination: &Path) -> bool {
 fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
     let at = format!("mounts[{i}]");
     let mut bind = None;
-    let options = mount_options(
-        &at,
-        mount.options().as_deref().unwrap_or_default(),
-        &mut bind,
-    )?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(invalid(at, "id-mapped mounts are not supported yet"));
-    }
+    let options = mount_options(mount.options().as_deref().unwrap_or_default(), &mut bind);
     // Relative destinations are below `/`, as runc reads them.
     let destination = clean(mount.destination());
     let kind = mount.typ().as_deref().unwrap_or_default();
     let kind = match (kind, bind) {
+        _ if options.remount => MountKind::Remount {
+            bind: bind.is_some() || kind == "bind",
+        },
         ("bind", None) => bind_of(&at, mount, false)?,
         (_, Some(recursive)) => bind_of(&at, mount, recursive)?,
         ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
@@ -449,7 +472,10 @@ fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
     }
     let is_proc = matches!(&kind, MountKind::New { kind, .. } if kind == "proc");
     let is_bind = matches!(kind, MountKind::Bind { .. });
-    let refused = if destination == Path::new(PROC) {
+    let refused = if options.remount {
+        // Covers nothing.
+        None
+    } else if destination == Path::new(PROC) {
         // What a bind brings is seen once it is opened.
         (!is_proc && !is_bind).then(|| String::from("only a procfs can be mounted at `/proc`"))
     } else if destination.starts_with(PROC) && !is_proc && !may_cover_proc(&destination) {
@@ -461,10 +487,48 @@ fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
         return Err(invalid(format!("{at}.destination"), reason));
     }
     Ok(Mount {
+        ids: ids(&at, mount, &kind, &options)?,
         destination,
         kind,
         options,
     })
+}
+
+fn refuse_ids_of_no_namespace(mounts: &[Mount]) -> Result<(), CreateError> {
+    let lacking = |mount: &Mount| mount.ids.as_ref().is_some_and(|ids| ids.mappings.is_none());
+    match mounts.iter().position(lacking) {
+        None => Ok(()),
+        Some(i) => Err(invalid(
+            format!("mounts[{i}].options"),
+            "without uidMappings and gidMappings ids are mapped as in the container's user \
+             namespace, and it has none",
+        )),
+    }
+}
+
+/// Mappings without a word mean the mount alone, and a word without mappings those of the
+/// container's user namespace (config.md "Linux mount options").
+fn ids(
+    at: &str,
+    mount: &oci::Mount,
+    kind: &MountKind,
+    options: &MountOptions,
+) -> Result<Option<Ids>, CreateError> {
+    let mappings = Mappings::new(
+        at,
+        mount.uid_mappings().as_deref(),
+        mount.gid_mappings().as_deref(),
+    )?;
+    if mappings.is_none() && options.map_ids.is_none() {
+        return Ok(None);
+    }
+    if !matches!(kind, MountKind::Bind { .. }) {
+        return Err(invalid(at, "only a bind mount can have mapped ids"));
+    }
+    Ok(Some(Ids {
+        mappings,
+        recursive: options.map_ids.unwrap_or(false),
+    }))
 }
 
 /// File systems that come with labels of their own, or take none as an option.
@@ -497,12 +561,25 @@ fn bind_of(at: &str, mount: &oci::Mount, recursive: bool) -> Result<MountKind, C
     }
 }
 
+/// The bits in which a mount says how it keeps access times (`MOUNT_ATTR__ATIME`); one value, not
+/// flags.
+const ACCESS_TIME: MountAttrFlags = MountAttrFlags::from_bits_retain(0x70);
+
+/// What an option takes away of those before it.
+fn replaced(set: MountAttrFlags, clear: MountAttrFlags) -> MountAttrFlags {
+    if set.intersects(ACCESS_TIME) {
+        clear | ACCESS_TIME
+    } else {
+        clear
+    }
+}
+
 /// Names of a mount's flags: those that each sets, and those that it clears. With an `r` before it a
 /// name means the mounts below too.
 const ATTRIBUTES: [(&str, MountAttrFlags, MountAttrFlags); 18] = {
     use MountAttrFlags as F;
     let none = F::empty();
-    let atime = F::from_bits_retain(0x70);
+    let atime = ACCESS_TIME;
     [
         ("ro", F::MOUNT_ATTR_RDONLY, none),
         ("rw", none, F::MOUNT_ATTR_RDONLY),
@@ -545,7 +622,7 @@ const IDLE_OPTIONS: [&str; 10] = [
 ];
 
 /// Options that are neither flags nor propagation.
-const OTHER_OPTIONS: [&str; 3] = ["bind", "rbind", "tmpcopyup"];
+const OTHER_OPTIONS: [&str; 6] = ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"];
 
 /// All that the runtime itself knows; others are the file system's.
 pub(crate) fn option_names() -> impl Iterator<Item = String> {
@@ -558,11 +635,7 @@ pub(crate) fn option_names() -> impl Iterator<Item = String> {
     single.map(str::to_owned).chain(recursive).chain(below)
 }
 
-fn mount_options(
-    at: &str,
-    options: &[String],
-    bind: &mut Option<bool>,
-) -> Result<MountOptions, CreateError> {
+fn mount_options(options: &[String], bind: &mut Option<bool>) -> MountOptions {
     let mut sorted = MountOptions {
         set: MountAttrFlags::empty(),
         clear: MountAttrFlags::empty(),
@@ -570,6 +643,8 @@ fn mount_options(
         clear_recursive: MountAttrFlags::empty(),
         propagation: Vec::new(),
         copy_up: false,
+        remount: false,
+        map_ids: None,
         parameters: Vec::new(),
     };
     for option in options {
@@ -578,22 +653,19 @@ fn mount_options(
             "bind" => *bind = Some(bind.unwrap_or(false)),
             "rbind" => *bind = Some(true),
             "tmpcopyup" => sorted.copy_up = true,
+            "remount" => sorted.remount = true,
+            "idmap" => sorted.map_ids = Some(false),
+            "ridmap" => sorted.map_ids = Some(true),
             name if IDLE_OPTIONS.contains(&name) => {}
-            "remount" | "idmap" | "ridmap" => {
-                return Err(invalid(
-                    format!("{at}.options"),
-                    format!("`{option}` is not supported yet"),
-                ));
-            }
             name => {
                 if let Some(propagation) = propagation(name) {
                     sorted.propagation.push(propagation);
                 } else if let Some((set, clear)) = attribute(name) {
                     // The last one said counts.
-                    sorted.set = (sorted.set & !clear) | set;
+                    sorted.set = (sorted.set & !replaced(set, clear)) | set;
                     sorted.clear = (sorted.clear & !set) | clear;
                 } else if let Some((set, clear)) = recursive {
-                    sorted.set_recursive = (sorted.set_recursive & !clear) | set;
+                    sorted.set_recursive = (sorted.set_recursive & !replaced(set, clear)) | set;
                     sorted.clear_recursive = (sorted.clear_recursive & !set) | clear;
                 } else {
                     sorted.parameters.push(match name.split_once('=') {
@@ -604,7 +676,7 @@ fn mount_options(
             }
         }
     }
-    Ok(sorted)
+    sorted
 }
 
 /// What every container finds in `/dev` (runtime-spec, config-linux, default devices).
@@ -867,10 +939,7 @@ mod tests {
     fn planned(options: &[&str]) -> (MountOptions, Option<bool>) {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let mut bind = None;
-        (
-            mount_options("mounts[0]", &options, &mut bind).unwrap(),
-            bind,
-        )
+        (mount_options(&options, &mut bind), bind)
     }
 
     #[test]
@@ -941,6 +1010,25 @@ mod tests {
         let (options, _) = planned(&["rw", "ro"]);
         assert_eq!(options.set, MountAttrFlags::MOUNT_ATTR_RDONLY);
         assert_eq!(options.clear, MountAttrFlags::empty());
+    }
+
+    #[test]
+    fn of_the_ways_to_keep_access_times_the_last_one_counts() {
+        use MountAttrFlags as F;
+        for (options, set) in [
+            (&["noatime", "strictatime"][..], F::MOUNT_ATTR_STRICTATIME),
+            (&["strictatime", "noatime"], F::MOUNT_ATTR_NOATIME),
+            (&["noatime", "relatime"], F::empty()),
+            (
+                &["nodiratime", "noatime"],
+                F::MOUNT_ATTR_NODIRATIME | F::MOUNT_ATTR_NOATIME,
+            ),
+        ] {
+            assert_eq!(planned(options).0.set, set, "{options:?}");
+            let recursive: Vec<String> = options.iter().map(|name| format!("r{name}")).collect();
+            let recursive: Vec<&str> = recursive.iter().map(String::as_str).collect();
+            assert_eq!(planned(&recursive).0.set_recursive, set, "{options:?}");
+        }
     }
 
     #[test]

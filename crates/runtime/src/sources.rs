@@ -8,7 +8,7 @@
 //! Ids are mapped here too, because only the owner of a file system may do it.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -18,7 +18,8 @@ use crate::bundle::Rootfs;
 use crate::child::view;
 use crate::error::{During as _, SetupError, Step};
 use crate::mapped_overlay;
-use crate::plan::{MountKind, Plan};
+use crate::mapping::Mappings;
+use crate::plan::{Ids, MountKind, Plan};
 use crate::user_namespace;
 
 /// Mounts that are attached nowhere yet.
@@ -32,31 +33,63 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Takes what the child may not. Nothing for most containers: those in the caller's own user
-    /// namespace.
+    /// namespace, with no ids mapped.
     pub(crate) fn take(plan: &Plan) -> Result<Self, SetupError> {
         let mut sources = Self::default();
         let foreign = !plan.namespaces.user.is_callers();
-        if !foreign || !is_root() {
-            return Ok(sources);
-        }
+        let mut namespaces = Vec::new();
         for (place, mount) in plan.mounts.iter().enumerate() {
-            if let MountKind::Bind { source, recursive } = &mount.kind {
-                let what = || {
-                    let destination = mount.destination.display();
-                    format!(
-                        "bind `{}` to `{destination}`: open the source",
-                        source.display()
-                    )
-                };
-                let tree = take(plan, source, *recursive).during(Step::Mount, what)?;
-                sources.binds.insert(place, tree);
+            let MountKind::Bind { source, recursive } = &mount.kind else {
+                continue;
+            };
+            if mount.ids.is_none() && !(foreign && is_root()) {
+                continue;
             }
+            let what = |done: &str| {
+                let destination = mount.destination.display();
+                format!("bind `{}` to `{destination}`: {done}", source.display())
+            };
+            let tree =
+                take(plan, source, *recursive).during(Step::Mount, || what("open the source"))?;
+            if let Some(Ids {
+                mappings: Some(mappings),
+                recursive,
+            }) = &mount.ids
+            {
+                let namespace = namespace_of(&mut namespaces, mappings)?;
+                sys::mount::map_ids(tree.as_fd(), *recursive, namespace)
+                    .during(Step::Mount, || what(MAP_IDS))?;
+            }
+            sources.binds.insert(place, tree);
         }
-        if let Rootfs::Directory(directory) = &plan.root.source {
+        if let Rootfs::Directory(directory) = &plan.root.source
+            && foreign
+            && is_root()
+        {
             let what = || format!("open the root `{}`", directory.display());
             sources.root = Some(take(plan, directory, true).during(Step::Root, what)?);
         }
         Ok(sources)
+    }
+
+    /// Maps the ids of mounts as the container's user namespace has them, which is that of `pid`.
+    pub(crate) fn map_as_container(&self, plan: &Plan, pid: i32) -> Result<(), SetupError> {
+        let mut namespace = None;
+        for (place, mount) in plan.mounts.iter().enumerate() {
+            if let (Some(ids), Some(tree)) = (&mount.ids, self.binds.get(&place))
+                && ids.mappings.is_none()
+            {
+                let namespace = match &namespace {
+                    Some(namespace) => namespace,
+                    None => namespace.insert(user_namespace::of(pid)?),
+                };
+                sys::mount::map_ids(tree.as_fd(), ids.recursive, namespace.as_fd())
+                    .during(Step::Mount, || {
+                        format!("mount `{}`: {MAP_IDS}", mount.destination.display())
+                    })?;
+            }
+        }
+        Ok(())
     }
 
     /// Mounts the overlay of a container whose user namespace is that of `pid`, with the caller's
@@ -84,19 +117,39 @@ impl Sources {
     }
 }
 
+const MAP_IDS: &str = "map its ids (which the file system must allow, and takes the rights of who \
+                       mounted it)";
+
+/// A user namespace of this mapping, made once for all mounts that want it.
+fn namespace_of<'a>(
+    made: &'a mut Vec<(Mappings, OwnedFd)>,
+    mappings: &Mappings,
+) -> Result<BorrowedFd<'a>, SetupError> {
+    let place = match made.iter().position(|(of, _)| of == mappings) {
+        Some(place) => place,
+        None => {
+            made.push((mappings.clone(), user_namespace::make(mappings)?));
+            made.len() - 1
+        }
+    };
+    Ok(made[place].1.as_fd())
+}
+
 /// Whether the caller is root in its user namespace.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A copy of a mount of the host. What is mounted there later may appear in it, but nothing the
-/// container mounts goes back: the kernel sees to that too when it copies a mount namespace for
-/// another user namespace.
+/// A copy of a mount of the host, with the propagation that the child gives all of them. Nothing
+/// of another user namespace goes back to the host: the kernel sees to that too when it copies a
+/// mount namespace for one.
 fn take(plan: &Plan, path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
     let tree = view::clone_tree(CWD, path, recursive)?;
     let propagation = match plan.root.host_propagation {
-        MountPropagationFlags::PRIVATE => MountPropagationFlags::PRIVATE,
-        _ => MountPropagationFlags::DOWNSTREAM,
+        MountPropagationFlags::SHARED if !plan.namespaces.user.is_callers() => {
+            MountPropagationFlags::DOWNSTREAM
+        }
+        other => other,
     };
     view::set(
         tree.as_fd(),

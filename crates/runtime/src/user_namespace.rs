@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Rlimit, WaitId, WaitIdOptions, prlimit, waitid};
+use rustix::process::{Pid, Rlimit, Signal, WaitId, WaitIdOptions, prlimit, waitid};
 use rustix::thread::UnshareFlags;
 
 use crate::error::{During as _, Reason, SetupError, Step};
@@ -164,6 +164,22 @@ pub(crate) fn of(pid: i32) -> Result<OwnedFd, SetupError> {
     let path = format!("/proc/{pid}/ns/user");
     let opened = crate::create::open_cloexec(Path::new(&path));
     opened.during(Step::Namespace, || format!("open `{path}`"))
+}
+
+/// A user namespace that nobody is in. The process that it is made with ends.
+pub(crate) fn make(mappings: &Mappings) -> Result<OwnedFd, SetupError> {
+    let what = || "make a user namespace for the ids of a mount";
+    let child = sys::clone::spawn(UnshareFlags::NEWUSER, None, || {
+        // Should the caller be killed meanwhile.
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        loop {
+            rustix::event::pause();
+        }
+    })
+    .during(Step::Namespace, what)?;
+    let made = map(child.pid, mappings).and_then(|()| of(child.pid));
+    crate::create::end(child.pidfd.as_fd());
+    made
 }
 
 /// User and group that are root in the user namespace of `pid`, as the caller counts; where it has

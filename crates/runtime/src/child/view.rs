@@ -13,9 +13,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen, mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MountPropagationFlags,
+    MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_reconfigure,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, mount_change, move_mount,
+    open_tree, unmount,
 };
 use rustix::thread::UnshareFlags;
 use sys::mount::Change;
@@ -231,6 +232,13 @@ pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupE
                     format!("bind `{}` to `{at}`", source.display())
                 })?;
             }
+            MountKind::Remount { bind } => {
+                remount(root, mount, *bind).map_err(|(what, error)| {
+                    let what = format!("remount `{at}`{what}");
+                    SetupError::new(Step::Mount, what, Some(&error))
+                })?;
+                continue;
+            }
             MountKind::New { kind, source } => {
                 let late = first.plan.fill_dev && mount.destination == Path::new("/dev");
                 let tree = match new(root, mount, kind, source, late) {
@@ -332,6 +340,49 @@ fn bind(root: &Root, mount: &Mount, tree: &OwnedFd) -> io::Result<()> {
     propagate(tree.as_fd(), &mount.options.propagation)
 }
 
+/// Changes a mount that is there, and its file system unless that is another's.
+fn remount(root: &Root, mount: &Mount, bind: bool) -> Result<(), (String, io::Error)> {
+    let plain = |error: io::Error| (String::new(), error);
+    let (within, path) = root.within(&mount.destination);
+    let target = inside::find(within, path).map_err(|error| plain(error.into()))?;
+    if !bind {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let fs = fspick(&target, "", flags).map_err(|error| plain(error.into()))?;
+        configure(&fs, &mount.options)?;
+        let readonly = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        for (flags, key) in [(mount.options.set, "ro"), (mount.options.clear, "rw")] {
+            if flags.contains(readonly) {
+                fsconfig_set_flag(&fs, key).map_err(|error| plain(error.into()))?;
+            }
+        }
+        fsconfig_reconfigure(&fs)
+            .map_err(|error| (explain(&fs, String::new()), io::Error::from(error)))?;
+    }
+    apply(target.as_fd(), &mount.options).map_err(plain)?;
+    propagate(target.as_fd(), &mount.options.propagation).map_err(plain)
+}
+
+/// Tells a file system its options.
+fn configure(fs: &OwnedFd, options: &MountOptions) -> Result<(), (String, io::Error)> {
+    for (key, value) in &options.parameters {
+        match value {
+            Some(value) => fsconfig_set_string(fs, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(fs, key.as_str()),
+        }
+        .map_err(|error| {
+            let value = value
+                .as_ref()
+                .map(|value| format!("={value}"))
+                .unwrap_or_default();
+            (
+                explain(fs, format!(": option `{key}{value}`")),
+                io::Error::from(error),
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// Flags of a mount that already exists.
 fn apply(mount: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
     let MountOptions {
@@ -421,22 +472,7 @@ fn new(
         let mode = format!("{:o}", covered.st_mode & 0o7777);
         fsconfig_set_string(&fs, "mode", mode).map_err(plain)?;
     }
-    for (key, value) in &options.parameters {
-        match value {
-            Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str()),
-            None => fsconfig_set_flag(&fs, key.as_str()),
-        }
-        .map_err(|error| {
-            let value = value
-                .as_ref()
-                .map(|value| format!("={value}"))
-                .unwrap_or_default();
-            (
-                explain(&fs, format!(": option `{key}{value}`")),
-                io::Error::from(error),
-            )
-        })?;
-    }
+    configure(&fs, options)?;
     fsconfig_create(&fs).map_err(|error| (explain(&fs, String::new()), io::Error::from(error)))?;
     let mut flags = options.set | options.set_recursive;
     if late_readonly {
@@ -566,7 +602,7 @@ pub(crate) fn pivot(root: &Root, plan: &Plan, no_pivot: bool) -> Result<(), Setu
     if no_pivot {
         cover_old_root()?;
     } else {
-        exchange_roots()?;
+        exchange_roots(plan.root.host_propagation)?;
     }
     rustix::process::chdir("/").during(Step::Pivot, || "enter `/`")?;
     if let Some(Propagation { kind, recursive }) = plan.root.propagation {
@@ -581,12 +617,19 @@ pub(crate) fn pivot(root: &Root, plan: &Plan, no_pivot: bool) -> Result<(), Setu
 }
 
 /// From the new root: changes it with the old one, and lets go of that.
-fn exchange_roots() -> Result<(), SetupError> {
+fn exchange_roots(host_propagation: MountPropagationFlags) -> Result<(), SetupError> {
+    let old = (host_propagation == MountPropagationFlags::SHARED)
+        .then(inside::open_root)
+        .transpose()
+        .during(Step::Pivot, || "open the old root")?;
     // The old root ends up stacked over the new one, and is let go from there.
     rustix::process::pivot_root(".", ".").during(Step::Pivot, || "change the root")?;
-    // So that nothing of this is undone on the host's side of shared mounts.
-    let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change(".", alone).during(Step::Pivot, || "separate the old root")?;
+    if let Some(old) = old {
+        // Else the host's mounts would be undone where they are shared, that is on the host.
+        rustix::process::fchdir(old).during(Step::Pivot, || "enter the old root")?;
+        let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(".", alone).during(Step::Pivot, || "separate the old root")?;
+    }
     unmount(".", UnmountFlags::DETACH).during(Step::Pivot, || "let go of the old root")
 }
 

@@ -7,6 +7,7 @@
 //! | `attributes` | scheduling, memory policy, processors, execution domain |
 //! | `specification` | what cannot be in a specification, in exact words |
 //! | `view` | root, mounts, devices, masked and read-only paths, namespaces |
+//! | `mounts` | options, mapped ids, propagation, cgroup file systems |
 //! | `namespaces` | user, time and joined namespaces |
 //! | `cgroups` | limits in files and in effect, freezing, killing, counting, out of memory |
 //! | `exec` | more processes in a running container |
@@ -34,6 +35,7 @@ mod guest;
 mod hooks;
 mod identity;
 mod kit;
+mod mounts;
 mod namespaces;
 mod netdevices;
 mod process;
