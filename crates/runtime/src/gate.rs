@@ -71,6 +71,23 @@ pub fn start(state: BorrowedFd<'_>) -> Result<(), StartError> {
     started(&channel)
 }
 
+/// Whether a container waits at the gate in `state`. It is not disturbed.
+pub fn is_waiting(state: BorrowedFd<'_>) -> bool {
+    let connected = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(io::Error::from)
+    .and_then(|socket| Ok(connect(&socket, &address(state)?)?));
+    match connected {
+        Ok(()) => true,
+        // Others ask at the same time, or the container is frozen.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
 /// In the waiting process: returns with the connection of the one who said `S`.
 pub(crate) fn wait(gate: BorrowedFd<'_>) -> io::Result<Channel> {
     loop {
@@ -136,9 +153,7 @@ mod tests {
     fn one_who_connects_and_leaves_changes_nothing() {
         let (_dir, state) = state();
         let gate = Gate::listen(state.as_fd()).unwrap();
-        let lost = socket().unwrap();
-        connect(&lost, &address(state.as_fd()).unwrap()).unwrap();
-        drop(lost);
+        assert!(is_waiting(state.as_fd()));
         std::thread::scope(|scope| {
             let starter = scope.spawn(|| start(state.as_fd()));
             drop(wait(gate.as_fd()).unwrap());
@@ -150,6 +165,7 @@ mod tests {
     fn a_container_that_waits_no_more_cannot_be_started() {
         let (_dir, state) = state();
         assert!(matches!(start(state.as_fd()), Err(StartError::Twice)));
+        assert!(!is_waiting(state.as_fd()));
         drop(Gate::listen(state.as_fd()).unwrap());
         assert!(matches!(start(state.as_fd()), Err(StartError::Twice)));
     }

@@ -21,6 +21,7 @@
 //! | [`schedule`] | how a thread is scheduled, and its execution domain |
 //! | [`seccomp`] | loading a filter |
 //! | [`shared`] | a number that two processes share |
+//! | [`signalfd`] | signals as something to read |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
 #![expect(unsafe_code, reason = "the one crate that opens it")]
 
@@ -40,4 +41,5 @@ pub mod pidfd;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;
+pub mod signalfd;
 pub mod signals;

@@ -15,6 +15,7 @@
 //! | [`image`] | the image configuration, kept byte for byte beside what Docker reads in it |
 //! | [`manifest`] | manifests, indexes and descriptors of both schemes (OCI and Docker v2.2) |
 //! | [`failure`] | what a failure means to the caller, apart from what it says |
+//! | [`signal`] | signals as people name them |
 //! | [`time`] | RFC 3339 as Go prints it |
 
 pub mod config;
@@ -25,6 +26,7 @@ pub mod image;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod signal;
 pub mod time;
 
 pub use digest::{Algorithm, Digest};

@@ -1145,7 +1145,7 @@ fn counts_as_running(view: &View) -> bool {
 fn parse_signal(typed: Option<&str>) -> Result<Option<i32>, String> {
     match typed.filter(|typed| !typed.is_empty()) {
         None => Ok(None),
-        Some(typed) => match check::parse_signal(typed) {
+        Some(typed) => match vocab::signal::parse(typed) {
             Some(signal) => Ok(Some(signal)),
             None => Err(typed.to_owned()),
         },

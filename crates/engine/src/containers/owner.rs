@@ -736,7 +736,7 @@ impl Owner {
     }
 
     fn configured_signal(&self) -> Option<i32> {
-        crate::spec::check::parse_signal(&self.record.config.stop_signal)
+        vocab::signal::parse(&self.record.config.stop_signal)
     }
 
     async fn signal(&self, signal: i32) -> Result<(), LinkError> {

@@ -1,0 +1,342 @@
+//! `events`: what a container uses, again and again, and when it runs out of memory.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use runtime::Status;
+use runtime::cgroup::{BlockIo, Cgroup, CgroupError, DeviceIo, OomWatch, Stats};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
+
+use super::{Command, Outcome, container};
+use crate::arguments::{Arguments, Flag};
+use crate::{Context, print};
+
+pub(crate) const COMMAND: Command = Command::new(
+    "events",
+    "displays what a container uses, and when it runs out of memory",
+    "<container-id>",
+    &[
+        Flag::value(&["interval"], "how often (default: 5s)"),
+        Flag::switch(&["stats"], "display what is used once, and exit"),
+    ],
+    run,
+);
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+enum EventsError {
+    #[error("duration interval must be greater than 0")]
+    Interval,
+    #[error("container with id {0} is not running")]
+    NotRunning(String),
+    #[error("the container has no cgroup that counts what it uses")]
+    NoCgroup,
+    #[error("count what the container uses")]
+    Stats(#[source] CgroupError),
+    #[error("watch for the end of memory")]
+    Watch(#[source] CgroupError),
+    #[error("wait")]
+    Wait(#[source] std::io::Error),
+}
+
+fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    let container = container(context, arguments)?;
+    let interval = match arguments.text("interval")? {
+        None => INTERVAL,
+        Some(text) => vocab::time::parse_duration(text)
+            .filter(|interval| !interval.is_zero())
+            .ok_or(EventsError::Interval)?,
+    };
+    let id = &container.record.id;
+    let stopped = || EventsError::NotRunning(id.clone());
+    if container.status() == Status::Stopped {
+        return Err(stopped().into());
+    }
+    let cgroup = container.cgroup().ok_or(EventsError::NoCgroup)?;
+    if arguments.switch("stats")? {
+        tell_stats(id, &cgroup)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let init = container.init().ok_or_else(stopped)?;
+    let watch = cgroup.watch_oom().map_err(EventsError::Watch)?;
+    let mut kills = cgroup.oom_kills().unwrap_or(0);
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let mut fds = [
+            PollFd::new(&init, PollFlags::IN),
+            PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&left)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.map_err(|error| EventsError::Wait(error.into()))?,
+        };
+        let [ended, short] = fds.map(|fd| !fd.revents().is_empty());
+        if short {
+            kills = tell_oom(id, &cgroup, &watch, kills)?;
+        }
+        if ended {
+            tell_oom(id, &cgroup, &watch, kills)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if Instant::now() >= next {
+            match tell_stats(id, &cgroup) {
+                Err(EventsError::Stats(error)) if error.is_gone() => return Ok(ExitCode::SUCCESS),
+                other => other?,
+            }
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Shown>,
+}
+
+fn tell(event: &Event<'_>) {
+    if let Ok(json) = serde_json::to_string(event) {
+        print(&(json + "\n"));
+    }
+}
+
+/// Once for each kill that was counted since.
+fn tell_oom(id: &str, cgroup: &Cgroup, watch: &OomWatch, before: u64) -> Result<u64, EventsError> {
+    watch.drain();
+    let kills = match cgroup.oom_kills() {
+        Err(error) if error.is_gone() => before,
+        other => other.map_err(EventsError::Stats)?,
+    };
+    for _ in before..kills {
+        tell(&Event {
+            kind: "oom",
+            id,
+            data: None,
+        });
+    }
+    Ok(kills)
+}
+
+fn tell_stats(id: &str, cgroup: &Cgroup) -> Result<(), EventsError> {
+    let stats = cgroup.stats().map_err(EventsError::Stats)?;
+    tell(&Event {
+        kind: "stats",
+        id,
+        data: Some(Shown::new(stats)),
+    });
+    Ok(())
+}
+
+/// runc's shape: what is zero is mostly left out, sections are always there.
+#[derive(Debug, Serialize)]
+struct Shown {
+    cpu: Cpu,
+    cpuset: Empty,
+    memory: Memory,
+    pids: Pids,
+    blkio: Blkio,
+    hugetlb: Empty,
+    intel_rdt: Empty,
+    network_interfaces: Option<Empty>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Empty {}
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    usage: CpuUsage,
+    throttling: Throttling,
+}
+
+#[derive(Debug, Serialize)]
+struct CpuUsage {
+    #[serde(skip_serializing_if = "is_zero")]
+    total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    percpu: Vec<u64>,
+    kernel: u64,
+    user: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Throttling {
+    #[serde(skip_serializing_if = "is_zero")]
+    periods: u64,
+    #[serde(rename = "throttledPeriods", skip_serializing_if = "is_zero")]
+    throttled_periods: u64,
+    #[serde(rename = "throttledTime", skip_serializing_if = "is_zero")]
+    throttled_nanos: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    #[serde(skip_serializing_if = "is_zero")]
+    cache: u64,
+    usage: MemoryEntry,
+    swap: MemoryEntry,
+    kernel: MemoryEntry,
+    #[serde(rename = "kernelTCP")]
+    kernel_tcp: MemoryEntry,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    raw: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct MemoryEntry {
+    limit: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max: u64,
+    failcnt: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Pids {
+    #[serde(skip_serializing_if = "is_zero")]
+    current: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    limit: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Blkio {
+    #[serde(
+        rename = "ioServiceBytesRecursive",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    bytes: Vec<BlkioEntry>,
+    #[serde(rename = "ioServicedRecursive", skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<BlkioEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct BlkioEntry {
+    #[serde(skip_serializing_if = "is_zero")]
+    major: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    minor: u64,
+    op: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    value: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Shown {
+    fn new(stats: Stats) -> Self {
+        let Stats {
+            cpu,
+            memory,
+            pids,
+            block: BlockIo { bytes, requests },
+            ..
+        } = stats;
+        let entries = |all: Vec<DeviceIo>| {
+            let entry = |one: DeviceIo| BlkioEntry {
+                major: one.major,
+                minor: one.minor,
+                op: capitalised(&one.operation),
+                value: one.value,
+            };
+            all.into_iter().map(entry).collect()
+        };
+        Self {
+            cpu: Cpu {
+                usage: CpuUsage {
+                    total: cpu.usage_nanos,
+                    percpu: cpu.per_cpu_nanos,
+                    kernel: cpu.system_nanos,
+                    user: cpu.user_nanos,
+                },
+                throttling: Throttling {
+                    periods: cpu.periods,
+                    throttled_periods: cpu.throttled_periods,
+                    throttled_nanos: cpu.throttled_nanos,
+                },
+            },
+            cpuset: Empty {},
+            memory: Memory {
+                cache: memory.stat.get("cache").copied().unwrap_or(0),
+                usage: MemoryEntry {
+                    limit: memory.limit_bytes.unwrap_or(u64::MAX),
+                    usage: memory.usage_bytes,
+                    max: memory.max_usage_bytes,
+                    failcnt: memory.failures,
+                },
+                swap: MemoryEntry::default(),
+                kernel: MemoryEntry::default(),
+                kernel_tcp: MemoryEntry::default(),
+                raw: memory.stat,
+            },
+            pids: Pids {
+                current: pids.current,
+                limit: pids.limit.unwrap_or(0),
+            },
+            blkio: Blkio {
+                bytes: entries(bytes),
+                requests: entries(requests),
+            },
+            hugetlb: Empty {},
+            intel_rdt: Empty {},
+            network_interfaces: None,
+        }
+    }
+}
+
+/// `read` as the kernel and runc write it: `Read`.
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_have_the_shape_of_runcs() {
+        let mut stats = Stats::default();
+        stats.cpu.usage_nanos = 7;
+        stats.pids.current = 1;
+        stats.memory.usage_bytes = 4096;
+        stats.memory.stat.insert(String::from("rss"), 5);
+        stats.block.bytes.push(DeviceIo {
+            major: 8,
+            minor: 0,
+            operation: String::from("read"),
+            value: 3,
+        });
+        let event = Event {
+            kind: "stats",
+            id: "x",
+            data: Some(Shown::new(stats)),
+        };
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            "{\"type\":\"stats\",\"id\":\"x\",\"data\":{\
+             \"cpu\":{\"usage\":{\"total\":7,\"kernel\":0,\"user\":0},\"throttling\":{}},\
+             \"cpuset\":{},\
+             \"memory\":{\"usage\":{\"limit\":18446744073709551615,\"usage\":4096,\"failcnt\":0},\
+             \"swap\":{\"limit\":0,\"failcnt\":0},\"kernel\":{\"limit\":0,\"failcnt\":0},\
+             \"kernelTCP\":{\"limit\":0,\"failcnt\":0},\"raw\":{\"rss\":5}},\
+             \"pids\":{\"current\":1},\
+             \"blkio\":{\"ioServiceBytesRecursive\":[{\"major\":8,\"op\":\"Read\",\"value\":3}]},\
+             \"hugetlb\":{},\"intel_rdt\":{},\"network_interfaces\":null}}"
+        );
+    }
+}
