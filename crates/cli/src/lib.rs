@@ -73,7 +73,7 @@ const PARTIAL: &[(&str, &str)] = &[
     ("container run", "--use-api-socket is refused"),
     ("container create", "--use-api-socket is refused"),
     ("volume create", "flags of cluster volumes are refused"),
-    ("system df", "--verbose is refused"),
+    ("system df", "--verbose with a template is refused"),
     ("inspect", "types of the swarm are refused"),
 ];
 
@@ -450,7 +450,7 @@ mod tests {
             "logs -n",
             "start -a a b",
             "load -i /none",
-            "commit x",
+            "diff x",
             "swarm init",
             "help foo",
             "--context remote ps",

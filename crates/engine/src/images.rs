@@ -32,6 +32,8 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Bytes of its layers, uncompressed.
     pub size_bytes: u64,
+    /// Those of them that other images have too, where that was asked.
+    pub shared_bytes: Option<u64>,
     /// When it was made.
     pub created: Option<SystemTime>,
     /// When a name was last given to it here.
@@ -64,6 +66,8 @@ pub struct ListImages {
     pub all: bool,
     /// What must match.
     pub filters: Filters,
+    /// Whether to tell the bytes that images share.
+    pub shared: bool,
 }
 
 /// One thing that a removal did.
@@ -371,12 +375,24 @@ impl Engine {
     pub async fn list_images(&self, options: ListImages) -> Result<Vec<Image>, ListImagesError> {
         let sieve = ImageSieve::new(self, &options.filters).await?;
         let store = Arc::clone(&self.shared.store);
-        let images = tasks::blocking(move || store.images())
-            .await
-            .map_err(ListImagesError::Store)?;
+        let shared = options.shared;
+        let (images, mut shared_bytes) = tasks::blocking(move || {
+            let shared_bytes = shared.then(|| store.shared_bytes()).transpose()?;
+            Ok((store.images()?, shared_bytes))
+        })
+        .await
+        .map_err(ListImagesError::Store)?;
         Ok(images
             .into_iter()
-            .filter_map(|image| sieve.pass(self.shared.image(image)))
+            .filter_map(|image| {
+                let image = Image {
+                    shared_bytes: shared_bytes
+                        .as_mut()
+                        .map(|bytes| bytes.remove(&image.id).unwrap_or(0)),
+                    ..self.shared.image(image)
+                };
+                sieve.pass(image)
+            })
             .collect())
     }
 
@@ -419,7 +435,7 @@ impl Engine {
         let familiar = name.familiar();
         tasks::blocking(move || store.tag(&id, &name)).await?;
         self.shared
-            .announce_image("tag", &image.id.to_string(), &familiar);
+            .announce_image("tag", &image.id.to_string(), &familiar, &labels_of(&image));
         Ok(())
     }
 
@@ -441,18 +457,20 @@ impl Engine {
         })
         .await?;
         let id = found.id.to_string();
+        let labels = labels_of(&found);
         Ok(removed
             .into_iter()
             .map(|removed| match removed {
                 store::Removed::Untagged(name) => {
-                    self.shared.announce_image("untag", &id, &name);
+                    self.shared.announce_image("untag", &id, &id, &labels);
                     RemovedImage::Untagged(name)
                 }
                 store::Removed::Deleted(digest) => {
                     self.shared.cache.forget(&digest);
                     let digest = digest.to_string();
                     if digest == id {
-                        self.shared.announce_image("delete", &digest, &digest);
+                        self.shared
+                            .announce_image("delete", &digest, &digest, &labels);
                     }
                     RemovedImage::Deleted(digest)
                 }
@@ -473,16 +491,13 @@ impl Engine {
         let mut answers = Vec::new();
         for image in loaded {
             let id = image.id.to_string();
+            self.shared.announce_image("load", &id, &id, &image.labels);
             if image.names.is_empty() {
-                self.shared.announce_image("load", &id, &id);
                 answers.push(LoadedImage::Unnamed(id));
                 continue;
             }
-            for name in image.names {
-                let name = name.familiar();
-                self.shared.announce_image("load", &id, &name);
-                answers.push(LoadedImage::Named(name));
-            }
+            let names = image.names.iter().map(Reference::familiar);
+            answers.extend(names.map(LoadedImage::Named));
         }
         Ok(answers)
     }
@@ -503,8 +518,11 @@ impl Engine {
         };
         let id = tasks::blocking(move || store.import(&mut tar, &import, name.as_ref())).await?;
         let text = id.to_string();
-        self.shared
-            .announce_image("import", &text, familiar.as_deref().unwrap_or(&text));
+        let none = BTreeMap::new();
+        if let Some(name) = familiar {
+            self.shared.announce_image("tag", &text, &name, &none);
+        }
+        self.shared.announce_image("import", &text, &text, &none);
         Ok(id)
     }
 
@@ -515,9 +533,10 @@ impl Engine {
         mut out: Box<dyn Write + Send>,
     ) -> Result<(), SaveError> {
         let (store, names) = (Arc::clone(&self.shared.store), typed.to_vec());
-        tasks::blocking(move || store.save(&names, &mut out)).await?;
-        for name in typed {
-            self.shared.announce_image("save", name, name);
+        let saved = tasks::blocking(move || store.save(&names, &mut out)).await?;
+        for (id, labels) in saved {
+            let id = id.to_string();
+            self.shared.announce_image("save", &id, &id, &labels);
         }
         Ok(())
     }
@@ -569,6 +588,12 @@ impl Engine {
             removed: Vec::new(),
             reclaimed_bytes: before.saturating_sub(self.store_bytes().await),
         };
+        self.shared.events.publish(
+            EventKind::Image,
+            "prune".to_owned(),
+            String::new(),
+            BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed_bytes.to_string())]),
+        );
         Ok((removed, pruned))
     }
 
@@ -606,9 +631,10 @@ async fn fly(shared: &Arc<Shared>, flight: &Flight) -> PullOutcome {
     lock(&flight.listeners).senders.clear();
     if let Ok(pulled) = &pulled {
         let name = reference.clone().or_latest().familiar();
-        shared.announce_image("pull", &name, &name);
+        let none = BTreeMap::new();
+        shared.announce_image("pull", &name, &reference.familiar_name(), &none);
         if !pulled.up_to_date {
-            shared.announce_image("create", &pulled.id.to_string(), &name);
+            shared.announce_image("create", &pulled.id.to_string(), &name, &none);
         }
     }
     Some(pulled.map_err(|error| PullError::Registry(Arc::new(error))))
@@ -641,7 +667,7 @@ impl Shared {
             .collect()
     }
 
-    fn image(&self, image: store::Image) -> Image {
+    pub(crate) fn image(&self, image: store::Image) -> Image {
         Image {
             containers: self.image_users(&image.id).len(),
             id: image.id,
@@ -650,13 +676,22 @@ impl Shared {
             tags: image.names.iter().map(Reference::familiar).collect(),
             digests: image.digests.iter().map(Reference::familiar).collect(),
             size_bytes: image.size_bytes,
+            shared_bytes: None,
             created: image.created,
             last_tagged: image.tagged,
         }
     }
 
-    pub(crate) fn announce_image(&self, action: &str, id: &str, name: &str) {
-        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    /// Something happened to an image; its labels come along.
+    pub(crate) fn announce_image(
+        &self,
+        action: &str,
+        id: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) {
+        let mut attributes = labels.clone();
+        attributes.insert("name".to_owned(), name.to_owned());
         self.events.publish(
             EventKind::Image,
             action.to_owned(),
@@ -664,6 +699,13 @@ impl Shared {
             attributes,
         );
     }
+}
+
+fn labels_of(image: &store::Image) -> BTreeMap<String, String> {
+    let config = image.config.config.as_ref();
+    config
+        .and_then(|config| config.labels.clone())
+        .unwrap_or_default()
 }
 
 /// Which images a filter lets through.

@@ -20,6 +20,9 @@
 //! | [`networks`] | records of networks, endpoints of containers |
 //! | [`events`] | what happened, as a stream with a history |
 //! | [`system`] | the host and the totals |
+//! | [`export`] | a container's files as a tar or as an image |
+//! | [`explain`] | what is in an image, and whether it is whole |
+//! | [`usage`] | what takes space |
 //! | [`spec`] | `Config` and `HostConfig` become an OCI specification; pure but for what it looks up |
 //!
 //! What you will not find: HTTP, JSON of the API, `fork`, `mount`.
@@ -31,6 +34,8 @@ mod db;
 mod detach;
 pub mod events;
 pub mod exec;
+pub mod explain;
+pub mod export;
 pub mod images;
 pub mod logs;
 pub mod networks;
@@ -40,6 +45,7 @@ pub mod spec;
 pub mod stats;
 pub mod system;
 mod top;
+pub mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;

@@ -62,7 +62,8 @@ impl Engine {
                 .push(store, image, &name, platform, credentials, progress.clone())
                 .await?;
             let name = name.familiar();
-            self.shared.announce_image("push", &name, &name);
+            self.shared
+                .announce_image("push", &name, &name, &std::collections::BTreeMap::new());
         }
         Ok(())
     }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use runtime::cgroup::Layout;
 
-use crate::containers::{ListOptions, Status, Summary};
-use crate::images::{Image, ListImages};
-use crate::volumes::Volume;
-use crate::{Engine, Filters};
+use crate::Engine;
+use crate::containers::Status;
 
 /// What `info` shows of the engine and its host.
 #[derive(Clone, Debug, Default)]
@@ -60,19 +58,6 @@ pub struct Info {
     pub labels: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
-}
-
-/// What `system df` shows.
-#[derive(Clone, Debug, Default)]
-pub struct DiskUsage {
-    /// Bytes of all layers, each counted once.
-    pub layers_bytes: u64,
-    /// Images.
-    pub images: Vec<Image>,
-    /// Containers with their sizes.
-    pub containers: Vec<Summary>,
-    /// Volumes, their bytes, and how many containers use them.
-    pub volumes: Vec<(Volume, u64, usize)>,
 }
 
 impl Engine {
@@ -132,34 +117,6 @@ impl Engine {
             ipv4_forwarding: host.ipv4_forwarding,
             labels: config.labels,
             warnings,
-        }
-    }
-
-    /// What takes space.
-    pub async fn disk_usage(&self) -> DiskUsage {
-        let store = Arc::clone(&self.shared.store);
-        let usage = tasks::blocking(move || store.usage())
-            .await
-            .unwrap_or_default();
-        let everything = ListOptions {
-            all: true,
-            size: true,
-            ..ListOptions::default()
-        };
-        let mut volumes = Vec::new();
-        for volume in self.list_volumes(Filters::new()).await.unwrap_or_default() {
-            let bytes = self.volume_bytes(&volume.name).await;
-            let users = self.volume_users(&volume.name);
-            volumes.push((volume, bytes, users));
-        }
-        DiskUsage {
-            layers_bytes: usage.layers_bytes,
-            images: self
-                .list_images(ListImages::default())
-                .await
-                .unwrap_or_default(),
-            containers: self.list(everything).await.unwrap_or_default(),
-            volumes,
         }
     }
 }

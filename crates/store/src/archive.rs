@@ -19,9 +19,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use vocab::config::ContainerConfig;
+use vocab::image::ImageConfig;
 use vocab::manifest::{Descriptor, Index, Manifest, media_type};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
+use crate::compression::{self, Compression, read_full};
 use crate::hash::Hasher;
 use crate::images::{Document, FindError, Image, NewImage};
 use crate::layers::{Layer, LayerIngest, ReceiveError};
@@ -46,7 +48,12 @@ pub struct Loaded {
     pub id: Digest,
     /// The tags it got.
     pub names: Vec<Reference>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
+
+/// An image that was saved, and its labels.
+pub type Saved = (Digest, BTreeMap<String, String>);
 
 /// What an imported root tree becomes.
 #[derive(Clone, Debug)]
@@ -234,6 +241,24 @@ impl Contents {
         Ok(bytes)
     }
 
+    /// Puts down what became of a layer. The disk's failures are ours, whoever wants the layer; all
+    /// others are told if an image wants it.
+    fn settle(
+        &mut self,
+        path: String,
+        layer: Result<Layer, ReceiveError>,
+    ) -> Result<(), LoadError> {
+        match layer {
+            Ok(layer) => drop(self.layers.insert(path, layer)),
+            Err(source) if source.kind() == Kind::Internal => {
+                let layer = path;
+                return Err(LoadError::Layer { layer, source });
+            }
+            Err(source) => drop(self.refused.insert(path, source)),
+        }
+        Ok(())
+    }
+
     fn layer(&mut self, path: &str) -> Result<Layer, LoadError> {
         let resolved = self.resolve(path).to_owned();
         if let Some(layer) = self.layers.get(&resolved) {
@@ -260,7 +285,7 @@ impl Store {
         archive: &mut dyn Read,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Loaded>, LoadError> {
-        let mut plain = decompress(archive).map_err(LoadError::Read)?;
+        let mut plain = compression::reader(archive).map_err(LoadError::Read)?;
         let mut contents = self.read_archive(&mut plain, progress)?;
         // What follows the end of the tar is padding; a pipe's writer wants it read.
         io::copy(&mut plain, &mut io::sink()).map_err(LoadError::Read)?;
@@ -271,8 +296,11 @@ impl Store {
         let mut loaded = Vec::with_capacity(images.len());
         for image in images {
             let names = image.names.clone();
+            let config: Option<ImageConfig> = vocab::config::read(&image.config).ok();
+            let config = config.and_then(|config| config.config);
+            let labels = config.and_then(|config| config.labels).unwrap_or_default();
             let id = self.put_image(image).map_err(LoadError::Put)?;
-            loaded.push(Loaded { id, names });
+            loaded.push(Loaded { id, names, labels });
         }
         // Layers that no image wanted.
         let layers: Vec<Digest> = contents
@@ -381,6 +409,17 @@ impl Store {
                 .take(12)
                 .collect(),
         };
+        if !Compression::of(&buffer[..head]).has_media_type() {
+            let layer = match promised {
+                None => self.read_foreign_layer(&path, &buffer[..head], entry),
+                // An OCI layout that has this is none.
+                Some(digest) => Err(ReceiveError::Malformed {
+                    layer: digest.to_string(),
+                    reason: "it is compressed in a way that manifests have no name for".to_owned(),
+                }),
+            };
+            return contents.settle(path, layer);
+        }
         let mut ingest: Result<LayerIngest, ReceiveError> =
             self.receive_layer(promised.as_ref(), Some(size), None);
         let mut current = 0;
@@ -403,22 +442,29 @@ impl Store {
         if current < size {
             return Err(LoadError::Read(io::ErrorKind::UnexpectedEof.into()));
         }
-        match ingest.and_then(LayerIngest::commit) {
-            Ok(layer) => {
-                contents.layers.insert(path, layer);
-            }
-            // The disk's failures are ours, whoever wants the layer.
-            Err(source) if source.kind() == Kind::Internal => {
-                return Err(LoadError::Layer {
-                    layer: path,
-                    source,
-                });
-            }
-            Err(source) => {
-                contents.refused.insert(path, source);
+        contents.settle(path, ingest.and_then(LayerIngest::commit))
+    }
+
+    /// Takes in a layer that is compressed in a way of its own, as its plain tar.
+    fn read_foreign_layer(
+        &self,
+        path: &str,
+        head: &[u8],
+        rest: &mut dyn Read,
+    ) -> Result<Layer, ReceiveError> {
+        let decompress = |source| ReceiveError::Decompress {
+            layer: path.to_owned(),
+            source,
+        };
+        let mut plain = compression::reader(head.chain(rest)).map_err(decompress)?;
+        let mut ingest = self.receive_layer(None, None, None)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match plain.read(&mut buffer).map_err(decompress)? {
+                0 => return ingest.commit(),
+                count => ingest.receive(&buffer[..count])?,
             }
         }
-        Ok(())
     }
 
     /// Makes an image of one layer from a root tar, plain or compressed.
@@ -439,6 +485,7 @@ impl Store {
         let mut ingest = self
             .receive_layer(None, None, None)
             .map_err(ImportError::Layer)?;
+        let mut tar = compression::layer_reader(tar).map_err(ImportError::Read)?;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             match tar.read(&mut buffer).map_err(ImportError::Read)? {
@@ -509,7 +556,7 @@ impl Store {
     ///
     /// An image named by its id goes without a name, one named by a bare repository with all its
     /// tags there.
-    pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<(), SaveError> {
+    pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<Vec<Saved>, SaveError> {
         let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
         for typed in typed {
             for (image, names) in self.choose(typed)? {
@@ -522,6 +569,15 @@ impl Store {
                     None => chosen.push((image, names)),
                 }
             }
+        }
+        // Whoever removes one of them meanwhile does not spoil the archive.
+        let mut leases = Vec::with_capacity(chosen.len());
+        for (image, _) in &chosen {
+            let lease = self.hold_image(image);
+            leases.push(lease.map_err(|source| FindError::Metadata {
+                typed: image.id.to_string(),
+                source,
+            })?);
         }
         let mut tar = tar::Builder::new(out);
         let mut written = HashSet::new();
@@ -579,7 +635,13 @@ impl Store {
         }
         tar.into_inner()
             .and_then(|out| out.flush())
-            .map_err(SaveError::Write)
+            .map_err(SaveError::Write)?;
+        let saved = chosen.into_iter().map(|(image, _)| {
+            let config = image.config.config;
+            let labels = config.and_then(|config| config.labels);
+            (image.id, labels.unwrap_or_default())
+        });
+        Ok(saved.collect())
     }
 }
 
@@ -862,43 +924,10 @@ fn imported(import: &Import, config: &ContainerConfig, diff_id: &Digest) -> Vec<
     document.to_string().into_bytes()
 }
 
-/// Opens a stream that may be compressed.
-fn decompress(archive: &mut dyn Read) -> io::Result<Box<dyn Read + '_>> {
-    let mut head = [0; 6];
-    let count = read_full(archive, &mut head)?;
-    let whole = io::Cursor::new(head[..count].to_vec()).chain(archive);
-    match head[..count] {
-        [0x1f, 0x8b, ..] => Ok(Box::new(flate2::read::MultiGzDecoder::new(whole))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(zstd::stream::read::Decoder::new(whole)?)),
-        [b'B', b'Z', b'h', ..] => Err(unsupported("bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unsupported("xz")),
-        _ => Ok(Box::new(whole)),
-    }
-}
-
-fn unsupported(form: &str) -> io::Error {
-    let text = format!("{form} is not read here; decompress it first");
-    io::Error::new(io::ErrorKind::Unsupported, text)
-}
-
-fn read_full(from: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 /// Whether a file of an archive is a document rather than a layer, by its first bytes.
 fn is_document(head: &[u8]) -> bool {
     let is_tar = head.get(257..262).is_some_and(|magic| magic == b"ustar");
-    let is_compressed = matches!(head, [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]);
-    if is_tar || is_compressed {
+    if is_tar || Compression::of(head) != Compression::None {
         return false;
     }
     let first = head.iter().find(|byte| !byte.is_ascii_whitespace());

@@ -1,9 +1,13 @@
 //! Files and directories that appear whole or not at all.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
 
 /// A file or directory under `ingest/` that is deleted when dropped, unless it was kept; or one
 /// under `partial/`, which stays there unless it was discarded.
@@ -113,20 +117,42 @@ fn random_name() -> String {
     hex::encode(bytes)
 }
 
-/// Bytes of the files beneath a directory that containers may be changing; what vanishes meanwhile
-/// is not counted, symbolic links are never followed.
+/// Bytes of the files beneath a directory that containers may be changing, as their lengths say;
+/// what vanishes meanwhile is not counted, symbolic links are never followed.
 pub(crate) fn tree_bytes(root: &Path) -> io::Result<u64> {
-    use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
-
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut linked = std::collections::HashSet::new();
     let mut total = 0;
-    let mut open = vec![Dir::new(openat(
-        rustix::fs::CWD,
-        root,
-        flags,
-        Mode::empty(),
-    )?)?];
+    walk(root, &mut |found| {
+        if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile {
+            total += u64::try_from(found.st_size).unwrap_or(0);
+        }
+    })?;
+    Ok(total)
+}
+
+/// Bytes that a file or a tree occupies on its disk, directories included: what `du` counts.
+/// Nothing for what is not there.
+pub fn disk_bytes(root: &Path) -> io::Result<u64> {
+    let blocks = |found: &Stat| u64::try_from(found.st_blocks).unwrap_or(0) * STAT_BLOCK;
+    let found = match statat(CWD, root, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let mut total = blocks(&found);
+    if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+        walk(root, &mut |found| total += blocks(found))?;
+    }
+    Ok(total)
+}
+
+/// Bytes in each of `st_blocks` (stat(2)).
+const STAT_BLOCK: u64 = 512;
+
+/// Shows everything beneath a directory, files with several names once.
+fn walk(root: &Path, visit: &mut dyn FnMut(&Stat)) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut linked = HashSet::new();
+    let mut open = vec![Dir::new(openat(CWD, root, flags, Mode::empty())?)?];
     while let Some(directory) = open.last_mut() {
         let Some(entry) = directory.read() else {
             open.pop();
@@ -140,18 +166,15 @@ pub(crate) fn tree_bytes(root: &Path) -> io::Result<u64> {
         let Ok(found) = statat(at, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        match FileType::from_raw_mode(found.st_mode) {
-            FileType::Directory => {
-                if let Ok(below) = openat(at, entry.file_name(), flags, Mode::empty()) {
-                    let below = Dir::new(below)?;
-                    open.push(below);
-                }
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            visit(&found);
+            if let Ok(below) = openat(at, entry.file_name(), flags, Mode::empty()) {
+                let below = Dir::new(below)?;
+                open.push(below);
             }
-            FileType::RegularFile if found.st_nlink == 1 || linked.insert(found.st_ino) => {
-                total += u64::try_from(found.st_size).unwrap_or(0);
-            }
-            _ => {}
+        } else if found.st_nlink == 1 || linked.insert((found.st_dev, found.st_ino)) {
+            visit(&found);
         }
     }
-    Ok(total)
+    Ok(())
 }

@@ -15,6 +15,7 @@ use vocab::{Algorithm, Digest, Failure, Kind};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 
 use crate::MetadataError;
+use crate::compression::Compression;
 use crate::hash::Hasher;
 use crate::incoming::Incoming;
 use crate::lease::Lease;
@@ -214,15 +215,12 @@ enum Form {
     Zstd,
 }
 
-/// Bytes needed to tell the form.
-const MAGIC_BYTES: usize = 4;
-
 impl Form {
     fn of(head: &[u8]) -> Self {
-        match head {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or a skippable one before it.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+        match Compression::of(head) {
+            Compression::Gzip => Self::Gzip,
+            Compression::Zstd => Self::Zstd,
+            // No manifest has a name for the others: who reads archives decompresses them first.
             _ => Self::Plain,
         }
     }
@@ -481,13 +479,13 @@ impl LayerIngest {
     /// What follows once bytes are in the file: telling the form, decompressing, unpacking.
     fn unpack(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
         if let Decoder::Undecided(head) = &mut self.decoder {
-            if head.len() + bytes.len() < MAGIC_BYTES {
+            if head.len() + bytes.len() < Compression::MAGIC_BYTES {
                 head.extend_from_slice(bytes);
                 return Ok(());
             }
             let earlier = std::mem::take(head);
             let mut magic = earlier.clone();
-            magic.extend_from_slice(&bytes[..bytes.len().min(MAGIC_BYTES)]);
+            magic.extend_from_slice(&bytes[..bytes.len().min(Compression::MAGIC_BYTES)]);
             self.decide(&magic)?;
             self.decode(&earlier)?;
         }

@@ -44,6 +44,10 @@
 //! | `compress` | plain layers in the form in which they travel |
 //! | `images` | lookup, names, removal by Docker's rules |
 //! | `archive` | load, import and save of whole images |
+//! | `pack` | directory trees as tars: export and commit |
+//! | `compression` | what bytes are compressed with |
+//! | `explain` | what is in an image, and what of it is in vain |
+//! | `usage` | what all of it occupies |
 //! | [`changes`] | Dockerfile instructions of import and commit |
 //! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
 //! | [`erofs`] | the index of a tar, as a file system image |
@@ -54,7 +58,9 @@ mod blobs;
 pub mod changes;
 mod collect;
 mod compress;
+mod compression;
 pub mod erofs;
+mod explain;
 mod files;
 mod fsck;
 mod hash;
@@ -64,12 +70,16 @@ mod layers;
 mod lease;
 pub mod limits;
 mod metadata;
+mod pack;
 mod snapshots;
 mod store;
 mod tree;
+mod usage;
 
-pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError};
+pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError, Saved};
 pub use blobs::{Ingest, IngestError};
+pub use explain::{ExplainError, Explained, ExplainedLayer, NamedFile};
+pub use files::disk_bytes;
 pub use fsck::{Damage, Verified, VerifyError};
 pub use images::{
     Document, FindError, Image, NewImage, PutError, RemoveError, Removed, TagError, User,
@@ -77,5 +87,7 @@ pub use images::{
 pub use layers::{Layer, LayerBlob, LayerIngest, ReceiveError};
 pub use lease::Lease;
 pub use metadata::MetadataError;
-pub use snapshots::{Driver, Mounts, ParseDriverError, SnapshotError};
-pub use store::{OpenError, Options, Store, Usage, UsageError};
+pub use pack::{PackError, pack};
+pub use snapshots::{CommitError, Driver, Mounts, ParseDriverError, SnapshotError};
+pub use store::{OpenError, Options, Store};
+pub use usage::{DiskUsage, Usage, UsageError};

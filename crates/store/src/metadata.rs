@@ -14,7 +14,7 @@
 //! Times are nanoseconds since 1970. Nothing here touches files; the callers move files first and
 //! record them second, so that a record never promises what is not there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -279,6 +279,27 @@ impl Tables {
         )?;
         let blobs = statement.query_map([image.to_string()], |row| digest(row, 0))?;
         Ok(blobs.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The layers of an image, lowest first.
+    pub(crate) fn layers_of(&self, image: &Digest) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT diff_id FROM image_layers WHERE image = ?1 ORDER BY position",
+        )?;
+        let layers = statement.query_map([image.to_string()], |row| digest(row, 0))?;
+        Ok(layers.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Bytes of the layers of each image that another image has too.
+    pub(crate) fn shared_bytes(&self) -> Result<HashMap<Digest, u64>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT own.image, sum(layers.size) FROM image_layers AS own JOIN layers USING (diff_id)
+             WHERE EXISTS(SELECT 1 FROM image_layers AS other
+                          WHERE other.diff_id = own.diff_id AND other.image <> own.image)
+             GROUP BY own.image",
+        )?;
+        let rows = statement.query_map([], |row| Ok((digest(row, 0)?, bytes(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     // Images.

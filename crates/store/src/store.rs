@@ -50,39 +50,6 @@ impl Inner {
     }
 }
 
-/// What the store occupies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of layers as mounted.
-    pub layers_bytes: u64,
-    /// Bytes of blobs as distributed.
-    pub blobs_bytes: u64,
-    /// Bytes of writable layers.
-    pub snapshots_bytes: u64,
-}
-
-/// Why the store could not be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum UsageError {
-    /// A directory of it.
-    #[error("measure `{path}`")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The tables.
-    #[error("measure the store")]
-    Metadata(#[source] MetadataError),
-}
-
-impl Failure for UsageError {
-    fn kind(&self) -> Kind {
-        Kind::Internal
-    }
-}
-
 /// Why the store did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -218,21 +185,6 @@ impl Store {
     /// somebody else is ingesting the same blob it begins at nothing, beside that one.
     pub fn resume(&self, expected: &Digest, size: u64) -> Result<Ingest, IngestError> {
         Ingest::resume(Arc::clone(self.blobs()), expected, size)
-    }
-
-    /// What the store occupies.
-    pub fn usage(&self) -> Result<Usage, UsageError> {
-        let layers_bytes = self.tables().layers_bytes().map_err(UsageError::Metadata)?;
-        let measure = |path: PathBuf| {
-            files::tree_bytes(&path).map_err(|source| UsageError::File { path, source })
-        };
-        let blobs_bytes = measure(self.root().join("blobs"))?;
-        let snapshots_bytes = measure(self.root().join("snapshots"))?;
-        Ok(Usage {
-            layers_bytes,
-            blobs_bytes,
-            snapshots_bytes,
-        })
     }
 
     /// Those who have a snapshot.

@@ -350,3 +350,97 @@ pub struct AuthResponse {
     /// `Login Succeeded`.
     pub status: String,
 }
+
+/// What is in an image (`GET /images/{name}/explain`, berth's own).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageExplained {
+    /// `sha256:…`.
+    pub id: String,
+    /// `repository:tag`.
+    pub repo_tags: Vec<String>,
+    /// `os/architecture[/variant]`.
+    pub platform: String,
+    /// Bytes of the files in all layers.
+    pub size: i64,
+    /// Bytes that later layers hide.
+    pub wasted: i64,
+    /// Bytes that visible files have in common with other visible files.
+    pub duplicate: i64,
+    /// Lowest first.
+    pub layers: Vec<LayerExplained>,
+    /// The largest visible files.
+    pub largest: Vec<FileExplained>,
+    /// The largest hidden files.
+    pub wasted_files: Vec<FileExplained>,
+    /// Visible files of the same content, those that cost most first.
+    pub duplicates: Vec<Vec<FileExplained>>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct LayerExplained {
+    /// Digest of the plain tar.
+    pub diff_id: String,
+    /// Digest of it as distributed.
+    pub digest: String,
+    /// Of it as distributed.
+    pub media_type: String,
+    /// Bytes as distributed.
+    pub distributed: i64,
+    /// Bytes of its files.
+    pub size: i64,
+    /// Its files, links and devices.
+    pub files: i64,
+    /// Bytes of it that later layers hide.
+    pub wasted: i64,
+    /// Bytes of lower layers that it hides.
+    pub hides: i64,
+    /// The command that made it, where the history tells.
+    pub created_by: String,
+}
+
+/// A file of an image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct FileExplained {
+    /// From the root.
+    pub path: String,
+    /// Bytes.
+    pub size: i64,
+    /// Which layer brought it: 0 is the lowest.
+    pub layer: i64,
+}
+
+/// Whether an image is whole (`POST /images/{name}/verify`, berth's own).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageVerified {
+    /// `sha256:…`.
+    pub id: String,
+    /// Bytes that were compared with their digests.
+    pub bytes: i64,
+    /// What was wrong.
+    pub damage: Vec<ImageDamage>,
+}
+
+/// Something of an image that is not what it should be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageDamage {
+    /// The blob or layer.
+    pub digest: String,
+    /// What is wrong with it, and what was done.
+    pub reason: String,
+    /// Whether it is whole again.
+    pub mended: bool,
+}
+
+/// The answer to a commit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CommitResponse {
+    /// `sha256:…`.
+    pub id: String,
+}

@@ -377,6 +377,29 @@ pub struct DiskUsage {
     /// API 1.52.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_cache_usage: Option<Usage<serde_json::Value>>,
+    /// With `data-root`, berth's own: all that lies under its data root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_root: Option<DataRootUsage>,
+}
+
+/// Bytes on the disk under the data root by what they are for; the sum is what `du` counts there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DataRootUsage {
+    /// Layers, as mounted and as distributed, and documents.
+    pub images: i64,
+    /// Writable layers and logs.
+    pub containers: i64,
+    /// Volumes.
+    pub volumes: i64,
+    /// Downloads under way, and such as wait to be taken up again.
+    pub incoming: i64,
+    /// Damaged blobs, put aside.
+    pub quarantine: i64,
+    /// Tables and locks.
+    pub metadata: i64,
+    /// What berth did not put there.
+    pub foreign: i64,
 }
 
 /// Disk usage of one kind of thing (API 1.52).

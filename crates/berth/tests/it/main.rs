@@ -18,6 +18,7 @@ mod daily;
 mod errors;
 mod guest;
 mod host;
+mod images;
 mod registries;
 mod terminal;
 mod wire;

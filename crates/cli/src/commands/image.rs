@@ -405,7 +405,6 @@ async fn import(invocation: Invocation) -> Result<u8> {
 }
 
 async fn save(invocation: Invocation) -> Result<u8> {
-    use std::io::Write as _;
     let typed = &invocation.typed;
     let platform = match typed.get("platform") {
         Some(platform) => Some(platform_json(platform)?),
@@ -417,27 +416,32 @@ async fn save(invocation: Invocation) -> Result<u8> {
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
     }
-    if let Some(path) = path {
-        check_directory(path)?;
-    }
     let client = invocation.session.client().await?;
     let mut call = client.get("/images/get");
     for name in &typed.words {
         call = call.query("names", name);
     }
-    let mut answer = call.query_some("platform", platform).send().await?;
+    let call = call.query_some("platform", platform);
+    save_to(call, path, "save image").await
+}
+
+/// Writes what a call answers to a file, or to standard output. The file is whole or not there: a
+/// failure leaves no half of a tar under the wanted name.
+pub async fn save_to(call: api::client::Call<'_>, path: Option<&str>, what: &str) -> Result<u8> {
+    use std::io::Write as _;
+    if let Some(path) = path {
+        check_directory(path, what)?;
+    }
+    let mut answer = call.send().await?;
     let Some(path) = path else {
         while let Some(piece) = answer.next().await {
             output::bytes(&piece?)?;
         }
         return Ok(0);
     };
-    // Whole or not at all: a failure leaves no half of a tar under the wanted name.
     let failed = |error: io::Error| {
-        Failure::new(format!(
-            "failed to save image: {path}: {}",
-            pairs::reason(&error)
-        ))
+        let reason = pairs::reason(&error);
+        Failure::new(format!("failed to {what}: {path}: {reason}"))
     };
     let temporary = format!("{path}.berth-{}", std::process::id());
     let device = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
@@ -460,7 +464,7 @@ async fn save(invocation: Invocation) -> Result<u8> {
 }
 
 /// A tar that cannot be written is not asked for.
-fn check_directory(path: &str) -> Result {
+fn check_directory(path: &str, what: &str) -> Result {
     let parent = std::path::Path::new(path)
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
@@ -468,7 +472,7 @@ fn check_directory(path: &str) -> Result {
         && let Err(error) = std::fs::metadata(parent)
     {
         return Err(Failure::new(format!(
-            "failed to save image: invalid output path: stat {}: {}",
+            "failed to {what}: invalid output path: stat {}: {}",
             parent.display(),
             pairs::reason(&error)
         )));

@@ -195,14 +195,17 @@ impl Shown<'_> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Name {
-    repository: String,
-    tag: String,
-    digest: String,
+pub struct Name {
+    /// Without a tag.
+    pub repository: String,
+    /// `<none>` without one.
+    pub tag: String,
+    /// `<none>` without one.
+    pub digest: String,
 }
 
 /// One row for each name; an image without any has one all the same.
-fn names(image: &ImageSummary, with_digests: bool) -> Vec<Name> {
+pub fn names(image: &ImageSummary, with_digests: bool) -> Vec<Name> {
     let none = || "<none>".to_owned();
     let real = |name: &&String| !name.starts_with("<none>");
     let mut names: Vec<Name> = Vec::new();

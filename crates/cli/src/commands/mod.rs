@@ -3,8 +3,11 @@
 //! One file holds commands that do the same kind of thing; each command is a constant with its
 //! names, flags and help, so that the list below is all there is to know about what exists.
 
+pub mod df;
 pub mod each;
 pub mod exec;
+pub mod explain;
+pub mod export;
 pub mod image;
 pub mod images;
 pub mod inspect;
@@ -61,6 +64,10 @@ pub const DONE: &[&Command] = &[
     &image::IMPORT,
     &image::SAVE,
     &image::PRUNE,
+    &explain::EXPLAIN,
+    &explain::VERIFY,
+    &export::EXPORT,
+    &export::COMMIT,
     &volume::LS,
     &volume::CREATE,
     &volume::RM,
@@ -74,7 +81,7 @@ pub const DONE: &[&Command] = &[
     &system::VERSION,
     &system::INFO,
     &system::EVENTS,
-    &system::DF,
+    &df::DF,
     &system::PRUNE,
     &system::CONTAINER_PRUNE,
     &login::LOGIN,
@@ -102,17 +109,14 @@ pub const LATER: &[&str] = &[
     "checkpoint create",
     "checkpoint ls",
     "checkpoint rm",
-    "commit",
     "compose",
     "config",
     "config create",
     "config inspect",
     "config ls",
     "config rm",
-    "container commit",
     "container cp",
     "container diff",
-    "container export",
     "container update",
     "context",
     "context create",
@@ -126,7 +130,6 @@ pub const LATER: &[&str] = &[
     "context use",
     "cp",
     "diff",
-    "export",
     "image build",
     "manifest",
     "manifest annotate",

@@ -36,7 +36,7 @@ pub const PS: Command = Command {
     run: |invocation| Box::pin(ps(invocation)) as Run,
 };
 
-const LISTING: Listing<'_> = Listing {
+pub const LISTING: Listing<'_> = Listing {
     kind: "*formatter.ContainerContext",
     headers: &[
         ("ID", "CONTAINER ID"),

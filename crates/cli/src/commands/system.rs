@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use api::types::{ContainersPruned, DiskUsage, Event, Info, SystemVersion};
+use api::types::{ContainersPruned, Event, Info, SystemVersion};
 
 use super::logs::moment;
 use super::{confirm, filters};
 use crate::command::{Command, Invocation, Run};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, filter, switch, text};
-use crate::format::{self, Listing};
 use crate::template::{MissingKey, Set, Template, Value};
 use crate::{human, output};
 
@@ -54,23 +53,6 @@ pub const EVENTS: Command = Command {
     words: (0, 0),
     stops: false,
     run: |invocation| Box::pin(events(invocation)) as Run,
-};
-
-/// `system df`.
-pub const DF: Command = Command {
-    names: &["system df"],
-    usage: "[OPTIONS]",
-    about: "Show how much of the disk is used",
-    flags: &[&[
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
-        switch("verbose", "Show each object").short('v'),
-    ]],
-    words: (0, 0),
-    stops: false,
-    run: |invocation| Box::pin(df(invocation)) as Run,
 };
 
 /// `system prune`.
@@ -481,147 +463,6 @@ fn event_line(event: &Event) -> String {
     text
 }
 
-const DF_LISTING: Listing<'_> = Listing {
-    kind: "*formatter.diskUsageContext",
-    headers: &[
-        ("Type", "TYPE"),
-        ("TotalCount", "TOTAL"),
-        ("Active", "ACTIVE"),
-        ("Size", "SIZE"),
-        ("Reclaimable", "RECLAIMABLE"),
-    ],
-};
-
-/// One line of `system df`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Used {
-    total: i64,
-    active: i64,
-    size: i64,
-    reclaimable: i64,
-}
-
-fn count<T>(items: impl Iterator<Item = T>) -> i64 {
-    i64::try_from(items.count()).unwrap_or(i64::MAX)
-}
-
-/// The four lines, from whichever layout the daemon sends.
-fn used(usage: &DiskUsage) -> [(&'static str, Used); 4] {
-    fn from<T>(usage: &api::types::Usage<T>) -> Used {
-        Used {
-            total: usage.total_count,
-            active: usage.active_count,
-            size: usage.total_size,
-            reclaimable: usage.reclaimable,
-        }
-    }
-    let images = usage.image_usage.as_ref().map(from).unwrap_or_else(|| {
-        let images = usage.images.as_deref().unwrap_or_default();
-        let size = usage.layers_size.unwrap_or(0);
-        let in_use: i64 = images
-            .iter()
-            .filter(|image| image.containers > 0)
-            .map(|image| image.size - image.shared_size.max(0))
-            .sum();
-        Used {
-            total: count(images.iter()),
-            active: count(images.iter().filter(|image| image.containers > 0)),
-            size,
-            reclaimable: (size - in_use).max(0),
-        }
-    });
-    let containers = usage.container_usage.as_ref().map(from).unwrap_or_else(|| {
-        let all = usage.containers.as_deref().unwrap_or_default();
-        let active = |state: &str| matches!(state, "running" | "paused" | "restarting");
-        Used {
-            total: count(all.iter()),
-            active: count(all.iter().filter(|c| active(&c.state))),
-            size: all.iter().map(|c| c.size_rw).sum(),
-            reclaimable: all
-                .iter()
-                .filter(|c| !active(&c.state))
-                .map(|c| c.size_rw)
-                .sum(),
-        }
-    });
-    let volumes = usage.volume_usage.as_ref().map(from).unwrap_or_else(|| {
-        let all = usage.volumes.as_deref().unwrap_or_default();
-        let size = |unused: bool| {
-            all.iter()
-                .filter_map(|volume| volume.usage_data.as_ref())
-                .filter(|usage| !unused || usage.ref_count == 0)
-                .map(|usage| usage.size.max(0))
-                .sum()
-        };
-        Used {
-            total: count(all.iter()),
-            active: count(all.iter().filter(|v| {
-                v.usage_data
-                    .as_ref()
-                    .is_some_and(|usage| usage.ref_count > 0)
-            })),
-            size: size(false),
-            reclaimable: size(true),
-        }
-    });
-    let cache = usage
-        .build_cache_usage
-        .as_ref()
-        .map(from)
-        .unwrap_or_else(|| Used {
-            total: count(usage.build_cache.iter().flatten()),
-            ..Used::default()
-        });
-    [
-        ("Images", images),
-        ("Containers", containers),
-        ("Local Volumes", volumes),
-        ("Build Cache", cache),
-    ]
-}
-
-async fn df(invocation: Invocation) -> Result<u8> {
-    let typed = &invocation.typed;
-    if typed.on("verbose") {
-        return Err(Failure::new(
-            "berth does not do --verbose yet: see `ps -as`, `images` and `volume ls`",
-        ));
-    }
-    let client = invocation.session.client().await?;
-    let usage: DiskUsage = client.get("/system/df").read().await?;
-    let rows: Vec<Value> = used(&usage)
-        .into_iter()
-        .map(|(name, used)| {
-            let mut reclaimable = human::size_four(used.reclaimable.unsigned_abs());
-            if used.size > 0 && name != "Build Cache" {
-                let percent = used.reclaimable.saturating_mul(100) / used.size;
-                write!(reclaimable, " ({percent}%)").expect("writing to a string cannot fail");
-            }
-            Value::row(
-                DF_LISTING.kind,
-                [
-                    ("Type", Value::from(name)),
-                    ("TotalCount", Value::from(used.total.to_string())),
-                    ("Active", Value::from(used.active.to_string())),
-                    (
-                        "Size",
-                        Value::from(human::size_four(used.size.unsigned_abs())),
-                    ),
-                    ("Reclaimable", Value::from(reclaimable)),
-                ],
-            )
-        })
-        .collect();
-    output::out(&format::render(
-        &DF_LISTING,
-        typed.get("format"),
-        None,
-        "{{.Type}}\\t{{.TotalCount}}\\t{{.Active}}\\t{{.Size}}\\t{{.Reclaimable}}",
-        &rows,
-    )?)?;
-    Ok(0)
-}
-
 async fn prune_containers(client: &api::Client, filters: &api::Filters) -> Result<(String, u64)> {
     let pruned: ContainersPruned = client
         .post("/containers/prune")
@@ -709,56 +550,6 @@ mod tests {
         assert!(
             line.ends_with(" container start abc (image=busybox, name=web)"),
             "{line}"
-        );
-    }
-
-    #[test]
-    fn disk_usage_is_read_in_both_layouts() {
-        let old: DiskUsage = serde_json::from_str(
-            r#"{"LayersSize":100,"Images":[{"Size":60,"SharedSize":0,"Containers":1},{"Size":40,"Containers":0}],
-                "Containers":[{"State":"running","SizeRw":5},{"State":"exited","SizeRw":7}],"Volumes":[{"UsageData":{"RefCount":0,"Size":9}}]}"#,
-        )
-        .unwrap();
-        let lines = used(&old);
-        assert_eq!(
-            lines[0].1,
-            Used {
-                total: 2,
-                active: 1,
-                size: 100,
-                reclaimable: 40
-            }
-        );
-        assert_eq!(
-            lines[1].1,
-            Used {
-                total: 2,
-                active: 1,
-                size: 12,
-                reclaimable: 7
-            }
-        );
-        assert_eq!(
-            lines[2].1,
-            Used {
-                total: 1,
-                active: 0,
-                size: 9,
-                reclaimable: 9
-            }
-        );
-        let new: DiskUsage = serde_json::from_str(
-            r#"{"ImageUsage":{"ActiveCount":1,"TotalCount":3,"TotalSize":10,"Reclaimable":4}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            used(&new)[0].1,
-            Used {
-                total: 3,
-                active: 1,
-                size: 10,
-                reclaimable: 4
-            }
         );
     }
 }

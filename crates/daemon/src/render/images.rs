@@ -2,15 +2,17 @@
 
 use api::Version;
 use api::types::{
-    DriverData, HistoryItem, ImageDeleted, ImageInspect, ImageMetadata, ImageRootFs, ImageRuns,
-    ImageSummary,
+    DriverData, FileExplained, HistoryItem, ImageDamage, ImageDeleted, ImageExplained,
+    ImageInspect, ImageMetadata, ImageRootFs, ImageRuns, ImageSummary, ImageVerified,
+    LayerExplained,
 };
+use engine::explain::{Explained, LayerBlob, NamedFile, Verified};
 use engine::images::{HistoryEntry, Image, RemovedImage};
 
 use super::{bytes, count, moment, seconds};
 
-/// One line of `docker images`; `counted` where lists tell what is shared and used (`system df`).
-pub(crate) fn image_summary(image: Image, counted: bool, version: Version) -> ImageSummary {
+/// One line of `docker images`; what is shared is told where it was asked for (`system df`).
+pub(crate) fn image_summary(image: Image, version: Version) -> ImageSummary {
     let speaks = |minor| version >= Version::new(1, minor);
     let size = bytes(image.size_bytes);
     let none = |names: Vec<String>, placeholder: &str| {
@@ -30,7 +32,7 @@ pub(crate) fn image_summary(image: Image, counted: bool, version: Version) -> Im
         (image.tags, image.digests)
     };
     ImageSummary {
-        containers: if speaks(51) || counted {
+        containers: if speaks(51) || image.shared_bytes.is_some() {
             count(image.containers)
         } else {
             -1
@@ -42,7 +44,7 @@ pub(crate) fn image_summary(image: Image, counted: bool, version: Version) -> Im
         descriptor: None,
         repo_digests: digests,
         repo_tags: tags,
-        shared_size: if counted { 0 } else { -1 },
+        shared_size: image.shared_bytes.map_or(-1, bytes),
         size,
         virtual_size: if speaks(44) { 0 } else { size },
     }
@@ -127,6 +129,72 @@ pub(crate) fn image_removed(removed: RemovedImage) -> ImageDeleted {
     }
 }
 
+/// What is in an image.
+pub(crate) fn image_explained(
+    image: Image,
+    blobs: Vec<LayerBlob>,
+    explained: Explained,
+) -> ImageExplained {
+    let file = |file: NamedFile| FileExplained {
+        path: file.path,
+        size: bytes(file.size_bytes),
+        layer: count(file.layer),
+    };
+    let files = |files: Vec<NamedFile>| files.into_iter().map(file).collect();
+    let mut steps = image.config.history.iter().filter(|step| !step.empty_layer);
+    let layers = image
+        .config
+        .rootfs
+        .diff_ids
+        .iter()
+        .zip(blobs)
+        .zip(explained.layers)
+        .map(|((diff_id, blob), layer)| LayerExplained {
+            diff_id: diff_id.to_string(),
+            digest: blob.digest.to_string(),
+            media_type: blob.media_type,
+            distributed: bytes(blob.size_bytes),
+            size: bytes(layer.size_bytes),
+            files: bytes(layer.files),
+            wasted: bytes(layer.wasted_bytes),
+            hides: bytes(layer.hides_bytes),
+            created_by: steps
+                .next()
+                .map(|step| step.created_by.clone())
+                .unwrap_or_default(),
+        })
+        .collect();
+    ImageExplained {
+        id: image.id.to_string(),
+        platform: image.config.platform().to_string(),
+        repo_tags: image.tags,
+        size: bytes(image.size_bytes),
+        wasted: bytes(explained.wasted_bytes),
+        duplicate: bytes(explained.duplicate_bytes),
+        layers,
+        largest: files(explained.largest),
+        wasted_files: files(explained.wasted),
+        duplicates: explained.duplicates.into_iter().map(files).collect(),
+    }
+}
+
+/// Whether an image is whole.
+pub(crate) fn image_verified(image: &Image, verified: Verified) -> ImageVerified {
+    ImageVerified {
+        id: image.id.to_string(),
+        bytes: bytes(verified.bytes),
+        damage: verified
+            .damage
+            .into_iter()
+            .map(|damage| ImageDamage {
+                digest: damage.digest.to_string(),
+                reason: damage.reason,
+                mended: damage.mended,
+            })
+            .collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -152,6 +220,7 @@ mod tests {
             tags: Vec::new(),
             digests: Vec::new(),
             size_bytes: 7,
+            shared_bytes: None,
             created: None,
             last_tagged: None,
             containers: 2,
@@ -159,7 +228,7 @@ mod tests {
     }
 
     fn summary(minor: u16) -> Value {
-        serde_json::to_value(image_summary(image(), false, Version::new(1, minor))).unwrap()
+        serde_json::to_value(image_summary(image(), Version::new(1, minor))).unwrap()
     }
 
     fn inspect(minor: u16) -> Value {

@@ -9,8 +9,10 @@ mod others;
 use serde::Serialize;
 
 pub(crate) use containers::{container_inspect, container_summary, stats};
-pub(crate) use images::{history_item, image_inspect, image_removed, image_summary};
-pub(crate) use others::{event, network, volume, volume_with_usage};
+pub(crate) use images::{
+    history_item, image_explained, image_inspect, image_removed, image_summary, image_verified,
+};
+pub(crate) use others::{event, network, places, volume, volume_with_usage};
 
 /// Appends a document and a newline, as Go's encoder does.
 pub(crate) fn line(bytes: &mut Vec<u8>, document: &impl Serialize) {

@@ -115,6 +115,19 @@ pub(crate) fn event(event: engine::events::Event, old: bool) -> Event {
     shown
 }
 
+/// What lies under the data root.
+pub(crate) fn places(places: engine::usage::Places) -> api::types::DataRootUsage {
+    api::types::DataRootUsage {
+        images: bytes(places.images),
+        containers: bytes(places.containers),
+        volumes: bytes(places.volumes),
+        incoming: bytes(places.incoming),
+        quarantine: bytes(places.quarantine),
+        metadata: bytes(places.metadata),
+        foreign: bytes(places.foreign),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};

@@ -1,10 +1,12 @@
 //! Images that are here: listed, shown, named, removed.
 
-use api::types::ImagesPruned;
+use api::types::{CommitResponse, ImagesPruned};
+use engine::export::Commit;
 use engine::images::ListImages;
 use http::StatusCode;
 use registry::Credentials;
 use serde::Serialize;
+use vocab::config::ContainerConfig;
 use vocab::manifest::Descriptor;
 use vocab::{Platform, Reference};
 
@@ -32,12 +34,12 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let options = ListImages {
         all: call.query.flag("all"),
         filters: filters.into_map(),
+        shared: call.query.flag("shared-size"),
     };
-    let shared = call.query.flag("shared-size");
     let found = call.engine().list_images(options).await?;
     let list: Vec<_> = found
         .into_iter()
-        .map(|image| render::image_summary(image, shared, call.version))
+        .map(|image| render::image_summary(image, call.version))
         .collect();
     Ok(answer::ok(&list))
 }
@@ -107,6 +109,52 @@ pub(crate) async fn prune(call: Call) -> Outcome {
         images_deleted: (!list.is_empty()).then_some(list),
         space_reclaimed: pruned.reclaimed_bytes,
     }))
+}
+
+/// `GET /images/{name}/explain`, berth's own.
+pub(crate) async fn explain(call: Call) -> Outcome {
+    let (image, blobs, explained) = call.engine().explain_image(call.name()).await?;
+    Ok(answer::ok(&render::image_explained(
+        image, blobs, explained,
+    )))
+}
+
+/// `POST /images/{name}/verify`, berth's own.
+pub(crate) async fn verify(call: Call) -> Outcome {
+    let (image, verified) = call.engine().verify_image(call.name()).await?;
+    Ok(answer::ok(&render::image_verified(&image, verified)))
+}
+
+/// `POST /commit`.
+pub(crate) async fn commit(mut call: Call) -> Outcome {
+    let config: Option<ContainerConfig> = match call.header("content-type") {
+        Some(_) => call.json().await?,
+        None => None,
+    };
+    let container = call.query.said("container").unwrap_or_default().to_owned();
+    let name = match call.query.said("repo") {
+        Some(repository) => Some(name_with_tag(repository, call.query.said("tag"))?.or_latest()),
+        None => None,
+    };
+    let text = |key: &str| call.query.get(key).unwrap_or_default().to_owned();
+    let wanted = Commit {
+        name,
+        author: text("author"),
+        comment: text("comment"),
+        pause: call.query.flag_or("pause", true),
+        // Clients send one instruction each, or several as lines.
+        changes: call
+            .query
+            .all("changes")
+            .flat_map(str::lines)
+            .filter(|change| !change.trim().is_empty())
+            .map(str::to_owned)
+            .collect(),
+        config,
+    };
+    let id = call.engine().commit(&container, wanted).await?;
+    let id = id.to_string();
+    Ok(answer::json(StatusCode::CREATED, &CommitResponse { id }))
 }
 
 /// What a name points at in its registry.

@@ -234,11 +234,13 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
     let verbose = call.query.flag("verbose");
     let used = call.engine().disk_usage().await;
 
-    let layers = render::bytes(used.layers_bytes);
+    let places = used.places;
+    let layers = render::bytes(used.images_bytes);
+    let reclaimable = render::bytes(used.images_reclaimable_bytes);
     let images: Vec<_> = used
         .images
         .into_iter()
-        .map(|image| render::image_summary(image, true, call.version))
+        .map(|image| render::image_summary(image, call.version))
         .collect();
     let containers: Vec<_> = used
         .containers
@@ -253,7 +255,6 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
 
     let usage = call.speaks(52).then(|| {
         let active_images = images.iter().filter(|image| image.containers > 0);
-        let used_bytes: i64 = active_images.clone().map(|image| image.size).sum();
         let running = containers
             .iter()
             .filter(|one| one.state == "running" || one.state == "paused");
@@ -270,7 +271,7 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
             Usage {
                 active_count: render::count(active_images.count()),
                 items: if verbose { images.clone() } else { Vec::new() },
-                reclaimable: (layers - used_bytes).max(0),
+                reclaimable,
                 total_count: render::count(images.len()),
                 total_size: layers,
             },
@@ -296,7 +297,10 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
     });
     // From 1.52 on both layouts are told, unless the new one is asked for with its details.
     let old = !(call.speaks(52) && verbose);
-    let mut answer = DiskUsage::default();
+    let mut answer = DiskUsage {
+        data_root: call.query.flag("data-root").then(|| render::places(places)),
+        ..DiskUsage::default()
+    };
     if let Some((image_usage, container_usage, volume_usage)) = usage {
         answer.image_usage = wants("image").then_some(image_usage);
         answer.container_usage = wants("container").then_some(container_usage);

@@ -28,7 +28,7 @@ use crate::call::Call;
 /// Pieces of a tar between the connection and the store.
 const PIECES: usize = 16;
 
-/// Bytes in each piece that the store writes.
+/// Bytes in each piece that is written.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Steps of a pull or push that wait for a slow client.
@@ -339,32 +339,54 @@ async fn save(call: Call, names: Vec<String>) -> Outcome {
             "berth does not choose a platform on save yet",
         ));
     }
+    let engine = Arc::clone(call.engine());
+    written(|out| {
+        async move {
+            let outcome = engine.save_images(&names, out).await;
+            outcome.map_err(Refusal::from)
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// `GET /containers/{id}/export`.
+pub(crate) async fn export(call: Call) -> Outcome {
+    let (engine, typed) = (Arc::clone(call.engine()), call.name().to_owned());
+    written(|out| {
+        async move {
+            let outcome = engine.export(&typed, out).await;
+            outcome.map_err(Refusal::from)
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Answers with the tar that `write` writes. What it says before the first byte is a refusal.
+async fn written(
+    write: impl FnOnce(Box<dyn Write + Send>) -> BoxFuture<'static, Result<(), Refusal>>,
+) -> Outcome {
     let (sender, mut pieces) = mpsc::channel(PIECES);
-    let out = Box::new(BodyWriter {
+    let mut writing = write(Box::new(BodyWriter {
         pieces: sender,
         gathered: Vec::with_capacity(PIECE_BYTES),
-    });
-    let engine = Arc::clone(call.engine());
-    let mut saving = async move {
-        let outcome = engine.save_images(&names, out).await;
-        outcome.map_err(Refusal::from)
-    }
-    .boxed();
+    }));
     let first = tokio::select! {
         biased;
         piece = pieces.recv() => piece,
-        outcome = &mut saving => {
+        outcome = &mut writing => {
             outcome?;
-            saving = std::future::ready(Ok(())).boxed();
+            writing = std::future::ready(Ok(())).boxed();
             pieces.recv().await
         }
     };
-    let rest = stream::unfold(Some((pieces, saving)), |state| async {
-        let (mut pieces, mut saving) = state?;
+    let rest = stream::unfold(Some((pieces, writing)), |state| async {
+        let (mut pieces, mut writing) = state?;
         tokio::select! {
             biased;
-            Some(piece) = pieces.recv() => Some((Ok(piece), Some((pieces, saving)))),
-            outcome = &mut saving => match outcome {
+            Some(piece) = pieces.recv() => Some((Ok(piece), Some((pieces, writing)))),
+            outcome = &mut writing => match outcome {
                 // What was written last may still be in the queue.
                 Ok(()) => {
                     let piece = pieces.recv().await?;

@@ -162,6 +162,18 @@ impl Layers for Erofs {
                 && (self.tar(diff_id.hex()).exists() || self.blob(diff_id).exists())
     }
 
+    fn files(&self, diff_id: &Digest) -> Vec<PathBuf> {
+        vec![self.tar(diff_id.hex()), self.index(diff_id.hex())]
+    }
+
+    fn open_tar(&self, diff_id: &Digest) -> io::Result<Option<File>> {
+        match File::open(self.tar(diff_id.hex())) {
+            Ok(tar) => Ok(Some(tar)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn verify(&self, diff_id: &Digest) -> io::Result<Result<u64, String>> {
         let index = self.index(diff_id.hex());
         match is_whole(&index) {
@@ -174,15 +186,11 @@ impl Layers for Erofs {
         }
         let index_bytes = fs::metadata(&index)?.len();
         // A tar that is a blob is verified as one.
-        let tar = match File::open(self.tar(diff_id.hex())) {
-            Ok(tar) => tar,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(match self.blob(diff_id).exists() {
-                    true => Ok(index_bytes),
-                    false => Err("its tar is missing".to_owned()),
-                });
-            }
-            Err(error) => return Err(error),
+        let Some(tar) = self.open_tar(diff_id)? else {
+            return Ok(match self.blob(diff_id).exists() {
+                true => Ok(index_bytes),
+                false => Err("its tar is missing".to_owned()),
+            });
         };
         let (actual, tar_bytes) = crate::fsck::digest_of(tar, diff_id)?;
         Ok(match actual == *diff_id {

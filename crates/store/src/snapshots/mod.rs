@@ -7,12 +7,15 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use vocab::{ContainerId, Digest, Failure, Kind};
 
 use crate::files::{self, Staged};
+use crate::layers::Layer;
+use crate::pack;
 use crate::store::{OpenError, Store};
 use crate::tree::UnpackError;
 
@@ -30,6 +33,10 @@ pub(crate) trait Layers: fmt::Debug + Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Whether a layer is there.
     fn has(&self, diff_id: &Digest) -> bool;
+    /// The files and directories that hold a layer, whether they are there or not.
+    fn files(&self, diff_id: &Digest) -> Vec<PathBuf>;
+    /// The plain tar of a layer, where this driver keeps one of its own.
+    fn open_tar(&self, diff_id: &Digest) -> io::Result<Option<File>>;
     /// Reads all of a layer that can be compared with a digest: how many bytes that were, or in
     /// words what is wrong with it.
     fn verify(&self, diff_id: &Digest) -> io::Result<Result<u64, String>>;
@@ -209,6 +216,30 @@ impl Failure for SnapshotError {
     }
 }
 
+/// Why changes did not become a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The container has no snapshot.
+    #[error("container {0} has no snapshot")]
+    NotFound(ContainerId),
+    /// The changes cannot be read.
+    #[error("read what the container changed")]
+    Pack(#[source] crate::PackError),
+    /// The layer cannot be stored.
+    #[error("store what the container changed")]
+    Receive(#[source] crate::ReceiveError),
+}
+
+impl Failure for CommitError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound(_) => Kind::NotFound,
+            Self::Pack(error) => error.kind(),
+            Self::Receive(error) => error.kind(),
+        }
+    }
+}
+
 impl Store {
     /// Gives `owner` a writable layer on top of an image.
     pub fn create_snapshot(
@@ -311,6 +342,35 @@ impl Store {
                 source,
             })?;
         Ok(())
+    }
+
+    /// What `owner` has changed, as a layer.
+    pub fn commit_snapshot(&self, owner: &ContainerId) -> Result<Layer, CommitError> {
+        let upper = self.snapshot_directory(owner).join("upper");
+        let directory = match File::open(&upper) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CommitError::NotFound(*owner));
+            }
+            Err(source) => {
+                let source = crate::PackError::Read {
+                    path: upper,
+                    source,
+                };
+                return Err(CommitError::Pack(source));
+            }
+        };
+        let mut ingest = self
+            .receive_layer(None, None, None)
+            .map_err(CommitError::Receive)?;
+        let packed = pack::pack_tree(directory.as_fd(), pack::Tree::Changes, &mut ingest);
+        match packed {
+            // What the ingest could only say in words is told by committing it.
+            Ok(()) | Err(crate::PackError::Write(_)) => {
+                ingest.commit().map_err(CommitError::Receive)
+            }
+            Err(error) => Err(CommitError::Pack(error)),
+        }
     }
 
     /// Bytes that `owner` has written.

@@ -88,6 +88,14 @@ impl Layers for Overlay {
         self.layers.join(diff_id.hex()).is_dir()
     }
 
+    fn files(&self, diff_id: &Digest) -> Vec<PathBuf> {
+        vec![self.layers.join(diff_id.hex())]
+    }
+
+    fn open_tar(&self, _diff_id: &Digest) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
     /// Files in a directory have no digest to be compared with.
     fn verify(&self, diff_id: &Digest) -> io::Result<Result<u64, String>> {
         Ok(match self.has(diff_id) {

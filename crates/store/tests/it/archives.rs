@@ -1,6 +1,6 @@
 //! Load, save and import.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use store::{Driver, Import, Loaded, NewImage, Store};
 use vocab::{Digest, Failure, Kind, Platform};
@@ -76,7 +76,8 @@ fn privileged_an_archive_of_docker_save_is_loaded() {
             loaded,
             [Loaded {
                 id: digest(&config),
-                names
+                names,
+                labels: Default::default()
             }]
         );
         let lower = scratch.mounted(&digest(&config));
@@ -131,7 +132,8 @@ fn privileged_an_oci_layout_is_loaded_with_its_manifest() {
         loaded,
         [Loaded {
             id: digest(&config),
-            names: vec![reference("app:1")]
+            names: vec![reference("app:1")],
+            labels: Default::default()
         }]
     );
     let image = scratch.find_image("app:1").unwrap();
@@ -154,7 +156,7 @@ fn privileged_what_was_saved_is_loaded_again_byte_for_byte() {
     let save = |typed: &[&str]| {
         let typed: Vec<String> = typed.iter().map(|typed| (*typed).to_owned()).collect();
         let mut bytes = Vec::new();
-        first.save(&typed, &mut bytes).map(|()| bytes)
+        first.save(&typed, &mut bytes).map(|_| bytes)
     };
     let bytes = save(&["app", "other", id.hex()]).unwrap();
     assert_eq!(
@@ -170,11 +172,13 @@ fn privileged_what_was_saved_is_loaded_again_byte_for_byte() {
         [
             Loaded {
                 id: id.clone(),
-                names: vec![reference("app:1"), reference("app:2")]
+                names: vec![reference("app:1"), reference("app:2")],
+                labels: Default::default()
             },
             Loaded {
                 id: other,
-                names: vec![reference("other")]
+                names: vec![reference("other")],
+                labels: Default::default()
             },
         ]
     );
@@ -234,7 +238,7 @@ fn privileged_archives_that_are_none_are_refused_and_leave_nothing() {
         (vec![], "invalid image archive: it has neither"),
         (
             b"BZh91AY&SY".to_vec(),
-            "read the image archive: bzip2 is not read here; decompress it first",
+            "read the image archive: decompression not finished",
         ),
         (vec![b'?'; 2048], "read the image archive: "),
         (whole[..700].to_vec(), "read the image archive: "),
@@ -390,5 +394,65 @@ fn privileged_archives_go_to_skopeo_and_back() {
         assert_eq!(loaded[0].names, [reference("app:1")], "{from} {to}");
         let lower = second.mounted(&id);
         assert_eq!(std::fs::read(lower[1].join("hello")).unwrap(), b"world");
+    }
+}
+
+/// A tar as bzip2 and as xz, which no manifest has a name for.
+fn foreign(tar: &[u8]) -> [Vec<u8>; 2] {
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(tar).unwrap();
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    xz.write_all(tar).unwrap();
+    [bzip2.finish().unwrap(), xz.finish().unwrap()]
+}
+
+#[test]
+fn privileged_bzip2_and_xz_are_read_wherever_they_stand() {
+    let tar = Tar::new().file("a", b"hello").bytes();
+    for layer in foreign(&tar) {
+        let scratch = Scratch::new(Driver::Overlay);
+        // As a root tree …
+        let import = Import {
+            message: String::new(),
+            changes: Vec::new(),
+            platform: Platform::host(),
+        };
+        let id = scratch.import(&mut &layer[..], &import, None).unwrap();
+        let image = scratch.find_image_by_id(&id).unwrap().unwrap();
+        assert_eq!(image.config.rootfs.diff_ids, [digest(&tar)]);
+        // … as a layer of an archive that is compressed itself.
+        let config = image.raw_config;
+        let manifest = br#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["l.tar"]}]"#;
+        let plain = archive(&[
+            ("l.tar", &layer),
+            ("c.json", &config),
+            ("manifest.json", manifest),
+        ]);
+        for bytes in foreign(&plain) {
+            let scratch = Scratch::new(Driver::Overlay);
+            assert_eq!(load(&scratch, &bytes).unwrap()[0].id, id);
+            let lower = scratch.mounted(&id);
+            assert_eq!(std::fs::read(lower[0].join("a")).unwrap(), b"hello");
+            // What is given out again is the plain tar.
+            let image = scratch.find_image("a:1").unwrap();
+            assert_eq!(image.layers[0].digest, digest(&tar));
+        }
+    }
+}
+
+#[test]
+fn privileged_an_archive_that_is_a_bomb_is_refused() {
+    let layer = Tar::new().file("zeros", &vec![0; 65 << 20]).bytes();
+    let plain = archive(&[("l.tar", &layer)]);
+    for bytes in foreign(&plain).into_iter().chain([gzip(&plain)]) {
+        let scratch = Scratch::new(Driver::Overlay);
+        let error = load(&scratch, &bytes).unwrap_err();
+        assert_eq!(
+            chain(&*error),
+            "read the image archive: it unpacks to more than 67108864 bytes, \
+             refused as a decompression bomb"
+        );
+        assert!(scratch.names("ingest").is_empty());
     }
 }

@@ -5,9 +5,11 @@
 mod archives;
 mod damage;
 mod erofs;
+mod explain;
 mod hostile;
 mod images;
 mod interruption;
 mod layers;
 mod resume;
 mod scratch;
+mod trees;

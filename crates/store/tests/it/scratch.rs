@@ -237,3 +237,30 @@ pub(crate) fn noise(bytes: usize) -> Vec<u8> {
     }
     noise
 }
+
+/// The root of a fresh container of an image, read-only and attached nowhere.
+pub(crate) struct Merged(std::os::fd::OwnedFd);
+
+impl Merged {
+    pub(crate) fn of(scratch: &Scratch, image: &Digest) -> Self {
+        use rustix::mount::{
+            FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
+            fsmount, fsopen,
+        };
+        let owner = ContainerId::random();
+        scratch.create_snapshot(&owner, image).unwrap();
+        let mounts = scratch.mount_snapshot(&owner).unwrap();
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        for lower in std::iter::once(&mounts.upper).chain(&mounts.lower) {
+            fsconfig_set_string(&context, "lowerdir+", lower).unwrap();
+        }
+        fsconfig_create(&context).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        Self(fsmount(&context, flags, MountAttrFlags::MOUNT_ATTR_RDONLY).unwrap())
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
