@@ -48,9 +48,53 @@ impl Abi {
         }
     }
 
-    /// Whether arguments are 64 bits wide.
+    /// Whether arguments are compared as 64 bits; those of x32 are pointers of 32 (libseccomp).
     pub(super) fn is_wide(self) -> bool {
-        !matches!(self, Self::X86 | Self::Arm)
+        !matches!(self, Self::X86 | Self::X32 | Self::Arm)
+    }
+
+    /// Through which call `name` can be made too, and as which number there: x86 has `socketcall`
+    /// (linux/net.h) and `ipc` (linux/ipc.h).
+    pub(super) fn multiplexed(self, name: &str) -> Option<(u32, u64)> {
+        if self != Self::X86 {
+            return None;
+        }
+        let (via, call) = match name {
+            "socket" => ("socketcall", 1),
+            "bind" => ("socketcall", 2),
+            "connect" => ("socketcall", 3),
+            "listen" => ("socketcall", 4),
+            "accept" => ("socketcall", 5),
+            "getsockname" => ("socketcall", 6),
+            "getpeername" => ("socketcall", 7),
+            "socketpair" => ("socketcall", 8),
+            "send" => ("socketcall", 9),
+            "recv" => ("socketcall", 10),
+            "sendto" => ("socketcall", 11),
+            "recvfrom" => ("socketcall", 12),
+            "shutdown" => ("socketcall", 13),
+            "setsockopt" => ("socketcall", 14),
+            "getsockopt" => ("socketcall", 15),
+            "sendmsg" => ("socketcall", 16),
+            "recvmsg" => ("socketcall", 17),
+            "accept4" => ("socketcall", 18),
+            "recvmmsg" => ("socketcall", 19),
+            "sendmmsg" => ("socketcall", 20),
+            "semop" => ("ipc", 1),
+            "semget" => ("ipc", 2),
+            "semctl" => ("ipc", 3),
+            "semtimedop" => ("ipc", 4),
+            "msgsnd" => ("ipc", 11),
+            "msgrcv" => ("ipc", 12),
+            "msgget" => ("ipc", 13),
+            "msgctl" => ("ipc", 14),
+            "shmat" => ("ipc", 21),
+            "shmdt" => ("ipc", 22),
+            "shmget" => ("ipc", 23),
+            "shmctl" => ("ipc", 24),
+            _ => return None,
+        };
+        Some((self.number(via)?, call))
     }
 
     fn column(self) -> usize {
