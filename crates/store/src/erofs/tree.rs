@@ -10,6 +10,8 @@ use crate::tree::{Content, Entry, Moment, Node, UnpackError, Visit, shown, split
 pub(super) type Id = usize;
 /// The root's place.
 pub(super) const ROOT: Id = 0;
+/// Symbolic links that one path may lead through, as in the kernel (MAXSYMLINKS).
+const LINKS_MAX: usize = 40;
 /// What overlayfs reads on a directory that hides what is beneath it.
 const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
 
@@ -145,37 +147,77 @@ impl Tree {
         }
     }
 
-    /// The directory `path`, which is made if nothing named it.
+    /// The directory `path`, which is made if nothing named it. Symbolic links of this layer are
+    /// followed, and never lead out of it.
     fn directory(&mut self, path: &[u8]) -> Result<Id, UnpackError> {
         if self.last.0 == path {
             return Ok(self.last.1);
         }
         let mut here = ROOT;
+        let mut followed = 0;
         for (end, part) in parts(path) {
-            here = match self.find(here, part) {
-                Some(id) if self.nodes[id].is_directory() => id,
-                Some(id) if self.nodes[id].is_whiteout() => {
-                    let made = self.put(here, part, Inode::directory(here));
-                    self.nodes[made].make_opaque();
-                    made
-                }
-                Some(_) => {
-                    return Err(UnpackError::Malformed(format!(
-                        "`{}` leads through `{}`, which is no directory",
-                        shown(path),
-                        shown(&path[..end])
-                    )));
-                }
-                None => self.put(here, part, Inode::directory(here)),
+            here = match self.step(here, part, &mut followed) {
+                Some(id) => id,
+                None => match self.find(here, part) {
+                    Some(id) if self.nodes[id].is_whiteout() => {
+                        let made = self.put(here, part, Inode::directory(here));
+                        self.nodes[made].make_opaque();
+                        made
+                    }
+                    Some(_) => {
+                        return Err(UnpackError::Malformed(format!(
+                            "`{}` leads through `{}`, which is no directory",
+                            shown(path),
+                            shown(&path[..end])
+                        )));
+                    }
+                    None => self.put(here, part, Inode::directory(here)),
+                },
             };
         }
         self.last = (path.to_vec(), here);
         Ok(here)
     }
 
-    /// What a hard link means: a file of this layer that is no directory.
+    /// The directory that a name in a directory leads to, through links or not.
+    fn step(&self, here: Id, part: &[u8], followed: &mut usize) -> Option<Id> {
+        let id = self.find(here, part)?;
+        match &self.nodes[id].body {
+            Body::Directory { .. } => Some(id),
+            Body::Symlink(target) => self.follow(here, target, followed),
+            _ => None,
+        }
+    }
+
+    /// The directory that a link in a directory leads to, as if the layer were all there is: `..`
+    /// ends at its root, and so an absolute target begins there.
+    fn follow(&self, from: Id, target: &[u8], followed: &mut usize) -> Option<Id> {
+        *followed += 1;
+        if *followed > LINKS_MAX {
+            return None;
+        }
+        let mut here = if target.starts_with(b"/") { ROOT } else { from };
+        for (_, part) in parts(target) {
+            here = match part {
+                b"." => here,
+                b".." => match &self.nodes[here].body {
+                    Body::Directory { parent, .. } => *parent,
+                    _ => return None,
+                },
+                part => self.step(here, part, followed)?,
+            };
+        }
+        Some(here)
+    }
+
+    /// What a hard link means: a file of this layer that is no directory. Links on the way are
+    /// followed, and a link at the end is what is meant.
     fn target(&self, target: &[u8]) -> Option<Id> {
-        let found = parts(target).try_fold(ROOT, |here, (_, part)| self.find(here, part))?;
+        let (parent, name) = split(target);
+        let mut followed = 0;
+        let parent =
+            parts(parent).try_fold(ROOT, |here, (_, part)| self.step(here, part, &mut followed))?;
+        let found = self.find(parent, name)?;
         let inode = &self.nodes[found];
         (!inode.is_directory() && !inode.is_whiteout()).then_some(found)
     }
@@ -219,6 +261,7 @@ impl Visit for Tree {
                     return Ok(());
                 }
                 let hides = existing.is_some_and(|id| self.nodes[id].is_whiteout());
+                self.replace(existing);
                 let id = self.put(parent, name, Inode::directory(parent));
                 if hides {
                     self.nodes[id].make_opaque();
@@ -289,9 +332,13 @@ impl Visit for Tree {
 }
 
 impl Tree {
-    /// A directory that is replaced must not be found again by its path.
+    /// A directory, or a link to one, that is replaced must not be found again by its path.
     fn replace(&mut self, existing: Option<Id>) {
-        if existing.is_some_and(|id| self.nodes[id].is_directory()) {
+        let leads_on = |id: Id| {
+            let body = &self.nodes[id].body;
+            matches!(body, Body::Directory { .. } | Body::Symlink(_))
+        };
+        if existing.is_some_and(leads_on) {
             self.last = (Vec::new(), ROOT);
         }
     }

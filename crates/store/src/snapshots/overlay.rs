@@ -1,9 +1,9 @@
 //! Driver `overlay`: a layer is an unpacked directory.
 //!
-//! Unpacking is relative to descriptors throughout. The parent of every entry is opened beneath
-//! the layer's root with `openat2`, which refuses symbolic links, mount points and `..`; the last
-//! component is only ever named to calls that do not follow links. Nobody else can reach the
-//! directory while it is being filled: the store is closed to other users.
+//! Unpacking is relative to descriptors throughout. The parent of every entry is opened with
+//! `openat2` in the layer's root, which stays inside whatever symbolic links and `..` say and
+//! refuses mount points; the last component is only ever named to calls that do not follow links.
+//! Nobody else can reach the directory while it is being filled: the store is closed to other users.
 //!
 //! A name that comes twice keeps its last meaning, except that a directory stays. Owner comes
 //! before mode, since changing it drops set-id bits; directory times come last, since filling a
@@ -175,7 +175,9 @@ impl Visit for Tree {
         let (parent_path, name) = split(&path);
         if entry.node == Node::Opaque {
             self.open_parent(&path)?;
-            return self.make_opaque(parent_path, name);
+            let directory = &self.parent.as_ref().expect("opened just now").1;
+            return set_xattr(&magic(directory, b"."), OPAQUE.as_bytes(), b"y")
+                .map_err(UnpackError::io("make opaque", &path));
         }
         self.open_parent(parent_path)?;
         let parent = &self.parent.as_ref().expect("opened just now").1;
@@ -453,18 +455,16 @@ impl Tree {
             .map_err(UnpackError::io("replace", path))
     }
 
-    /// Opens a directory beneath the root; no component may be anything else.
+    /// Opens a directory beneath the root. Symbolic links are followed as if the root were all there
+    /// is: neither an absolute one nor `..` leads out of it.
     fn beneath(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
         rustix::fs::openat2(
             &self.root,
             path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-            ResolveFlags::BENEATH
-                | ResolveFlags::NO_SYMLINKS
-                | ResolveFlags::NO_MAGICLINKS
-                | ResolveFlags::NO_XDEV,
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
         )
     }
 
@@ -497,6 +497,8 @@ impl Tree {
             let existing = kind_of(&opened, name, here)?;
             match existing {
                 Some(Existing::Directory) => {}
+                // A link that leads to a directory is as good as one.
+                Some(Existing::Other) if self.beneath(here).is_ok() => {}
                 Some(Existing::Other) => {
                     return Err(UnpackError::Malformed(format!(
                         "`{}` leads through `{}`, which is no directory",
@@ -538,9 +540,12 @@ impl Tree {
             last.insert(path, mtime);
         }
         for (path, mtime) in last.into_iter().rev() {
-            let opened = self
-                .beneath(&path)
-                .map_err(UnpackError::io("open", &path))?;
+            let opened = match self.beneath(&path) {
+                Ok(opened) => opened,
+                // A link on the way was replaced since; the directory has its time from there.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(error) => return Err(UnpackError::io("open", &path)(error)),
+            };
             rustix::fs::utimensat(&opened, c".", &times(mtime), AtFlags::empty())
                 .map_err(UnpackError::io("set the times of", &path))?;
         }

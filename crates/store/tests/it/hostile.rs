@@ -58,6 +58,12 @@ refused! {
         => str!["layer from the stream is not a sound tar: `x` is a hard link to `../../../../etc/passwd`, which leads out of the layer by `..`"];
     privileged_a_hard_link_through_a_symbolic_link: Tar::new().symlink("s", "/etc").link("x", "s/passwd").bytes()
         => str!["layer from the stream is not a sound tar: `x` is a hard link to `s/passwd`, which is no file of this layer"];
+    privileged_a_path_through_links_that_go_round: Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", b"x").bytes()
+        => str!["layer from the stream is not a sound tar: `a` leads through `a`, which is no directory"];
+    privileged_a_path_through_a_link_to_the_host: Tar::new().symlink("proc", "/proc/self/root/etc").file("proc/x", b"x").bytes()
+        => str!["layer from the stream is not a sound tar: `proc` leads through `proc`, which is no directory"];
+    privileged_a_path_through_a_link_upwards: Tar::new().symlink("up", "../../../../../../etc").file("up/x", b"x").bytes()
+        => str!["layer from the stream is not a sound tar: `up` leads through `up`, which is no directory"];
     privileged_a_hard_link_to_nothing: Tar::new().link("x", "/etc/passwd").bytes()
         => str!["layer from the stream is not a sound tar: `x` is a hard link to `etc/passwd`, which is no file of this layer"];
     privileged_a_hard_link_to_a_directory: Tar::new().directory("d", 0o755).link("x", "d").bytes()
@@ -150,4 +156,26 @@ fn privileged_promises_about_a_layer_are_checked() {
         )
     );
     assert!(scratch.names("ingest").is_empty() && scratch.names("blobs/sha256").is_empty());
+}
+
+/// A tree of the host is not reachable, whatever links say; what a link means inside the layer is.
+#[test]
+fn privileged_links_that_look_outside_stay_inside() {
+    for driver in [Driver::Overlay, Driver::Erofs] {
+        let scratch = Scratch::new(driver);
+        let beside = scratch.path().join("beside");
+        fs::create_dir(&beside).unwrap();
+        let target = beside.to_str().unwrap();
+        let tar = Tar::new()
+            .directory(&target[1..], 0o755)
+            .symlink("absolute", target)
+            .symlink("up", &format!("../../../../../../..{target}"))
+            .file("absolute/x", b"x")
+            .file("up/y", b"y");
+        let image = scratch.image(&[tar.bytes()], "");
+        assert_eq!(fs::read_dir(&beside).unwrap().count(), 0);
+        let inside = scratch.mounted(&image)[0].join(&target[1..]);
+        assert_eq!(fs::read(inside.join("x")).unwrap(), b"x");
+        assert_eq!(fs::read(inside.join("y")).unwrap(), b"y");
+    }
 }

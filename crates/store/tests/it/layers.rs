@@ -31,6 +31,8 @@ suite! {
     privileged_directories_that_nothing_names_are_made,
     privileged_all_forms_of_a_layer_are_one_layer,
     privileged_overlayfs_stacks_the_layers,
+    privileged_links_of_a_layer_are_followed_inside_it,
+    privileged_as_many_layers_as_overlayfs_stacks,
     privileged_mounting_twice_gives_the_same_directories,
     privileged_a_layer_survives_reopening,
     privileged_a_lost_layer_is_made_again_from_its_blob,
@@ -348,6 +350,103 @@ fn privileged_all_forms_of_a_layer_are_one_layer(driver: Driver) {
     }
     assert!(scratch.find_layer(&diff_id).unwrap().is_some());
     assert!(scratch.names("ingest").is_empty());
+}
+
+/// As Docker does it, which unpacks each layer in a root of its own.
+fn privileged_links_of_a_layer_are_followed_inside_it(driver: Driver) {
+    let scratch = Scratch::new(driver);
+    let tar = Tar::new()
+        .directory("usr/bin/", 0o755)
+        .symlink("bin", "usr/bin")
+        .symlink("absolute", "/usr/bin")
+        .symlink("up", "../../../usr/./bin/../bin")
+        .symlink("twice", "up")
+        .file("bin/a", b"a")
+        .file("absolute/b", b"b")
+        .file("up/c", b"c")
+        .file("twice/d", b"d")
+        .directory("bin/below/", 0o700)
+        .file("bin/below/e", b"e")
+        .link("hard", "absolute/a")
+        .link("of-a-link", "bin")
+        .file("twice/.wh.gone", b"")
+        .directory("swept/", 0o755)
+        .symlink("broom", "swept")
+        .file("broom/.wh..wh..opq", b"")
+        // Replacing a link does not touch what it led to.
+        .directory("up/", 0o755)
+        .file("up/f", b"f");
+    let image = scratch.image(&[tar.bytes()], "");
+    let root = scratch.mounted(&image).remove(0);
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    for (name, text) in [
+        ("usr/bin/a", "a"),
+        ("usr/bin/b", "b"),
+        ("usr/bin/c", "c"),
+        ("usr/bin/d", "d"),
+        ("usr/bin/below/e", "e"),
+        ("hard", "a"),
+        ("up/f", "f"),
+    ] {
+        assert_eq!(read(name), text, "{name}");
+    }
+    assert_eq!(
+        fs::read_link(root.join("bin")).unwrap(),
+        Path::new("usr/bin")
+    );
+    assert_eq!(
+        fs::read_link(root.join("of-a-link")).unwrap(),
+        Path::new("usr/bin")
+    );
+    assert!(!fs::exists(root.join("up/c")).unwrap());
+    let mode = fs::metadata(root.join("usr/bin/below")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+    let gone = fs::symlink_metadata(root.join("usr/bin/gone")).unwrap();
+    assert_eq!(gone.rdev(), 0);
+    assert_eq!(
+        xattr(&root.join("swept"), "trusted.overlay.opaque"),
+        Some(b"y".to_vec())
+    );
+}
+
+/// More do not go into one mount; as many as an image may have do.
+fn privileged_as_many_layers_as_overlayfs_stacks(driver: Driver) {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    };
+    use std::os::fd::AsRawFd;
+
+    let scratch = Scratch::new(driver);
+    let layers: Vec<_> = (0..store::limits::LAYERS)
+        .map(|number| {
+            let number = format!("{number}");
+            Tar::new()
+                .file(&format!("own-{number}"), b"")
+                .file("last", number.as_bytes())
+                .bytes()
+        })
+        .collect();
+    let image = scratch.image(&layers, "");
+    let owner = ContainerId::random();
+    scratch.create_snapshot(&owner, &image).unwrap();
+    let mounts = scratch.mount_snapshot(&owner).unwrap();
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for lower in &mounts.lower {
+        fsconfig_set_string(&context, "lowerdir+", lower).unwrap();
+    }
+    fsconfig_set_string(&context, "upperdir", &mounts.upper).unwrap();
+    fsconfig_set_string(&context, "workdir", &mounts.work).unwrap();
+    fsconfig_create(&context).unwrap();
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let mounted = fsmount(&context, flags, MountAttrFlags::empty()).unwrap();
+    let root = Path::new("/proc/self/fd").join(mounted.as_raw_fd().to_string());
+    assert_eq!(
+        fs::read_dir(root.join(".")).unwrap().count(),
+        layers.len() + 1
+    );
+    let last = fs::read_to_string(root.join("last")).unwrap();
+    assert_eq!(last, (layers.len() - 1).to_string());
 }
 
 fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
