@@ -595,3 +595,42 @@ fn content(
         sparse: Some(extents),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at nothing.
+    struct Blind;
+
+    impl Visit for Blind {
+        fn entry(&mut self, _entry: Entry) -> Result<(), UnpackError> {
+            Ok(())
+        }
+        fn data(&mut self, _bytes: &[u8]) -> Result<(), UnpackError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), UnpackError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_layer_ends_at_a_million_entries() {
+        let mut header = tar::Header::new_ustar();
+        header.set_path("x").unwrap();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(0);
+        header.set_cksum();
+        let thousand = header.as_bytes().repeat(1000);
+        let mut splitter = Splitter::new();
+        for _ in 0..limits::LAYER_ENTRIES / 1000 {
+            splitter.push(&thousand, &mut Blind).unwrap();
+        }
+        let refused = splitter.push(header.as_bytes(), &mut Blind);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "it has more than 1000000 entries"
+        );
+    }
+}

@@ -456,3 +456,96 @@ fn privileged_an_archive_that_is_a_bomb_is_refused() {
         assert!(scratch.names("ingest").is_empty());
     }
 }
+
+/// An OCI layout: an index of these documents, in which each may name the others.
+fn layout(media_type: &str, root: &[u8], blobs: &[&[u8]]) -> Vec<u8> {
+    let entry = serde_json::json!({
+        "mediaType": media_type, "digest": digest(root), "size": root.len(),
+    });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [entry] }).to_string();
+    let paths: Vec<String> = blobs.iter().map(|bytes| blob(bytes)).collect();
+    let mut files: Vec<(&str, &[u8])> = vec![("index.json", index.as_bytes())];
+    files.extend(paths.iter().map(String::as_str).zip(blobs.iter().copied()));
+    archive(&files)
+}
+
+#[test]
+fn privileged_layouts_made_to_do_harm_are_refused_with_the_reason() {
+    let layer = layer();
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = |config: &[u8], more: &str| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": manifest_type, "annotations": { "x": more },
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": digest(config), "size": config.len(),
+            },
+            "layers": [{
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": digest(&layer), "size": layer.len(),
+            }],
+        })
+        .to_string()
+        .into_bytes()
+    };
+    // An index in an index in an index …
+    let mut nested = br#"{"schemaVersion":2,"manifests":[]}"#.to_vec();
+    let mut indexes = vec![nested.clone()];
+    for _ in 0..5 {
+        nested = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [{ "mediaType": index_type, "digest": digest(&nested), "size": nested.len() }],
+        })
+        .to_string()
+        .into_bytes();
+        indexes.push(nested.clone());
+    }
+    let indexes: Vec<&[u8]> = indexes.iter().map(Vec::as_slice).collect();
+    // A configuration that names another layer, one layer too many, and one that is too large.
+    let other = config(&[&digest(b"other")]);
+    let two = config(&[&digest(&layer), &digest(&layer)]);
+    let right = config(&[&digest(&layer)]);
+    let large = manifest(&right, &"x".repeat(5 << 20));
+    let of_other = manifest(&other, "");
+    let of_two = manifest(&two, "");
+    // A blob under another's name.
+    let lie = manifest(&right, "");
+    let mut lying = layout(manifest_type, &lie, &[&lie, &right, &layer]);
+    let at = lying
+        .windows(5)
+        .position(|bytes| bytes == b"world")
+        .unwrap();
+    lying[at] = b'W';
+    for (bytes, expected) in [
+        (
+            layout(index_type, &nested, &indexes),
+            "invalid image archive: sha256:[..] is nested too deep",
+        ),
+        (
+            layout(manifest_type, &of_other, &[&of_other, &other, &layer]),
+            "load image: the layers of image sha256:[..] do not match its configuration: layer 0 is sha256:[..], and sha256:[..] is named",
+        ),
+        (
+            layout(manifest_type, &of_two, &[&of_two, &two, &layer]),
+            "load image: the layers of image sha256:[..] do not match its configuration: it names 2 layers, and there are 1",
+        ),
+        (
+            layout(manifest_type, &large, &[&large, &right, &layer]),
+            "load image: manifest of image sha256:[..] has [..] bytes, more than the 4194304 accepted",
+        ),
+        (
+            lying,
+            "load blobs/sha256/[..]: layer sha256:[..] has digest sha256:[..]",
+        ),
+    ] {
+        let scratch = Scratch::new(Driver::Overlay);
+        let error = load(&scratch, &bytes).unwrap_err();
+        snapbox::assert_data_eq!(chain(&*error), expected);
+        assert!(scratch.images().unwrap().is_empty());
+        scratch.collect().unwrap();
+        for below in ["ingest", "blobs/sha256", "layers/overlay"] {
+            assert!(scratch.names(below).is_empty(), "debris in {below}");
+        }
+    }
+}
