@@ -29,6 +29,6 @@ pub mod client;
 
 pub use client::{
     CheckError, Checked, Client, Config, Credentials, CredentialsError, LayerError, LayerState,
-    NewClientError, Progress, PullError, Pulled, PushError, Refusal, RequestError, ResolveError,
-    Resolved,
+    NewClientError, Progress, Proxies, PullError, Pulled, PushError, Refusal, RequestError,
+    ResolveError, Resolved,
 };

@@ -3,6 +3,8 @@
 //! It speaks plain HTTP/1.1, one request for each connection, and answers under its own address:
 //! images named by [`FaultProxy::address`] come from and go to the registry behind it. What is done
 //! to a request is decided by the test, which sees it together with how many like it came before.
+//! Clients may also use it as the HTTP proxy that it is, with `CONNECT` too; wherever they want to
+//! go, they get to the registry.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -255,6 +257,9 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         io::copy(&mut reader, &mut io::sink())?;
         return Ok(());
     }
+    if request.line.starts_with("CONNECT ") {
+        return tunnel(client, &shared.registry);
+    }
     let body = request
         .get("content-length")
         .map_or(0, |n| n.parse().unwrap());
@@ -296,6 +301,23 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         _ => Spoilt::default(),
     };
     spoilt.pass(&mut answers, &mut client, shared).map(drop)
+}
+
+/// Passes bytes both ways until both sides have ended.
+fn tunnel(client: &TcpStream, registry: &str) -> io::Result<()> {
+    let registry = TcpStream::connect(registry)?;
+    let (mut to_client, mut to_registry) = (client, &registry);
+    to_client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Who hangs up ends the other direction as well.
+            let _ = io::copy(&mut { client }, &mut to_registry);
+            let _ = registry.shutdown(Shutdown::Write);
+        });
+        let copied = io::copy(&mut { &registry }, &mut to_client);
+        client.shutdown(Shutdown::Both)?;
+        copied.map(drop)
+    })
 }
 
 impl Shared {

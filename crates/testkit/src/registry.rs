@@ -23,6 +23,10 @@ const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcY
 pub const CERTIFICATE: &str = include_str!("../fixtures/registry.crt");
 /// The key to it. It protects nothing.
 const KEY: &str = include_str!("../fixtures/registry.key");
+/// A certificate by which a client is known, its own issuer; and the key to it.
+pub const CLIENT_CERTIFICATE: &str = include_str!("../fixtures/client.crt");
+/// The key to it. It protects nothing either.
+pub const CLIENT_KEY: &str = include_str!("../fixtures/client.key");
 
 /// How long it may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -42,6 +46,7 @@ enum Kind {
     Open,
     Protected,
     Tls,
+    Mutual,
 }
 
 impl Registry {
@@ -64,14 +69,27 @@ impl Registry {
         Self::run(Kind::Tls, Some(root))
     }
 
+    /// The same, and it speaks to those only who show [`CLIENT_CERTIFICATE`].
+    #[must_use]
+    pub fn into_mutual_tls(mut self) -> Self {
+        let root = std::mem::replace(&mut self.root, scratch());
+        drop(self);
+        Self::run(Kind::Mutual, Some(root))
+    }
+
     fn run(kind: Kind, root: Option<TempDir>) -> Self {
         let root = root.unwrap_or_else(scratch);
         let place = root.path().display();
         let tls = match kind {
-            Kind::Tls => {
+            Kind::Tls | Kind::Mutual => {
                 fs::write(root.path().join("crt"), CERTIFICATE).unwrap();
                 fs::write(root.path().join("key"), KEY).unwrap();
-                format!(", tls: {{certificate: '{place}/crt', key: '{place}/key'}}")
+                fs::write(root.path().join("clients"), CLIENT_CERTIFICATE).unwrap();
+                let clients = match kind {
+                    Kind::Mutual => format!(", clientcas: ['{place}/clients']"),
+                    _ => String::new(),
+                };
+                format!(", tls: {{certificate: '{place}/crt', key: '{place}/key'{clients}}}")
             }
             Kind::Open | Kind::Protected => String::new(),
         };

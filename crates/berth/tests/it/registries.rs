@@ -429,3 +429,58 @@ fn privileged_a_pull_goes_on_after_ctrl_c_and_after_a_killed_daemon() {
         assert!(!partial.exists());
     }
 }
+
+#[test]
+fn privileged_mirrors_certificates_and_proxies_are_settings_of_the_daemon() {
+    let image = Image::new(
+        &[(tar(&[("a", b"a")]), Compression::Gzip)],
+        &Platform::host(),
+    );
+    let registry = Registry::start();
+    registry.push("team/app", "1", &image);
+    let proxy = FaultProxy::start(registry.address(), |_| Fault::None);
+    let mutual = Registry::start();
+    mutual.push("team/app", "1", &image);
+    let mutual = mutual.into_mutual_tls();
+    let (_, port) = mutual.address().split_once(':').unwrap();
+    let certs = tempfile::tempdir().unwrap();
+    let of_host = certs.path().join(format!("[::ffff:7f00:1]:{port}"));
+    std::fs::create_dir(&of_host).unwrap();
+    for (name, content) in [
+        ("ca.crt", testkit::registry::CERTIFICATE),
+        ("client.cert", testkit::registry::CLIENT_CERTIFICATE),
+        ("client.key", testkit::registry::CLIENT_KEY),
+    ] {
+        std::fs::write(of_host.join(name), content).unwrap();
+    }
+    let host = Host::with_flags(&[
+        "--mirror",
+        &format!("*.example.com=http://{}", proxy.address()),
+        "--registry-certs",
+        certs.path().to_str().unwrap(),
+        "--insecure-registry",
+        "plain.test",
+        "--https-proxy",
+        "http://127.0.0.1:1",
+        "--http-proxy",
+        &format!("http://ann:secret@{}", proxy.address()),
+        "--no-proxy",
+        "::ffff:127.0.0.1",
+    ]);
+    for client in CLIENTS {
+        for name in [
+            "hub.example.com/team/app:1",
+            // TLS ends at a proxy that is not there: then plain HTTP.
+            "plain.test/team/app:1",
+            &format!("[::ffff:7f00:1]:{port}/team/app:1"),
+        ] {
+            client.run(&host, &["pull", "-q", name]).ok();
+            client.run(&host, &["rmi", name]).ok();
+        }
+        let said = client.run(&host, &["info"]);
+        let masked = format!(" HTTP Proxy: http://xxxxx:xxxxx@{}\n", proxy.address());
+        assert!(said.ok().contains(&masked), "{said:?}");
+    }
+    let plain = "http://plain.test/v2/team/app/manifests/1";
+    assert!(proxy.count(|asked| asked.target == plain) > 0);
+}

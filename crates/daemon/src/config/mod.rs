@@ -10,6 +10,7 @@
 pub(crate) mod options;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub const SOCKET: &str = "/run/berth.sock";
 pub const CONFIG_FILE: &str = "/etc/berth/daemon.json";
 /// Who may use the socket besides root, if there is such a group.
 pub const GROUP: &str = "berth";
+/// Where certificates for registries are looked for, berth's own before those of dockerd.
+const CERTS_DIRS: [&str; 2] = ["/etc/berth/certs.d", "/etc/docker/certs.d"];
 /// Seconds that requests under way have at the end (dockerd's default).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -252,6 +255,16 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
     engine.bridge = bridge(&said)?;
     engine.registry.insecure = said.list("insecure-registry").to_vec();
     engine.registry.mirrors = said.list("registry-mirror").to_vec();
+    engine.registry.mirrors_of = said
+        .list("mirror")
+        .iter()
+        .map(|text| mirror(text))
+        .collect::<Result<_, _>>()?;
+    engine.registry.proxies = proxies(&said)?;
+    engine.registry.certs_dirs = match said.text("registry-certs") {
+        Some(_) => vec![said.path("registry-certs", "")?],
+        None => CERTS_DIRS.map(PathBuf::from).to_vec(),
+    };
     if let Some(number) = at_a_time(&said, "max-concurrent-downloads")? {
         engine.registry.max_concurrent_downloads = number;
     }
@@ -281,6 +294,41 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
         shutdown_timeout: said
             .number("shutdown-timeout")
             .map_or(SHUTDOWN_TIMEOUT, Duration::from_secs),
+    })
+}
+
+fn mirror(text: &str) -> Result<(String, String), ConfigError> {
+    let pair = text.split_once('=');
+    let (pattern, address) = pair.ok_or_else(|| wrong("mirror", text, "pattern=address"))?;
+    Ok((pattern.to_owned(), address.to_owned()))
+}
+
+/// What the flags name, or the members of `proxies` in the file.
+fn proxies(said: &Reader<'_>) -> Result<registry::Proxies, ConfigError> {
+    const NAMES: [&str; 3] = ["http-proxy", "https-proxy", "no-proxy"];
+    let nothing = BTreeMap::new();
+    let members = match said.0.get("proxies") {
+        Some(Value::Map(members)) => members,
+        _ => &nothing,
+    };
+    let strangers = members.keys().filter(|key| !NAMES.contains(&key.as_str()));
+    let strangers: Vec<String> = strangers.map(|key| format!("proxies.{key}")).collect();
+    if !strangers.is_empty() {
+        return Err(ConfigError::Unknown(strangers));
+    }
+    let both = |name: &&&str| said.text(name).is_some() && members.contains_key(**name);
+    let twice: Vec<String> = NAMES.iter().filter(both).map(ToString::to_string).collect();
+    if !twice.is_empty() {
+        return Err(ConfigError::Twice(twice));
+    }
+    let [http, https, none_for] = NAMES.map(|name| {
+        let flag = said.text(name).map(str::to_owned);
+        flag.or_else(|| members.get(name).cloned())
+    });
+    Ok(registry::Proxies {
+        http,
+        https,
+        none_for,
     })
 }
 
@@ -415,14 +463,7 @@ mod tests {
     use super::*;
 
     fn settings_of(words: &[&str]) -> Result<Settings, String> {
-        let empty = tempfile::NamedTempFile::new().unwrap();
-        let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
-        args.push("--config-file".into());
-        args.push(empty.path().into());
-        match read(&args).map_err(|error| error.to_string())? {
-            Wanted::Run(settings) => Ok(settings),
-            other => panic!("{other:?}"),
-        }
+        settings_of_file("", words)
     }
 
     #[test]
@@ -433,6 +474,78 @@ mod tests {
         assert_eq!(settings.hosts, [Listen::Unix(SOCKET.into())]);
         assert_eq!(settings.pidfile, Path::new("/run/berth.pid"));
         assert_eq!(settings.log.level, tracing::Level::INFO);
+    }
+
+    fn settings_of_file(json: &str, words: &[&str]) -> Result<Settings, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, json.as_bytes()).unwrap();
+        let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        args.push("--config-file".into());
+        args.push(file.path().into());
+        match read(&args).map_err(|error| error.to_string())? {
+            Wanted::Run(settings) => Ok(settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn mirrors_and_proxies_stand_in_the_file_or_on_the_command_line() {
+        let json = r#"{
+            "mirrors": {"*.b": ["https://one", "https://two"], "c": "https://three"},
+            "proxies": {"http-proxy": "http://p", "no-proxy": "x,y"}
+        }"#;
+        let settings = settings_of_file(json, &["--https-proxy=http://q"]).unwrap();
+        let registry = settings.engine.registry;
+        let rule = |pattern: &str, address: &str| (pattern.to_owned(), address.to_owned());
+        assert_eq!(
+            registry.mirrors_of,
+            [
+                rule("*.b", "https://one"),
+                rule("*.b", "https://two"),
+                rule("c", "https://three")
+            ]
+        );
+        let proxies = registry::Proxies {
+            http: Some("http://p".to_owned()),
+            https: Some("http://q".to_owned()),
+            none_for: Some("x,y".to_owned()),
+        };
+        assert_eq!(registry.proxies, proxies);
+        let flags = ["--mirror", "a=https://b", "--mirror=c=https://d"];
+        let registry = settings_of(&flags).unwrap().engine.registry;
+        assert_eq!(
+            registry.mirrors_of,
+            [rule("a", "https://b"), rule("c", "https://d")]
+        );
+    }
+
+    #[test]
+    fn wrong_mirrors_and_proxies_are_refused() {
+        for (json, words, complaint) in [
+            (
+                r#"{"mirrors": ["https://x"]}"#,
+                &[][..],
+                "mirrors: an object such as",
+            ),
+            (
+                "{}",
+                &["--mirror", "https://x"],
+                "pattern=address is wanted",
+            ),
+            (
+                r#"{"proxies": {"ftp-proxy": "x"}}"#,
+                &[],
+                "proxies.ftp-proxy",
+            ),
+            (
+                r#"{"proxies": {"http-proxy": "x"}}"#,
+                &["--http-proxy", "y"],
+                "both as a flag and in the configuration file: http-proxy",
+            ),
+        ] {
+            let refusal = settings_of_file(json, words).unwrap_err();
+            assert!(refusal.contains(complaint), "{refusal}");
+        }
     }
 
     #[test]

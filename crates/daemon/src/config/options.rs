@@ -23,6 +23,8 @@ pub(crate) enum Takes {
     Ulimits,
     /// `base=…,size=…`; the file holds a list of objects.
     Pools,
+    /// `pattern=address`; the file holds an object of texts or lists of texts.
+    Mirrors,
     /// Anything; only so that it can be refused.
     Anything,
 }
@@ -56,7 +58,7 @@ pub(crate) struct Known {
 }
 
 use Effect::{Only, Refused, Works};
-use Takes::{Anything, Bytes, List, Map, Number, Pools, Switch, Text, Ulimits};
+use Takes::{Anything, Bytes, List, Map, Mirrors, Number, Pools, Switch, Text, Ulimits};
 
 const fn option(
     flag: &'static str,
@@ -87,8 +89,6 @@ const PLUGINS: &str = "berth has no plugins yet";
 const CONTAINERD: &str = "berth uses no containerd";
 const RUNTIMES: &str = "berth runs containers itself; other OCI runtimes cannot be chosen yet";
 const FIREWALL: &str = "berth writes its own nftables table, and nothing else";
-const PROXY: &str =
-    "berth takes the proxy from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)";
 
 /// All of them, in the order of `dockerd --help`, then those that are only in the file.
 pub(crate) const OPTIONS: &[Known] = &[
@@ -351,8 +351,20 @@ pub(crate) const OPTIONS: &[Known] = &[
         Works,
         "What host-gateway means in extra hosts",
     ),
-    option("http-proxy", "http-proxy", Text, Refused(PROXY), "Proxy"),
-    option("https-proxy", "https-proxy", Text, Refused(PROXY), "Proxy"),
+    option(
+        "http-proxy",
+        "",
+        Text,
+        Works,
+        "Proxy for registries over plain HTTP, instead of $HTTP_PROXY",
+    ),
+    option(
+        "https-proxy",
+        "",
+        Text,
+        Works,
+        "Proxy for registries over HTTPS, instead of $HTTPS_PROXY",
+    ),
     option(
         "icc",
         "icc",
@@ -507,10 +519,10 @@ pub(crate) const OPTIONS: &[Known] = &[
     ),
     option(
         "no-proxy",
-        "no-proxy",
+        "",
         Text,
-        Refused(PROXY),
-        "Exceptions from the proxy",
+        Works,
+        "Hosts that are reached without a proxy, instead of $NO_PROXY",
     ),
     option(
         "node-generic-resource",
@@ -549,6 +561,21 @@ pub(crate) const OPTIONS: &[Known] = &[
         List,
         Works,
         "Mirror of docker.io",
+    ),
+    option(
+        "mirror",
+        "mirrors",
+        Mirrors,
+        Works,
+        "Mirror of registries: pattern=address (berth's own; docs/registries.md)",
+    ),
+    option(
+        "registry-certs",
+        "registry-certs",
+        Text,
+        Works,
+        "Certificates for registries, instead of /etc/berth/certs.d and /etc/docker/certs.d \
+         (berth's own)",
     ),
     option(
         "rootless",
@@ -665,7 +692,13 @@ pub(crate) const OPTIONS: &[Known] = &[
         Only("1.24", "berth serves every version from 1.24"),
         "Oldest API version",
     ),
-    option("", "proxies", Anything, Refused(PROXY), "Proxies"),
+    option(
+        "",
+        "proxies",
+        Map,
+        Works,
+        "Object of http-proxy, https-proxy and no-proxy, as the flags of these names",
+    ),
 ];
 
 #[cfg(test)]

@@ -179,7 +179,9 @@ fn from_words(known: &Known, given: Vec<String>) -> Result<Value, ConfigError> {
         Takes::Bytes => {
             Value::Number(parse_bytes(&last).ok_or_else(|| wrong(&last, "a size such as 64m"))?)
         }
-        Takes::List | Takes::Ulimits | Takes::Pools | Takes::Anything => Value::List(given),
+        Takes::List | Takes::Ulimits | Takes::Pools | Takes::Mirrors | Takes::Anything => {
+            Value::List(given)
+        }
         Takes::Map => {
             let pairs = given.iter().map(|pair| {
                 let (key, value) = pair
@@ -321,6 +323,21 @@ fn from_member(known: &Known, value: &Json) -> Result<Value, ConfigError> {
                 Ok(format!("base={base},size={size}"))
             });
             Value::List(items.collect::<Result<_, ConfigError>>()?)
+        }
+        Takes::Mirrors => {
+            const WANTED: &str = "an object such as {\"*.example.com\":[\"https://mirror\"]}";
+            let members = value.as_object().ok_or_else(|| wrong(WANTED))?;
+            let mut items = Vec::new();
+            for (pattern, addresses) in members {
+                let addresses = match addresses {
+                    Json::Array(addresses) => addresses.as_slice(),
+                    single => std::slice::from_ref(single),
+                };
+                for address in addresses {
+                    items.push(format!("{pattern}={}", text(address, WANTED)?));
+                }
+            }
+            Value::List(items)
         }
         Takes::Anything => Value::Text(value.to_string()),
     })

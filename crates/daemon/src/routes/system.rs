@@ -83,10 +83,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
             .map(|word| (*word).to_owned())
             .collect::<Vec<_>>()
     };
-    let environment = |name: &str| {
-        let upper = std::env::var(name.to_uppercase());
-        upper.or_else(|_| std::env::var(name)).unwrap_or_default()
-    };
+    let proxies = &settings.engine.registry.proxies;
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let bridge_nf = (!call.speaks(50)).then_some(false);
     let (descriptors, threads) = tasks::blocking(|| {
@@ -145,9 +142,9 @@ pub(crate) async fn info(call: Call) -> Outcome {
         mem_total: found.memory_bytes,
         generic_resources: None,
         docker_root_dir: found.root,
-        http_proxy: environment("http_proxy"),
-        https_proxy: environment("https_proxy"),
-        no_proxy: environment("no_proxy"),
+        http_proxy: proxy(proxies.http.as_ref(), "http_proxy"),
+        https_proxy: proxy(proxies.https.as_ref(), "https_proxy"),
+        no_proxy: proxy(proxies.none_for.as_ref(), "no_proxy"),
         name: found.name,
         labels: found.labels,
         experimental_build: false,
@@ -173,6 +170,19 @@ pub(crate) async fn info(call: Call) -> Outcome {
         cdi_spec_dirs: Vec::new(),
         warnings: (!found.warnings.is_empty()).then_some(found.warnings),
     }))
+}
+
+/// A proxy as it was named, or as the environment does, without the secrets in it.
+fn proxy(named: Option<&String>, variable: &str) -> String {
+    let environment = || {
+        let upper = std::env::var(variable.to_uppercase());
+        upper.or_else(|_| std::env::var(variable)).ok()
+    };
+    let address = named.cloned().or_else(environment).unwrap_or_default();
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        _ => address,
+    }
 }
 
 fn registries(config: &registry::Config) -> RegistryConfig {

@@ -16,8 +16,7 @@ pub(super) async fn check(
     let domain = domain_of(typed).ok_or_else(|| CheckError::Address {
         typed: typed.to_owned(),
     })?;
-    let mut endpoints = client.endpoints(&domain);
-    endpoints.retain(|endpoint| !endpoint.mirror);
+    let endpoints = client.origins(&domain);
     let last = endpoints.len() - 1;
     for (at, endpoint) in endpoints.iter().enumerate() {
         let session = client.session(endpoint.clone(), Purpose::Login, Some(credentials));

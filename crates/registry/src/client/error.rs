@@ -261,6 +261,14 @@ pub enum NewClientError {
         /// The entry.
         entry: String,
     },
+    /// A proxy's address cannot be used.
+    #[error("invalid proxy `{entry}`")]
+    Proxy {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        source: reqwest::Error,
+    },
     /// A mirror's address cannot be used.
     #[error("invalid mirror: `{entry}`: {reason}")]
     Mirror {

@@ -16,6 +16,10 @@ const DOCKER_HUB: &str = "registry-1.docker.io";
 pub(super) struct Endpoint {
     /// Scheme, host, port, and the path that stands before `/v2/`, without a slash at the end.
     base: String,
+    /// What stands before every repository, with a slash at the end.
+    prefix: String,
+    /// The domain that is meant, where one mirror serves several.
+    pub(super) namespace: Option<String>,
     /// Whether it only repeats what another place says: it gets no credentials, and whatever
     /// goes wrong with it, the other place is asked.
     pub(super) mirror: bool,
@@ -24,7 +28,17 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// The address of `path` beneath `/v2/`.
     pub(super) fn address(&self, path: &str) -> String {
-        format!("{}/v2/{path}", self.base)
+        format!("{}/v2/{}{path}", self.base, self.prefix)
+    }
+
+    /// A place that is none's mirror.
+    fn origin(base: String) -> Self {
+        Self {
+            base,
+            prefix: String::new(),
+            namespace: None,
+            mirror: false,
+        }
     }
 
     /// Whether `url` is of the same scheme, host and port.
@@ -38,7 +52,36 @@ impl Endpoint {
 pub(super) struct Hosts {
     insecure: Vec<String>,
     networks: Vec<(IpAddr, u8)>,
-    mirrors: Vec<String>,
+    rules: Vec<Rule>,
+}
+
+/// Mirrors of everything whose name matches.
+#[derive(Debug)]
+struct Rule {
+    /// Of domains, or, with a slash, of domains and paths; a star stands for anything.
+    pattern: String,
+    mirrors: Vec<Endpoint>,
+}
+
+impl Rule {
+    fn suits(&self, domain: &str, path: &str) -> bool {
+        match self.pattern.contains('/') {
+            true => matches(&self.pattern, &format!("{domain}/{path}")),
+            false => matches(&self.pattern, domain),
+        }
+    }
+}
+
+/// Whether `text` is `pattern` with something in place of each star.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(text) = text.strip_prefix(start) else {
+        return false;
+    };
+    let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    ends.any(|at| matches(rest, &text[at..]))
 }
 
 impl Hosts {
@@ -49,15 +92,53 @@ impl Hosts {
                 (IpAddr::from([127, 0, 0, 0]), 8),
                 (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 128),
             ],
-            mirrors: Vec::new(),
+            rules: Vec::new(),
         };
         for entry in &config.insecure {
             hosts.add_insecure(entry)?;
         }
         for entry in &config.mirrors {
-            hosts.mirrors.push(mirror(entry)?);
+            hosts.add_mirror(DEFAULT_DOMAIN, mirror(entry)?);
         }
+        for (pattern, entry) in &config.mirrors_of {
+            if !is_pattern(pattern) {
+                return Err(NewClientError::Mirror {
+                    entry: format!("{pattern}={entry}"),
+                    reason: "a domain, with stars or a path if you like, is wanted before it",
+                });
+            }
+            let mut endpoint = mirror(entry)?;
+            // Marked, and filled in for each name.
+            endpoint.namespace = Some(String::new());
+            hosts.add_mirror(pattern, endpoint);
+        }
+        // Who names more knows better.
+        hosts
+            .rules
+            .sort_by_key(|rule| std::cmp::Reverse(rule.pattern.len()));
         Ok(hosts)
+    }
+
+    fn add_mirror(&mut self, pattern: &str, mirror: Endpoint) {
+        match self.rules.iter_mut().find(|rule| rule.pattern == pattern) {
+            Some(rule) => rule.mirrors.push(mirror),
+            None => self.rules.push(Rule {
+                pattern: pattern.to_owned(),
+                mirrors: vec![mirror],
+            }),
+        }
+    }
+
+    /// The mirrors of one repository: those of the longest pattern that its name matches.
+    pub(super) fn mirrors(&self, domain: &str, path: &str) -> Vec<Endpoint> {
+        let rule = self.rules.iter().find(|rule| rule.suits(domain, path));
+        let mirrors = rule.into_iter().flat_map(|rule| &rule.mirrors);
+        mirrors
+            .map(|mirror| Endpoint {
+                namespace: mirror.namespace.as_ref().map(|_| domain.to_owned()),
+                ..mirror.clone()
+            })
+            .collect()
     }
 
     fn add_insecure(&mut self, entry: &str) -> Result<(), NewClientError> {
@@ -106,28 +187,19 @@ impl Hosts {
             })
     }
 
-    /// The places to ask for images of `domain`, best first.
+    /// The places where `domain` itself answers, best first.
     ///
     /// An insecure registry is asked over HTTPS first: it may have a certificate, only not one
     /// that can be verified.
-    pub(super) fn endpoints(&self, domain: &str) -> Vec<Endpoint> {
-        let origin = |base: String| Endpoint {
-            base,
-            mirror: false,
-        };
+    pub(super) fn origins(&self, domain: &str) -> Vec<Endpoint> {
         if domain == DEFAULT_DOMAIN {
-            let mirrors = self.mirrors.iter().map(|base| Endpoint {
-                base: base.clone(),
-                mirror: true,
-            });
-            let hub = origin(format!("https://{DOCKER_HUB}"));
-            return mirrors.chain([hub]).collect();
+            return vec![Endpoint::origin(format!("https://{DOCKER_HUB}"))];
         }
         let secure = format!("https://{domain}");
         let insecure = Url::parse(&secure).is_ok_and(|url| self.is_insecure(&url));
-        let mut endpoints = vec![origin(secure)];
+        let mut endpoints = vec![Endpoint::origin(secure)];
         if insecure {
-            endpoints.push(origin(format!("http://{domain}")));
+            endpoints.push(Endpoint::origin(format!("http://{domain}")));
         }
         endpoints
     }
@@ -149,7 +221,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     })
 }
 
-fn mirror(entry: &str) -> Result<String, NewClientError> {
+fn mirror(entry: &str) -> Result<Endpoint, NewClientError> {
     let wrong = |reason| NewClientError::Mirror {
         entry: entry.to_owned(),
         reason,
@@ -164,7 +236,23 @@ fn mirror(entry: &str) -> Result<String, NewClientError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("it must not have a user name or password"));
     }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
+    let whole = url.as_str().trim_end_matches('/');
+    // What stands behind `/v2/` belongs to the names.
+    let (base, prefix) = match whole.split_once("/v2/") {
+        Some((base, prefix)) => (base, format!("{prefix}/")),
+        None => (whole.strip_suffix("/v2").unwrap_or(whole), String::new()),
+    };
+    Ok(Endpoint {
+        base: base.to_owned(),
+        prefix,
+        namespace: None,
+        mirror: true,
+    })
+}
+
+fn is_pattern(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"*.-_:/[]".contains(&b);
+    !text.is_empty() && !text.starts_with('/') && !text.contains("//") && text.bytes().all(fine)
 }
 
 /// Whether the first `bits` of both addresses are the same.
@@ -217,25 +305,77 @@ mod tests {
         }
     }
 
+    fn addresses(endpoints: &[Endpoint]) -> Vec<String> {
+        endpoints.iter().map(|e| e.address("x")).collect()
+    }
+
     #[test]
     fn each_domain_has_its_places() {
         let hosts = hosts(&[], &["https://mirror.lan/hub/"]);
-        let addresses = |domain: &str| -> Vec<String> {
-            let endpoints = hosts.endpoints(domain);
-            endpoints.iter().map(|e| e.address("")).collect()
+        let mirrors = |domain| addresses(&hosts.mirrors(domain, "library/a"));
+        let origins = |domain| addresses(&hosts.origins(domain));
+        assert_eq!(mirrors("docker.io"), ["https://mirror.lan/hub/v2/x"]);
+        assert_eq!(mirrors("example.com"), [""; 0]);
+        assert_eq!(origins("docker.io"), ["https://registry-1.docker.io/v2/x"]);
+        assert_eq!(origins("example.com"), ["https://example.com/v2/x"]);
+        assert_eq!(
+            origins("localhost:5000"),
+            ["https://localhost:5000/v2/x", "http://localhost:5000/v2/x"]
+        );
+    }
+
+    #[test]
+    fn the_longest_pattern_says_where_to_look() {
+        let rules = [
+            ("*", "https://all.lan"),
+            ("docker.io", "https://hub.lan/v2/"),
+            ("*.example.com", "https://ex.lan"),
+            ("*.example.com", "https://ex2.lan/sub"),
+            ("docker.io/library/*", "https://harbor.lan/v2/official/"),
+            ("reg.lan:5000", "http://127.0.0.1:5000"),
+        ];
+        let config = Config {
+            mirrors_of: rules.map(|(a, b)| (a.to_owned(), b.to_owned())).to_vec(),
+            ..Config::default()
         };
-        assert_eq!(
-            addresses("docker.io"),
-            [
-                "https://mirror.lan/hub/v2/",
-                "https://registry-1.docker.io/v2/"
-            ]
-        );
-        assert_eq!(addresses("example.com"), ["https://example.com/v2/"]);
-        assert_eq!(
-            addresses("localhost:5000"),
-            ["https://localhost:5000/v2/", "http://localhost:5000/v2/"]
-        );
+        let hosts = Hosts::new(&config).unwrap();
+        for (domain, path, wanted) in [
+            ("docker.io", "team/app", &["https://hub.lan/v2/x"][..]),
+            (
+                "docker.io",
+                "library/nginx",
+                &["https://harbor.lan/v2/official/x"],
+            ),
+            (
+                "a.b.example.com",
+                "x",
+                &["https://ex.lan/v2/x", "https://ex2.lan/sub/v2/x"],
+            ),
+            ("example.com", "x", &["https://all.lan/v2/x"]),
+            ("reg.lan:5000", "x", &["http://127.0.0.1:5000/v2/x"]),
+            ("reg.lan", "x", &["https://all.lan/v2/x"]),
+        ] {
+            let found = hosts.mirrors(domain, path);
+            assert_eq!(addresses(&found), wanted, "{domain}/{path}");
+            assert!(found.iter().all(|e| e.namespace.as_deref() == Some(domain)));
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (pattern, text, fits) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("*.b", "a.b", true),
+            ("*.b", "b", false),
+            ("a/*/c", "a/b/b/c", true),
+            ("a*a", "a", false),
+            ("*a*b*", "xaxbx", true),
+            ("*a*b*", "xbxax", false),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
     }
 
     #[test]
@@ -260,6 +400,18 @@ mod tests {
                 ..Config::default()
             };
             assert!(Hosts::new(&config).is_err(), "{entry}");
+            let config = Config {
+                mirrors_of: vec![("*".to_owned(), entry.to_owned())],
+                ..Config::default()
+            };
+            assert!(Hosts::new(&config).is_err(), "{entry}");
+        }
+        for pattern in ["", "A", "https://x", "/x", "a b"] {
+            let config = Config {
+                mirrors_of: vec![(pattern.to_owned(), "https://x".to_owned())],
+                ..Config::default()
+            };
+            assert!(Hosts::new(&config).is_err(), "{pattern}");
         }
     }
 }

@@ -44,7 +44,6 @@ use std::time::Duration;
 use store::{Image, Store};
 use tokio::sync::{Semaphore, mpsc};
 use vocab::manifest::Descriptor;
-use vocab::reference::DEFAULT_DOMAIN;
 use vocab::{Digest, Platform, Reference};
 
 pub use credentials::{Credentials, CredentialsError};
@@ -69,6 +68,12 @@ pub struct Config {
     pub insecure: Vec<String>,
     /// Base addresses of mirrors of docker.io, asked in this order before docker.io itself.
     pub mirrors: Vec<String>,
+    /// Patterns of names (`*.example.com`, `docker.io/library/*`) and the base address of a mirror
+    /// of what matches; those of the longest pattern are asked, in this order, before the registry
+    /// itself. What follows `/v2/` in an address is put before every repository there.
+    pub mirrors_of: Vec<(String, String)>,
+    /// Proxies that are used instead of those that the environment names.
+    pub proxies: Proxies,
     /// Layers in transfer at a time, over all pulls.
     pub max_concurrent_downloads: usize,
     /// The same the other way.
@@ -81,10 +86,23 @@ pub struct Config {
     pub first_pause: Duration,
     /// How long a server may say nothing in the middle of an answer.
     pub silence: Duration,
-    /// Directory with `<host[:port]>/*.crt`, `*.cert` and `*.key`; usually `/etc/docker/certs.d`.
-    pub certs_dir: Option<PathBuf>,
+    /// Directories with `<host[:port]>/*.crt`, `*.cert` and `*.key`; the first that knows the host
+    /// is used.
+    pub certs_dirs: Vec<PathBuf>,
     /// What to call ourselves: the `User-Agent` header.
     pub user_agent: String,
+}
+
+/// Proxies, as the environment variables of the same names would say. Loopback is never reached
+/// through one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For plain HTTP.
+    pub http: Option<String>,
+    /// For HTTPS.
+    pub https: Option<String>,
+    /// Hosts, domains and networks that are reached without, with commas between them.
+    pub none_for: Option<String>,
 }
 
 impl Default for Config {
@@ -92,13 +110,15 @@ impl Default for Config {
         Self {
             insecure: Vec::new(),
             mirrors: Vec::new(),
+            mirrors_of: Vec::new(),
+            proxies: Proxies::default(),
             max_concurrent_downloads: 3,
             max_concurrent_uploads: 5,
             chunk_bytes: 16 << 20,
             max_attempts: 5,
             first_pause: Duration::from_millis(500),
             silence: Duration::from_secs(60),
-            certs_dir: None,
+            certs_dirs: Vec::new(),
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -120,7 +140,7 @@ struct Inner {
     upload_slots: Semaphore,
     /// Blobs in transfer, and into which store: who holds the lock brings it there.
     turns: Mutex<HashMap<(usize, Digest), Weak<Turns>>>,
-    /// Which of its places answered last, for domains that have several without being mirrored.
+    /// Which of its own places answered last, for domains that have several.
     answered: Mutex<HashMap<String, Endpoint>>,
 }
 
@@ -163,7 +183,7 @@ impl Client {
         let hosts = Hosts::new(&config)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(&config, hosts),
+                transport: Transport::new(&config, hosts)?,
                 slots: Semaphore::new(config.max_concurrent_downloads.max(1)),
                 upload_slots: Semaphore::new(config.max_concurrent_uploads.max(1)),
                 turns: Mutex::default(),
@@ -294,9 +314,17 @@ impl Client {
         turn
     }
 
-    /// The places of a domain, never none; the one that answered last time comes first.
-    fn endpoints(&self, domain: &str) -> Vec<Endpoint> {
-        let mut endpoints = self.inner.transport.hosts.endpoints(domain);
+    /// The places of a name, never none: its mirrors, then the registry itself.
+    fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+        let (domain, path) = (reference.domain(), reference.path());
+        let mut endpoints = self.inner.transport.hosts.mirrors(domain, path);
+        endpoints.extend(self.origins(domain));
+        endpoints
+    }
+
+    /// The places of a domain itself; the one that answered last time comes first.
+    fn origins(&self, domain: &str) -> Vec<Endpoint> {
+        let mut endpoints = self.inner.transport.hosts.origins(domain);
         if let Some(answered) = self.answered().get(domain) {
             endpoints.sort_by_key(|endpoint| endpoint != answered);
         }
@@ -305,7 +333,7 @@ impl Client {
 
     /// Spares the next request to an insecure registry the wrong scheme.
     fn remember(&self, domain: &str, endpoint: &Endpoint) {
-        if domain == DEFAULT_DOMAIN {
+        if endpoint.mirror {
             return;
         }
         let mut answered = self.answered();

@@ -23,7 +23,7 @@ impl<'a> Places<'a> {
         Self {
             client,
             reference,
-            endpoints: client.endpoints(reference.domain()),
+            endpoints: client.endpoints(reference),
             at: 0,
         }
     }

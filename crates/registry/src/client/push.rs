@@ -52,8 +52,7 @@ impl Push<'_> {
                 .await;
         }
         let form = Arc::new(self.form().await?);
-        let mut endpoints = self.client.endpoints(self.reference.domain());
-        endpoints.retain(|endpoint| !endpoint.mirror);
+        let endpoints = self.client.origins(self.reference.domain());
         let last = endpoints.len() - 1;
         for (at, endpoint) in endpoints.iter().enumerate() {
             let repository = self.reference.path().to_owned();

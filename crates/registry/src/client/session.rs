@@ -367,7 +367,12 @@ impl<'a> Session<'a> {
     /// Where in this repository something is.
     pub(super) fn request(&self, method: Method, path: &str) -> Result<Request, RequestError> {
         let path = format!("{}/{path}", self.repository());
-        Request::new(method, &self.endpoint.address(&path))
+        let mut request = Request::new(method, &self.endpoint.address(&path))?;
+        if let Some(namespace) = &self.endpoint.namespace {
+            // What containerd tells mirrors that serve several registries, too.
+            request.url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(request)
     }
 
     /// The address that an answer names, which is not less safe than the one that was asked.

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::{Certificate, Identity, Url, redirect};
+use reqwest::{Certificate, Identity, NoProxy, Proxy, Url, redirect};
 use serde::Deserialize;
 
 use super::challenge::Challenge;
 use super::hosts::{Hosts, is_loopback};
-use super::{Config, Refusal, RequestError};
+use super::{Config, NewClientError, Proxies, Refusal, RequestError};
 
 /// How long a host may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -48,7 +48,8 @@ pub(super) struct Transport {
     pub(super) hosts: Hosts,
     user_agent: String,
     silence: Duration,
-    certs_dir: Option<PathBuf>,
+    certs_dirs: Vec<PathBuf>,
+    proxies: Vec<Proxy>,
     clients: Mutex<HashMap<Manner, reqwest::Client>>,
 }
 
@@ -167,14 +168,15 @@ pub(super) struct Response {
 }
 
 impl Transport {
-    pub(super) fn new(config: &Config, hosts: Hosts) -> Self {
-        Self {
+    pub(super) fn new(config: &Config, hosts: Hosts) -> Result<Self, NewClientError> {
+        Ok(Self {
             hosts,
+            proxies: proxies(&config.proxies)?,
             user_agent: config.user_agent.clone(),
             silence: config.silence,
-            certs_dir: config.certs_dir.clone(),
+            certs_dirs: config.certs_dirs.clone(),
             clients: Mutex::default(),
-        }
+        })
     }
 
     /// Sends a request and follows where it leads.
@@ -285,8 +287,8 @@ impl Transport {
         }
         // Reading the host's certificates takes some milliseconds of file access.
         let (user_agent, silence) = (self.user_agent.clone(), self.silence);
-        let building = manner.clone();
-        let client = tasks::blocking(move || build(&building, &user_agent, silence))
+        let (building, proxies) = (manner.clone(), self.proxies.clone());
+        let client = tasks::blocking(move || build(&building, &user_agent, silence, proxies))
             .await
             .map_err(|source| RequestError::Tls {
                 host: url.authority().to_owned(),
@@ -304,8 +306,11 @@ impl Transport {
             Some(port) => format!("{}:{port}", url.host_str()?),
             None => url.host_str()?.to_owned(),
         };
-        let directory = self.certs_dir.as_ref()?.join(host);
-        directory.is_dir().then_some(directory)
+        let mut directories = self
+            .certs_dirs
+            .iter()
+            .map(|directory| directory.join(&host));
+        directories.find(|directory| directory.is_dir())
     }
 }
 
@@ -316,6 +321,7 @@ fn build(
     manner: &Manner,
     user_agent: &str,
     silence: Duration,
+    proxies: Vec<Proxy>,
 ) -> Result<reqwest::Client, BoxError> {
     let patience = if manner.verified {
         CONNECT
@@ -332,8 +338,11 @@ fn build(
     if !manner.sending {
         builder = builder.read_timeout(silence);
     }
-    if !manner.proxied {
+    if !manner.proxied || !proxies.is_empty() {
         builder = builder.no_proxy();
+    }
+    for proxy in proxies.into_iter().filter(|_| manner.proxied) {
+        builder = builder.proxy(proxy);
     }
     if !manner.verified {
         builder = builder.tls_danger_accept_invalid_certs(true);
@@ -342,6 +351,31 @@ fn build(
         builder = with_certificates(builder, directory)?;
     }
     Ok(builder.build()?)
+}
+
+/// The proxies that were named; what was not, is what the environment says. None if none was.
+fn proxies(config: &Proxies) -> Result<Vec<Proxy>, NewClientError> {
+    if *config == Proxies::default() {
+        return Ok(Vec::new());
+    }
+    let or_environment = |named: &Option<String>, variables: [&str; 2]| {
+        let found = || variables.iter().find_map(|name| std::env::var(name).ok());
+        let address = named.clone().or_else(found);
+        address.filter(|address| !address.is_empty())
+    };
+    let none_for = or_environment(&config.none_for, ["NO_PROXY", "no_proxy"]);
+    let none_for = none_for.as_deref().and_then(NoProxy::from_string);
+    let http = or_environment(&config.http, ["HTTP_PROXY", "http_proxy"]);
+    let https = or_environment(&config.https, ["HTTPS_PROXY", "https_proxy"]);
+    let http = http.map(|address| (Proxy::http(&address), address));
+    let https = https.map(|address| (Proxy::https(&address), address));
+    let named = http.into_iter().chain(https);
+    named
+        .map(|(proxy, entry)| match proxy {
+            Ok(proxy) => Ok(proxy.no_proxy(none_for.clone())),
+            Err(source) => Err(NewClientError::Proxy { entry, source }),
+        })
+        .collect()
 }
 
 /// Roots (`*.crt`) and the client's own pair (`*.cert`, `*.key`), as Docker lays them out.

@@ -7,6 +7,7 @@
 
 mod auth;
 mod faults;
+mod places;
 mod push;
 mod real;
 mod resume;

@@ -350,7 +350,7 @@ async fn elsewhere_a_certificate_must_be_valid_or_its_root_be_given() {
     let name = format!("[::ffff:127.0.0.1]:{port}/app");
     let certs = tempfile::tempdir().unwrap();
     let config = || Config {
-        certs_dir: Some(certs.path().to_owned()),
+        certs_dirs: vec![certs.path().to_owned()],
         ..Config::default()
     };
     let (error, text) = failed(pull(&client_with(config()), &scratch, &name, Ask::default()).await);
