@@ -5,6 +5,7 @@
 #
 #   $cache/guest/vmlinuz
 #   $cache/guest/modules/NN-NAME.ko   in the order in which they load
+#   $cache/guest/systemd/             systemd, its libraries and their loader, for guests that start it
 #   $cache/guest/accelerator          kvm where a guest boots with it, else tcg (nested KVM may hang)
 . "$(dirname "$0")/lib.sh"
 need_root scripts/guest.sh
@@ -12,14 +13,14 @@ need_root scripts/guest.sh
 packages mmdebstrap ca-certificates qemu-system-x86 kmod
 
 modules="overlay erofs loop null_blk bfq veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct nft_fib_inet nft_reject_inet cls_cgroup"
-stamp="v2 $modules"
+stamp="v3 $modules"
 [ "$(cat "$cache/guest/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 
-say "fetching a kernel for test guests into $cache/guest (30 MB, once)"
+say "fetching a kernel for test guests into $cache/guest (40 MB, once)"
 work=$cache/guest.new
 rm -rf "$work" "$cache/guest"; mkdir -p "$work/modules"
 mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
-  --include=linux-image-cloud-amd64 bookworm "$work/root" "$(mirror)"
+  --include=linux-image-cloud-amd64,systemd bookworm "$work/root" "$(mirror)"
 version=$(basename "$work"/root/lib/modules/*)
 cp "$work/root/boot/vmlinuz-$version" "$work/vmlinuz"
 depmod -b "$work/root" "$version"
@@ -30,6 +31,12 @@ modprobe -d "$work/root" -S "$version" --show-depends -a $modules | awk '$1 == "
     cp "$file" "$work/modules/$number-$(basename "$file")"
     number=$((number + 1))
   done
+libraries=$work/root/lib/x86_64-linux-gnu
+loader=$libraries/ld-linux-x86-64.so.2
+mkdir "$work/systemd"
+cp "$work/root/lib/systemd/systemd" "$loader" "$work/systemd"
+"$loader" --library-path "$libraries:$libraries/systemd:$work/root/usr/lib/x86_64-linux-gnu:$work/root/usr/lib/x86_64-linux-gnu/systemd" \
+  --list "$work/systemd/systemd" | awk '$2 == "=>" && $3 !~ /ld-linux/ { print $3 }' | xargs cp -Lt "$work/systemd"
 rm -rf "$work/root"
 # Whether /dev/kvm works shows only in a kernel that boots: it panics for want of a root, and ends.
 accelerator=tcg

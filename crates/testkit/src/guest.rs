@@ -21,6 +21,12 @@ use std::time::Duration;
 /// Where `scripts/guest.sh` puts the kernel.
 const PLACE: &str = "/var/cache/berth/guest";
 const INIT: &str = include_str!("../fixtures/guest-init.sh");
+const SESSION: &str = include_str!("../fixtures/guest-session.sh");
+/// All that a guest's systemd starts.
+const UNIT: &str = "[Unit]\nDefaultDependencies=no\n\
+                    [Service]\nType=oneshot\nEnvironment=PATH=/bin\nTimeoutStartSec=infinity\n\
+                    ExecStart=/bin/sh /guest/session\n";
+const TARGET: &str = "[Unit]\nRequires=guest.service\nAfter=guest.service\n";
 /// The guest's memory, of which its root file system is a part.
 const MEMORY: &str = "1536M";
 /// Boot, run, power off: seconds with KVM, a minute or two without.
@@ -61,17 +67,26 @@ impl Guest {
         let mut archive = Archive::default();
         archive.add(Path::new("/bin/busybox"), &crate::tool("busybox"));
         archive.put("/init", 0o755, INIT.as_bytes());
+        archive.put("/guest/session", 0o644, SESSION.as_bytes());
         let layout: &[u8] = match cgroups {
             Cgroups::V1 => b"v1",
             Cgroups::V2 => b"v2",
         };
         archive.put("/guest/cgroups", 0o644, layout);
-        let modules = fs::read_dir(installed("modules")).unwrap();
-        for module in modules.map(|entry| entry.unwrap().path()) {
-            let name = module.file_name().unwrap();
-            archive.add(&Path::new("/guest/modules").join(name), &module);
-        }
+        archive.folder("modules");
         Self { archive }
+    }
+
+    /// With systemd as its first process, which starts the command.
+    #[must_use]
+    pub fn systemd(mut self) -> Self {
+        self.archive.folder("systemd");
+        let units = "/etc/systemd/system";
+        for (name, unit) in [("guest.service", UNIT), ("default.target", TARGET)] {
+            self.archive
+                .put(&format!("{units}/{name}"), 0o644, unit.as_bytes());
+        }
+        self
     }
 
     /// With a file of the host, at the same path.
@@ -135,7 +150,10 @@ impl Guest {
             .arg(installed("vmlinuz"))
             .arg("-initrd")
             .arg(at("initramfs"))
-            .args(["-append", "console=ttyS0 loglevel=4 panic=-1 reboot=t"])
+            .args([
+                "-append",
+                "console=ttyS0 loglevel=4 systemd.show_status=0 panic=-1 reboot=t",
+            ])
             .args(["-serial", &serial("console"), "-serial", &serial("output")])
             .stdin(Stdio::null())
             .stderr(fs::File::create(at("qemu")).unwrap())
@@ -231,6 +249,15 @@ impl Archive {
         let mode = fs::metadata(source).unwrap().permissions().mode() & 0o777;
         let path = path.to_str().unwrap().to_owned();
         self.put(&path, mode, &fs::read(source).unwrap());
+    }
+
+    /// What is installed for guests under a name, as the same below `/guest`.
+    fn folder(&mut self, name: &str) {
+        let inside = Path::new("/guest").join(name);
+        for file in fs::read_dir(installed(name)).unwrap() {
+            let file = file.unwrap().path();
+            self.add(&inside.join(file.file_name().unwrap()), &file);
+        }
     }
 
     fn put(&mut self, path: &str, mode: u32, data: &[u8]) {

@@ -8,13 +8,15 @@
 //!
 //! What belongs to no controller (birth, freezing, killing) is version 2's wherever it is mounted:
 //! a process is cloned straight into that cgroup, a frozen one can be killed, and `cgroup.kill`
-//! reaches forks. The limits are the business of [`v1`] and [`v2`], by controller.
+//! reaches forks. Where systemd is to make the cgroup, [`systemd`] asks it to. The limits are the business of [`v1`] and [`v2`], by controller.
 
+mod dbus;
 mod devices;
 mod files;
 mod host;
 mod plan;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 

@@ -81,6 +81,14 @@ pub(super) fn freeze(directory: &Path, frozen: bool) -> Result<(), CgroupError> 
     })
 }
 
+/// The cgroup of a process, absolute below the mount.
+pub(super) fn path_of(pid: i32) -> Result<String, CgroupError> {
+    let file = format!("/proc/{pid}/cgroup");
+    let lines = files::read(Path::new(&file))?;
+    let path = lines.lines().find_map(|line| line.strip_prefix("0::"));
+    Ok(path.unwrap_or_default().to_owned())
+}
+
 /// A line of `cgroup.events`.
 pub(super) fn event(directory: &Path, name: &str) -> Result<bool, CgroupError> {
     let events = files::read(&directory.join("cgroup.events"))?;
@@ -237,7 +245,7 @@ fn plan_unified(plan: &mut Plan, resources: &oci::LinuxResources) -> Result<(), 
 }
 
 /// The specification counts memory and swap together, version 2 swap alone.
-fn swap_alone(limit: Option<i64>, sum: i64) -> Result<String, CgroupError> {
+pub(super) fn swap_alone(limit: Option<i64>, sum: i64) -> Result<String, CgroupError> {
     match limit {
         _ if sum < 0 => Ok(String::from("max")),
         None => Err(invalid(
@@ -254,7 +262,7 @@ fn swap_alone(limit: Option<i64>, sum: i64) -> Result<String, CgroupError> {
 
 /// 2…262144 shares as weight 1…10000, where the usual 1024 become the usual 100: the parabola
 /// through these three, both on logarithmic scales (runc 1.3.2 and crun 1.23 have the same).
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,
         262_144.. => 10_000,

@@ -30,3 +30,24 @@ fn slow_containers_live_on_version_2_alone() {
 fn slow_containers_live_on_version_1_alone() {
     check(Cgroups::V1);
 }
+
+#[test]
+fn slow_systemd_makes_the_cgroups_of_containers() {
+    let suite = std::env::current_exe().unwrap();
+    let outcome = Guest::new(Cgroups::V2)
+        .systemd()
+        .program(&suite)
+        .tool("busybox")
+        .run(&format!(
+            "{}=1 {} --exact systemd::in_a_guest --test-threads=1",
+            crate::systemd::GUEST,
+            suite.display()
+        ));
+    assert_eq!(
+        outcome.code,
+        Some(0),
+        "{}\n{}",
+        outcome.console,
+        outcome.output
+    );
+}

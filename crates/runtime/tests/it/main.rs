@@ -17,6 +17,7 @@
 //! | `escapes` | the published ways out of a container, tried |
 //! | `guest` | `cgroups`, `exec` and `process` again where only version 2, or only version 1, is mounted |
 //! | `netdevices` | devices of the host's network that a container is given |
+//! | `systemd` | a scope that systemd makes, in a guest that it runs |
 //! | `sealed` | the caller's own program stays as it is |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
@@ -42,4 +43,5 @@ mod process;
 mod refusals;
 mod sealed;
 mod specification;
+mod systemd;
 mod view;
