@@ -96,7 +96,8 @@ impl Registry {
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\n\
              http: {{addr: '127.0.0.1:0', secret: testkit{tls}}}\n\
-             storage: {{filesystem: {{rootdirectory: '{place}/data'}}, delete: {{enabled: true}}}}\n"
+             storage: {{filesystem: {{rootdirectory: '{place}/data'}}, delete: {{enabled: true}}}}\n\
+             validation: {{manifests: {{urls: {{allow: ['.*']}}}}}}\n"
         );
         if kind == Kind::Protected {
             fs::write(root.path().join("htpasswd"), HTPASSWD).unwrap();

@@ -11,6 +11,7 @@ mod places;
 mod push;
 mod real;
 mod resume;
+mod spoilt;
 mod stub;
 
 use std::path::PathBuf;
