@@ -7,7 +7,8 @@
 # network and processes, but none of its libraries.
 . "$(dirname "$0")/lib.sh"
 need_root scripts/tools.sh
-packages mmdebstrap ca-certificates patchelf
+# newuidmap and newgidmap need their set-user-ID bit and the machine's own libraries.
+packages mmdebstrap ca-certificates patchelf uidmap
 
 root=$cache/tools/root
 bin=$cache/tools/bin

@@ -174,7 +174,12 @@ pub fn create_with(
             && !sources::is_root(),
     };
     let intermediate = first.needs_intermediate();
-    let made = spawn(first, directory.as_ref().map(|fd| fd.as_fd()));
+    let cgroup_directory = directory.as_ref().map(|fd| fd.as_fd());
+    let made = if first.seen_by_caller {
+        user_namespace::seen(|| spawn(first, cgroup_directory))
+    } else {
+        spawn(first, cgroup_directory)
+    };
     // From here on only the child holds its ends, so their end of file is its end.
     drop(theirs);
     drop(child_stdio);
@@ -274,8 +279,12 @@ fn spawn(mut first: First<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, 
     let made = with_pid_namespace(pid_namespace, || {
         sys::clone::spawn(new, cgroup, || child::first(&first))
     });
+    let foreign = !first.plan.namespaces.user.is_callers();
     made.map_err(|source| {
-        if new.contains(UnshareFlags::NEWUSER) {
+        if !foreign && !sources::is_root() && source.raw_os_error() == Some(libc::EPERM) {
+            let reason = "has no user namespace, without which an ordinary user makes no other";
+            CreateError::invalid("linux.namespaces", reason)
+        } else if new.contains(UnshareFlags::NEWUSER) {
             CreateError::UserNamespace(source)
         } else {
             CreateError::Clone(source)

@@ -101,8 +101,14 @@ pub fn exec_with(
     } else {
         child
     };
+    let admitted = if foreign {
+        gate.send_admitted(None)
+    } else {
+        Ok(())
+    };
 
     let started = (|| {
+        admitted.map_err(CreateError::Channel)?;
         if let Stdio::Terminal { .. } = stdio {
             match gate.next().map_err(CreateError::Channel)? {
                 Some(Word::Terminal(master)) => streams.console = Some(master),

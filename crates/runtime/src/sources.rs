@@ -49,6 +49,10 @@ impl Sources {
                 let destination = mount.destination.display();
                 format!("bind `{}` to `{destination}`: {done}", source.display())
             };
+            if !is_root() {
+                let what = what("map its ids, which an ordinary user may not");
+                return Err(SetupError::new(Step::Mount, what, None));
+            }
             let tree =
                 take(plan, source, *recursive).during(Step::Mount, || what("open the source"))?;
             if let Some(Ids {

@@ -20,10 +20,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Rlimit, Signal, WaitId, WaitIdOptions, prlimit, waitid};
+use rustix::process::{
+    DumpableBehavior, Pid, Rlimit, Signal, WaitId, WaitIdOptions, dumpable_behavior, prlimit,
+    set_dumpable_behavior, waitid,
+};
 use rustix::thread::UnshareFlags;
 
-use crate::error::{During as _, Reason, SetupError, Step};
+use crate::error::{CreateError, During as _, Reason, SetupError, Step};
 use crate::mapping::{self, Mappings, Run};
 use crate::plan::Process;
 use crate::sources::is_root;
@@ -54,6 +57,17 @@ impl Kind {
             Self::Groups => "newgidmap",
         }
     }
+}
+
+/// Makes a child whose files in `/proc` are the ordinary user's who calls, as the kernel wants it
+/// of who writes mappings, even if the caller's own are not because its program is not readable.
+pub(crate) fn seen<T>(make: impl FnOnce() -> Result<T, CreateError>) -> Result<T, CreateError> {
+    let before = dumpable_behavior().map_err(|error| CreateError::Clone(error.into()))?;
+    // What cannot be changed shows when the mappings are written.
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let made = make();
+    let _ = set_dumpable_behavior(before);
+    made
 }
 
 /// Gives the new user namespace of `pid` its users and groups.

@@ -360,6 +360,11 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     } = another;
     let foreign = another.in_user_namespace();
     if foreign {
+        // Until the intermediate process has said who this is, nothing else is to be heard.
+        common
+            .channel
+            .expect_admitted()
+            .during(Step::Channel, || "wait for the caller")?;
         enter::become_root(process)?;
     }
     sys::descriptors::close_other_than(&keep(common, &[]))

@@ -85,6 +85,8 @@ struct Script {
     times: u32,
     /// Whether the caller has the host's root open, by a descriptor that is not close-on-exec.
     leak: bool,
+    /// Who the caller is, if not root.
+    caller: Option<u32>,
 }
 
 /// What all came to: why the container was not created, or one answer for each step.
@@ -101,6 +103,8 @@ pub(crate) struct Container {
     pub(crate) seccomp: Option<PathBuf>,
     /// Whether the caller has the host's root open, for all it starts to inherit.
     pub(crate) leak: bool,
+    /// The ordinary user who calls, instead of root.
+    pub(crate) caller: Option<u32>,
     cgroup: String,
 }
 
@@ -128,6 +132,7 @@ impl Container {
             directory: false,
             seccomp: None,
             leak: false,
+            caller: None,
             cgroup,
         }
     }
@@ -249,7 +254,11 @@ impl Container {
             steps: steps.to_vec(),
             times,
             leak: self.leak,
+            caller: self.caller,
         };
+        if let Some(caller) = self.caller {
+            crate::rootless::prepare(path, caller);
+        }
         let file = path.join("script.json");
         fs::write(&file, serde_json::to_vec(&script).unwrap()).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the helper is this very program")]
@@ -379,7 +388,11 @@ fn helper() {
         return;
     };
     let answer = script.with_file_name("answer.json");
+    let directory = script.parent().unwrap().to_owned();
     let script: Script = serde_json::from_slice(&fs::read(&script).unwrap()).unwrap();
+    if let Some(caller) = script.caller {
+        crate::rootless::assume(&directory, caller);
+    }
     let directory = rustix::fs::OFlags::DIRECTORY;
     let _leaked = script
         .leak

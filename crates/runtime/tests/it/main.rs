@@ -19,6 +19,7 @@
 //! | `netdevices` | devices of the host's network that a container is given |
 //! | `systemd` | a scope that systemd makes, in a guest that it runs |
 //! | `sealed` | the caller's own program stays as it is |
+//! | `rootless` | containers of an ordinary user |
 //! | `refusals` | what is refused before or while a container is made, and what is then left |
 
 #![expect(
@@ -41,6 +42,7 @@ mod namespaces;
 mod netdevices;
 mod process;
 mod refusals;
+mod rootless;
 mod sealed;
 mod specification;
 mod systemd;
