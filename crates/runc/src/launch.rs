@@ -40,6 +40,8 @@ pub(crate) enum LaunchError {
     Config(CreateError),
     #[error("invalid specification: root: is missing")]
     NoRoot,
+    #[error("invalid specification: root.path: `{path}`: {reason}")]
+    Root { path: PathBuf, reason: String },
     #[error("cannot allocate tty if runc will detach without setting console socket")]
     NoConsoleSocket,
     #[error("cannot use console socket if runc will not detach or allocate tty")]
@@ -226,6 +228,7 @@ pub(crate) fn read(
     }
     let rootfs = spec.root().as_ref().ok_or(LaunchError::NoRoot)?.path();
     let rootfs = directory.join(rootfs);
+    check_root(&rootfs)?;
     if let Some(linux) = spec.linux_mut() {
         let path = cgroup_path(linux.cgroups_path().as_deref(), id);
         linux.set_cgroups_path(Some(path));
@@ -243,6 +246,18 @@ pub(crate) fn read(
         json,
         terminal: terminal.unwrap_or(false),
     })
+}
+
+fn check_root(path: &Path) -> Result<(), LaunchError> {
+    let refuse = |reason: String| LaunchError::Root {
+        path: path.to_owned(),
+        reason,
+    };
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(refuse(String::from("is not a directory"))),
+        Err(error) => Err(refuse(chain(&error))),
+    }
 }
 
 /// Without `.` and `..`, as Go's `filepath.Abs` does it.

@@ -18,7 +18,7 @@ use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
 use crate::listener::{self, Listener};
-use crate::namespaces::UserNamespace;
+use crate::namespaces::{self, UserNamespace};
 use crate::netdevices::{self, Moved};
 use crate::plan::Plan;
 use crate::seccomp::{self, CompileError};
@@ -139,7 +139,7 @@ pub fn create_with(
     let mut plan = Plan::new(bundle, netns.is_some())?;
     let linux = bundle.spec.linux().as_ref();
     let filter = filter_of(bundle)?;
-    let joined = open_namespaces(&mut plan)?;
+    let joined = open_namespaces(bundle, &mut plan)?;
     let sources = Sources::take(&plan)?;
     let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (ours, theirs) = channel::pair().map_err(CreateError::Stdio)?;
@@ -344,14 +344,25 @@ fn network<'a>(
         .map(|fd| (UnshareFlags::NEWNET, fd))
 }
 
-fn open_namespaces(plan: &mut Plan) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateError> {
+/// Opens the namespaces that are joined, and sees that each is what it is listed as.
+fn open_namespaces(
+    bundle: &Bundle,
+    plan: &mut Plan,
+) -> Result<Vec<(UnshareFlags, OwnedFd)>, CreateError> {
     let open = |(kind, path): &(UnshareFlags, PathBuf)| {
-        let opened = open_cloexec(path);
-        let opened = opened.map_err(|source| CreateError::Namespace {
-            path: path.clone(),
-            source,
-        });
-        Ok((*kind, opened?))
+        let refuse = |reason: String| {
+            let linux = bundle.spec.linux().as_ref();
+            let at = linux.map(|linux| namespaces::path_of(linux, *kind));
+            let reason = format!("`{}`: {reason}", path.display());
+            CreateError::invalid(at.unwrap_or_default(), reason)
+        };
+        let told = |error: io::Error| refuse(vocab::failure::chain(&error));
+        let opened = open_cloexec(path).map_err(told)?;
+        match sys::namespace::kind(opened.as_fd()) {
+            Ok(found) if found == *kind => Ok((*kind, opened)),
+            Ok(_) => Err(refuse(String::from("is a namespace of another type"))),
+            Err(_) => Err(refuse(String::from("is no namespace"))),
+        }
     };
     let namespaces = &mut plan.namespaces;
     let mut opened: Vec<(UnshareFlags, OwnedFd)> = namespaces

@@ -142,14 +142,6 @@ pub enum CreateError {
         /// Why it is not.
         source: io::Error,
     },
-    /// A namespace that was given by path.
-    #[error("open the namespace `{path}`")]
-    Namespace {
-        /// Its file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
     /// Pipes, sockets.
     #[error("prepare the standard streams")]
     Stdio(#[source] io::Error),

@@ -100,11 +100,18 @@ fn listed(linux: &oci::Linux) -> Result<(UnshareFlags, Vec<(UnshareFlags, PathBu
             Some(path) if path.is_absolute() => joined.push((kind, path.clone())),
             Some(path) => {
                 let reason = format!("the path `{}` is not absolute", path.display());
-                return Err(invalid(at, reason));
+                return Err(invalid(format!("{at}.path"), reason));
             }
         }
     }
     Ok((new, joined))
+}
+
+/// The place of the path of a joined namespace in the document.
+pub(crate) fn path_of(linux: &oci::Linux, kind: UnshareFlags) -> String {
+    let mut listed = linux.namespaces().iter().flatten();
+    let place = listed.position(|namespace| flag(namespace.typ()) == kind);
+    format!("linux.namespaces[{}].path", place.unwrap_or_default())
 }
 
 fn flag(kind: oci::LinuxNamespaceType) -> UnshareFlags {
@@ -228,7 +235,7 @@ mod tests {
             ),
             (
                 json!({"namespaces": [{"type": "mount"}, {"type": "user", "path": "x"}]}),
-                "linux.namespaces[1]: the path `x` is not absolute",
+                "linux.namespaces[1].path: the path `x` is not absolute",
             ),
             (
                 json!({"namespaces": [{"type": "mount"}, {"type": "user"}]}),

@@ -231,7 +231,7 @@ impl Plan {
 
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts = mounts
-            .map(|(i, m)| mount(i, m))
+            .map(|(i, m)| mount(i, m, &bundle.directory))
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(label) = attributes::mount_label(linux.mount_label().as_deref())? {
             label_files(&mut mounts, &label);
@@ -441,7 +441,7 @@ pub(crate) fn may_cover_proc(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| Path::new(file) == destination)
 }
 
-fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
+fn mount(i: usize, mount: &oci::Mount, bundle: &Path) -> Result<Mount, CreateError> {
     let at = format!("mounts[{i}]");
     let mut bind = None;
     let options = mount_options(mount.options().as_deref().unwrap_or_default(), &mut bind);
@@ -452,8 +452,8 @@ fn mount(i: usize, mount: &oci::Mount) -> Result<Mount, CreateError> {
         _ if options.remount => MountKind::Remount {
             bind: bind.is_some() || kind == "bind",
         },
-        ("bind", None) => bind_of(&at, mount, false)?,
-        (_, Some(recursive)) => bind_of(&at, mount, recursive)?,
+        ("bind", None) => bind_of(&at, mount, bundle, false)?,
+        (_, Some(recursive)) => bind_of(&at, mount, bundle, recursive)?,
         ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
         ("", None) => return Err(invalid(format!("{at}.type"), "is missing")),
         (kind, None) => MountKind::New {
@@ -544,10 +544,16 @@ fn label_files(mounts: &mut [Mount], label: &str) {
     }
 }
 
-fn bind_of(at: &str, mount: &oci::Mount, recursive: bool) -> Result<MountKind, CreateError> {
+/// A relative source is in the bundle's directory, where the caller has one.
+fn bind_of(
+    at: &str,
+    mount: &oci::Mount,
+    bundle: &Path,
+    recursive: bool,
+) -> Result<MountKind, CreateError> {
     match mount.source() {
-        Some(source) if source.is_absolute() => Ok(MountKind::Bind {
-            source: source.clone(),
+        Some(source) if source.is_absolute() || bundle.is_absolute() => Ok(MountKind::Bind {
+            source: bundle.join(source),
             recursive,
         }),
         Some(source) => {

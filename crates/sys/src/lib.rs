@@ -14,7 +14,7 @@
 //! | [`keyring`] | a session keyring of one's own |
 //! | [`memory`] | pages given back to the kernel |
 //! | [`mount`] | `mount_setattr` |
-//! | [`namespace`] | leaving a namespace |
+//! | [`namespace`] | leaving a namespace, and telling what one is |
 //! | [`netlink`] | options of netlink sockets |
 //! | [`numa`] | from which nodes memory comes |
 //! | [`pidfd`] | signals without mistaking the process |
