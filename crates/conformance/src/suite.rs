@@ -8,8 +8,8 @@ use crate::{Runtime, Verdict, case, report, run};
 ///
 /// # Panics
 /// If a case fails; all that failed are told.
-pub fn check(name: &str, path: &Path) {
-    let runtime = Runtime::at(path).unwrap_or_else(|error| panic!("{error:#}"));
+pub fn check(name: &str, path: &impl AsRef<Path>) {
+    let runtime = Runtime::at(path.as_ref()).unwrap_or_else(|error| panic!("{error:#}"));
     let topics = case::load(&case::folder()).unwrap_or_else(|error| panic!("{error:#}"));
     let topic = topics
         .iter()

@@ -12,6 +12,7 @@
 )]
 
 mod client;
+mod conformance;
 mod crash;
 mod daemon;
 mod daily;

@@ -1,0 +1,32 @@
+//! `berth runtime` against the cases that runc and crun proved (crates/conformance).
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// The binary under a name that makes it the runtime.
+struct Link {
+    _directory: TempDir,
+    path: PathBuf,
+}
+
+impl Link {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("berth-runtime");
+        symlink(env!("CARGO_BIN_EXE_berth"), &path).unwrap();
+        Self {
+            _directory: directory,
+            path,
+        }
+    }
+}
+
+impl AsRef<Path> for Link {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+conformance::topics!(Link::new());
