@@ -50,6 +50,27 @@ launcher fsck.erofs /usr/bin/fsck.erofs
 launcher dump.erofs /usr/bin/dump.erofs
 launcher ip /usr/sbin/ip
 cp "$root/bin/busybox" "$bin/busybox"
+
+# Podman and Docker whole, to drive berth's runtime. They start other programs of theirs by path, so
+# `within` runs a command where `/usr` and `/etc` are those of their root and the rest is the
+# machine's, in a mount namespace that ends with it.
+peers=$cache/tools/peers
+drivers=podman,conmon,docker.io,containerd,crun,procps,util-linux
+if [ "$(cat "$cache/tools/peers.stamp" 2>/dev/null)" != "v1 $drivers" ]; then
+  say "fetching Podman and Docker into $peers (about a minute, once)"
+  rm -rf "$peers"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include=ca-certificates,$drivers sid "$peers" "$(mirror)"
+  rm -rf "$peers/var/cache/apt" "$peers/var/lib/apt/lists"
+  echo "v1 $drivers" > "$cache/tools/peers.stamp"
+fi
+cat > "$bin/within.new" <<EOF
+#!/bin/sh
+exec unshare --mount --propagation private sh -c \
+  'mount --bind $peers/usr /usr && mount --bind $peers/etc /etc && exec "\$@"' sh "\$@"
+EOF
+chmod 755 "$bin/within.new"; mv "$bin/within.new" "$bin/within"
 "$bin/docker" --version >&2
 "$bin/skopeo" --version >&2
 echo "$stamp" > "$cache/tools/stamp"

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus, wait};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// As much is copied at a time.
 const COPY_BYTES: usize = 16 << 10;
@@ -131,6 +133,16 @@ fn forward(signal: i32, pidfd: BorrowedFd<'_>, proxy: Option<&Proxy>) {
     }
 }
 
+/// The size of whichever of our streams is a terminal.
+pub(crate) fn own_size() -> Option<Winsize> {
+    let ours = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ];
+    ours.into_iter().find_map(|fd| tcgetwinsize(fd).ok())
+}
+
 /// Copies between the caller's terminal and the process's.
 #[derive(Debug)]
 struct Proxy {
@@ -165,27 +177,19 @@ impl Proxy {
         } else {
             None
         };
-        let proxy = Self {
+        Ok(Self {
             console,
             before,
             typed: Vec::new(),
             input_open: true,
             output_open: true,
-        };
-        proxy.resize();
-        Ok(proxy)
+        })
     }
 
-    /// Takes over the size of whichever of our streams is a terminal.
     fn resize(&self) {
-        let ours = [
-            rustix::stdio::stdin(),
-            rustix::stdio::stdout(),
-            rustix::stdio::stderr(),
-        ];
-        if let Some(size) = ours.into_iter().find_map(|fd| tcgetwinsize(fd).ok()) {
+        if let Some(size) = own_size() {
             // One that has ended has no size.
-            let _ = rustix::termios::tcsetwinsize(&self.console, size);
+            let _ = tcsetwinsize(&self.console, size);
         }
     }
 

@@ -20,6 +20,7 @@ use vocab::failure::chain;
 
 use crate::Context;
 use crate::arguments::{ArgumentError, Arguments};
+use crate::attend;
 use crate::state::{Container, Directory, Life, Phase, Record, StateError};
 
 /// A configuration is in this file of the bundle.
@@ -315,7 +316,7 @@ pub(crate) fn launch(
         handover.add_listen_fds(&mut environment);
         process.set_env(Some(environment));
     }
-    let stdio = stdio(bundle.spec.process().as_ref(), terminal);
+    let stdio = stdio(bundle.spec.process().as_ref(), terminal, attendance);
     let directory = context.containers.claim(&bundle.id)?;
     let record = record(&bundle);
     let mut container = Container { directory, record };
@@ -412,17 +413,28 @@ fn record(bundle: &Bundle) -> Record {
     }
 }
 
-/// The streams that are inherited, or a terminal of the size that is asked for.
-pub(crate) fn stdio(process: Option<&oci::Process>, terminal: bool) -> Stdio {
+/// The streams that are inherited, or a terminal: of the size of the caller's, if this program stays
+/// with it, or else of the size that is asked for.
+pub(crate) fn stdio(
+    process: Option<&oci::Process>,
+    terminal: bool,
+    attendance: Attendance,
+) -> Stdio {
     if !terminal {
         return Stdio::Inherit;
     }
-    let size = process.and_then(|process| process.console_size());
+    let own = match attendance {
+        Attendance::Foreground => attend::own_size(),
+        Attendance::Detached => None,
+    };
+    let asked = process.and_then(|process| process.console_size());
     let side = |side: u64| u16::try_from(side).unwrap_or(u16::MAX);
-    Stdio::Terminal {
-        rows: size.map_or(0, |size| side(size.height())),
-        columns: size.map_or(0, |size| side(size.width())),
-    }
+    let (rows, columns) = match (own, asked) {
+        (Some(own), _) => (own.ws_row, own.ws_col),
+        (None, Some(asked)) => (side(asked.height()), side(asked.width())),
+        (None, None) => (0, 0),
+    };
+    Stdio::Terminal { rows, columns }
 }
 
 /// What hooks are told.

@@ -21,5 +21,6 @@ mod guest;
 mod host;
 mod images;
 mod registries;
+mod runtime;
 mod terminal;
 mod wire;

@@ -13,7 +13,7 @@ use crate::client::{CLIENTS, Client};
 use crate::host::{Host, PATIENCE};
 
 /// A command whose three streams are a terminal that the test types on.
-struct Session {
+pub(crate) struct Session {
     child: Child,
     terminal: File,
     seen: String,
@@ -21,6 +21,10 @@ struct Session {
 
 impl Session {
     fn open(client: Client, host: &Host, args: &[&str]) -> Self {
+        Self::of(&client.command(host, args))
+    }
+
+    pub(crate) fn of(inner: &Command) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
@@ -41,13 +45,15 @@ impl Session {
             },
         )
         .unwrap();
-        let inner = client.command(host, args);
         // `setsid --ctty` makes the terminal the controlling one, so that resizing signals the client.
         let mut command = Command::new("setsid");
         command
             .args(["--ctty", "--wait"])
             .arg(inner.get_program())
             .args(inner.get_args());
+        if let Some(directory) = inner.get_current_dir() {
+            command.current_dir(directory);
+        }
         for (key, value) in inner.get_envs() {
             match value {
                 Some(value) => command.env(key, value),
@@ -68,13 +74,13 @@ impl Session {
         }
     }
 
-    fn type_in(&mut self, keys: &[u8]) {
+    pub(crate) fn type_in(&mut self, keys: &[u8]) {
         self.terminal.write_all(keys).unwrap();
     }
 
     /// Reads until the text has appeared, and forgets what came up to it.
     #[track_caller]
-    fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) {
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
@@ -89,7 +95,7 @@ impl Session {
         }
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
         tcsetwinsize(
             &self.terminal,
             Winsize {
@@ -103,7 +109,7 @@ impl Session {
     }
 
     /// Drains the rest and gives the exit code.
-    fn finish(mut self) -> (Option<i32>, String) {
+    pub(crate) fn finish(mut self) -> (Option<i32>, String) {
         while self.read() {}
         (self.child.wait().unwrap().code(), self.seen)
     }

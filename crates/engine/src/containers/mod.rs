@@ -44,7 +44,7 @@ use vocab::{ContainerId, Digest, ExecId, Failure, Kind, Platform};
 
 use crate::db::DbError;
 use crate::networks::{FindNetworkError, JoinError};
-use crate::spec::{CheckError, DeviceError, SeccompError, UserError, check};
+use crate::spec::{CheckError, DeviceError, SeccompError, UserError};
 use crate::volumes::{CopyUpError, CreateVolumeError};
 use crate::{Engine, FilterError, Filters};
 use index::View;

@@ -113,7 +113,7 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Attendance::Foreground => Some(Attendant::new(false)?),
         Attendance::Detached => None,
     };
-    let stdio = launch::stdio(Some(&process), terminal);
+    let stdio = launch::stdio(Some(&process), terminal, attendance);
     let cgroup = cgroup(&container, arguments.text("cgroup")?)?;
     let linux = config.linux().as_ref();
     let exec = ExecProcess {

@@ -1,0 +1,194 @@
+//! Docker's daemon, with its containerd and shims, runs its containers with berth.
+
+use std::fs;
+use std::process::{Child, Command};
+
+use testkit::{eventually, tool};
+
+use super::driver::{Driver, run};
+use crate::client::Run;
+use crate::host::PATIENCE;
+use crate::terminal::Session;
+
+/// A daemon with everything of its own in a scratch directory.
+struct Docker {
+    driver: Driver,
+    daemon: Child,
+}
+
+impl Docker {
+    fn new() -> Self {
+        // Shims leave the daemon, and the machine's first process may not take them in.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let driver = Driver::new();
+        let at = |name: &str| driver.path().join(name);
+        let runtime = driver.runtime();
+        let settings = serde_json::json!({
+            "hosts": [format!("unix://{}", at("d.sock").display())],
+            "pidfile": at("pid"), "data-root": at("data"), "exec-root": at("exec"),
+            "storage-driver": "vfs", "bridge": "none", "iptables": false, "ip6tables": false,
+            "ip-forward": false, "ip-masq": false,
+            "runtimes": {"berth": {"path": runtime}}, "default-runtime": "berth",
+        });
+        fs::write(at("daemon.json"), settings.to_string()).unwrap();
+        let log = fs::File::create(at("log")).unwrap();
+        let mut command = driver.command("dockerd");
+        command.arg("--config-file").arg(at("daemon.json"));
+        let daemon = command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut docker = Self { driver, daemon };
+        eventually(PATIENCE, || {
+            let ended = docker.daemon.try_wait().unwrap();
+            let log = || fs::read_to_string(docker.driver.path().join("log")).unwrap();
+            assert!(ended.is_none(), "dockerd ended: {}", log());
+            docker.run(&["version"]).code == Some(0)
+        });
+        docker
+            .run(&["import", &docker.driver.image(), "image"])
+            .ok();
+        docker
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(tool("docker"));
+        let socket = self.driver.path().join("d.sock");
+        command
+            .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+            .env("DOCKER_CONFIG", self.driver.path().join("config"))
+            .env("DOCKER_CLI_HINTS", "false")
+            .env_remove("DOCKER_CONTEXT")
+            .args(args)
+            .stdin(std::process::Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        run(self.driver.path(), self.command(args))
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let left = self.run(&["ps", "-aq"]).stdout;
+        let left: Vec<&str> = left.lines().collect();
+        if !left.is_empty() {
+            self.run(&[&["rm", "-f"], left.as_slice()].concat());
+        }
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.daemon.wait();
+    }
+}
+
+#[test]
+fn privileged_docker_runs_pauses_limits_restarts_and_kills_containers() {
+    let docker = Docker::new();
+    let runtime = docker.run(&["info", "-f", "{{.DefaultRuntime}}"]);
+    assert_eq!(runtime.ok(), "berth");
+    let hello = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "image",
+        "sh",
+        "-c",
+        "echo hello; exit 7",
+    ];
+    let run = docker.run(&hello);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (Some(7), "hello\n"),
+        "{run:#?}"
+    );
+    let run = docker.run(&["run", "--rm", "--network", "none", "image", "nope"]);
+    assert!(
+        run.fails(127)
+            .contains("executable file not found in $PATH")
+    );
+    docker
+        .run(&["run", "--rm", "--network", "none", "image", "/etc"])
+        .fails(126);
+
+    let flags = [
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "50",
+    ];
+    let program = [
+        "image",
+        "sh",
+        "-c",
+        "trap 'exit 3' TERM; while :; do sleep 0.05; done",
+    ];
+    docker
+        .run(&[&["run", "-d"][..], &flags, &program].concat())
+        .ok();
+    let status = |wanted: &str| {
+        let run = docker.run(&["inspect", "-f", "{{.State.Status}}", "box"]);
+        assert_eq!(run.ok(), wanted);
+    };
+    let run = docker.run(&["exec", "box", "sh", "-c", "echo in; exit 3"]);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (Some(3), "in\n"),
+        "{run:#?}"
+    );
+    let run = docker.run(&["exec", "box", "nope"]);
+    assert_eq!(run.code, Some(127), "{run:#?}");
+    docker
+        .run(&["update", "--memory", "32m", "--memory-swap", "64m", "box"])
+        .ok();
+    docker.run(&["pause", "box"]).ok();
+    status("paused");
+    docker.run(&["unpause", "box"]).ok();
+    status("running");
+    assert!(docker.run(&["top", "box"]).ok().contains("trap"));
+    docker.run(&["restart", "box"]).ok();
+    status("running");
+    docker.run(&["stop", "box"]).ok();
+    let code = docker.run(&["inspect", "-f", "{{.State.ExitCode}}", "box"]);
+    assert_eq!(code.ok(), "3");
+    docker.run(&["start", "box"]).ok();
+    docker.run(&["kill", "box"]).ok();
+    assert_eq!(docker.run(&["wait", "box"]).ok(), "137");
+    docker.run(&["rm", "box"]).ok();
+}
+
+#[test]
+fn privileged_docker_gives_containers_a_terminal() {
+    let docker = Docker::new();
+    let command = docker.command(&[
+        "run",
+        "-it",
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "image",
+        "sh",
+    ]);
+    let mut session = Session::of(&command);
+    session.expect("# ");
+    session.type_in(b"echo $((40+2)) on $(tty)\r");
+    session.expect("42 on /dev/pts/");
+    session.resize(50, 132);
+    session
+        .type_in(b"until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo re''sized\r");
+    session.expect("resized");
+    let mut exec = Session::of(&docker.command(&["exec", "-it", "box", "sh"]));
+    exec.expect("# ");
+    exec.type_in(b"echo also on $(tty); exit 5\r");
+    exec.expect("also on /dev/pts/");
+    assert_eq!(exec.finish().0, Some(5));
+    session.type_in(b"exit 4\r");
+    assert_eq!(session.finish().0, Some(4));
+}

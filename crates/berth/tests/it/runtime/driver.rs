@@ -1,0 +1,93 @@
+//! Where Podman and Docker run: a mount namespace in which `/usr` and `/etc` are those of their own
+//! root. It ends, with all that they mounted, when the test does.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use testkit::{eventually, tool};
+
+use crate::client::Run;
+use crate::host::PATIENCE;
+
+/// The namespace, and a scratch directory that is the same inside and outside.
+pub(super) struct Driver {
+    dir: tempfile::TempDir,
+    /// Keeps the namespace; ends with its standard input.
+    holder: Child,
+}
+
+impl Driver {
+    pub(super) fn new() -> Self {
+        // Short, since sockets are made in it.
+        let dir = tempfile::Builder::new().prefix("bd-").tempdir().unwrap();
+        let ready = dir.path().join("ready");
+        let holder = Command::new(tool("within"))
+            .args(["sh", "-c", "echo > \"$0\"; exec cat"])
+            .arg(&ready)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        eventually(PATIENCE, || ready.exists());
+        fs::write(dir.path().join("image.tar"), testkit::image::busybox_tar()).unwrap();
+        Self { dir, holder }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// An image as `import` takes it.
+    pub(super) fn image(&self) -> String {
+        self.dir
+            .path()
+            .join("image.tar")
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// berth, called as a runtime.
+    pub(super) fn runtime(&self) -> PathBuf {
+        let link = self.dir.path().join("berth-runtime");
+        if !link.exists() {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_berth"), &link).unwrap();
+        }
+        link
+    }
+
+    /// A program of theirs.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()))
+            .arg("--")
+            .arg(program)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+/// Runs it to its end. What stays behind with its streams is not waited for.
+pub(super) fn run(directory: &Path, mut command: Command) -> Run {
+    let said = |name: &str| directory.join(name);
+    let file = |name: &str| fs::File::create(said(name)).unwrap();
+    let status = command
+        .stdout(file("stdout"))
+        .stderr(file("stderr"))
+        .status()
+        .unwrap();
+    Run {
+        what: format!("{command:?}"),
+        code: status.code(),
+        stdout: fs::read_to_string(said("stdout")).unwrap(),
+        stderr: fs::read_to_string(said("stderr")).unwrap(),
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}

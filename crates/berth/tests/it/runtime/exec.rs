@@ -1,0 +1,172 @@
+//! `exec`: more processes in a container that runs.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::bundle::Bundle;
+
+fn running() -> Bundle {
+    let bundle = Bundle::sh("exec sleep 1000");
+    bundle.run(&["run", "-d", &bundle.id]).ok();
+    bundle
+}
+
+#[test]
+fn privileged_a_process_runs_beside_the_first_one() {
+    let bundle = running();
+    let id = bundle.id.as_str();
+    let run = bundle.run(&["exec", id, "sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert_eq!(
+        (run.code, run.stdout.as_str(), run.stderr.as_str()),
+        (Some(3), "out\n", "err\n")
+    );
+    let hostname = bundle.run(&["exec", id, "hostname"]);
+    assert_eq!(hostname.ok(), "runc");
+    let cgroup = bundle.run(&["exec", id, "cat", "/proc/self/cgroup"]);
+    let first = bundle.run(&["exec", id, "cat", "/proc/1/cgroup"]);
+    assert_eq!(cgroup.ok(), first.ok());
+}
+
+#[test]
+fn privileged_flags_say_as_whom_where_and_with_what() {
+    let bundle = running();
+    let id = bundle.id.as_str();
+    let run = bundle.run(&["exec", "--user", "1000:100", "-g", "7", id, "id"]);
+    assert_eq!(run.ok(), "uid=1000(ann) gid=100 groups=7");
+    let run = bundle.run(&[
+        "exec",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "A=1",
+        "-e",
+        "B=2",
+        id,
+        "sh",
+        "-c",
+        "echo $PWD $A $B $TERM",
+    ]);
+    assert_eq!(run.ok(), "/tmp 1 2 xterm");
+    let effective = |flags: &[&str]| {
+        let command = [id, "grep", "CapEff", "/proc/self/status"];
+        bundle
+            .run(&[&["exec"], flags, &command].concat())
+            .ok()
+            .to_owned()
+    };
+    assert_eq!(effective(&[]), "CapEff:\t0000000020000420");
+    assert_eq!(
+        effective(&["--cap", "CAP_NET_RAW"]),
+        "CapEff:\t0000000020002420"
+    );
+    let run = bundle.run(&[
+        "exec",
+        "--no-new-privs",
+        id,
+        "grep",
+        "NoNewPrivs",
+        "/proc/self/status",
+    ]);
+    assert_eq!(run.ok(), "NoNewPrivs:\t1");
+}
+
+#[test]
+fn privileged_a_document_describes_the_process_whole() {
+    let bundle = running();
+    let process = json!({
+        "args": ["sh", "-c", "id -u; pwd; echo $X"], "cwd": "/home", "env": ["PATH=/bin", "X=y"],
+        "user": {"uid": 5, "gid": 5}
+    });
+    let path = bundle.path().join("process.json");
+    fs::write(&path, process.to_string()).unwrap();
+    let run = bundle.run(&["exec", "--process", path.to_str().unwrap(), &bundle.id]);
+    assert_eq!(run.ok(), "5\n/home\ny");
+}
+
+#[test]
+fn privileged_a_detached_process_is_known_by_its_pid_file() {
+    let bundle = running();
+    let args = [
+        "exec",
+        "-d",
+        "--pid-file",
+        "exec.pid",
+        &bundle.id,
+        "sh",
+        "-c",
+        "echo $PPID > /out",
+    ];
+    bundle.run(&args).ok();
+    assert_eq!(bundle.wait_for_file("out"), "0\n");
+    let pid: i32 = fs::read_to_string(bundle.path().join("exec.pid"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let pid = rustix::process::Pid::from_raw(pid);
+    rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+}
+
+#[test]
+fn privileged_a_process_can_be_put_into_a_cgroup_below() {
+    let bundle = running();
+    let below: Vec<_> = bundle
+        .cgroups()
+        .iter()
+        .map(|cgroup| cgroup.join("below"))
+        .collect();
+    below
+        .iter()
+        .for_each(|cgroup| fs::create_dir(cgroup).unwrap());
+    // Where controllers need it, what a new cgroup lacks is taken over from above.
+    for cgroup in &below {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(value) = fs::read(cgroup.parent().unwrap().join(file)) {
+                let _ = fs::write(cgroup.join(file), value);
+            }
+        }
+    }
+    let run = bundle.run(&[
+        "exec",
+        "--cgroup",
+        "below",
+        &bundle.id,
+        "grep",
+        "-c",
+        "/below$",
+        "/proc/self/cgroup",
+    ]);
+    assert_ne!(run.ok(), "0");
+    let run = bundle.run(&["exec", "--cgroup", "../x", &bundle.id, "true"]);
+    assert!(run.fails(255).contains("invalid cgroup"));
+}
+
+#[test]
+fn privileged_what_cannot_be_run_is_said_in_runcs_words() {
+    let bundle = running();
+    let id = bundle.id.as_str();
+    for (args, text) in [
+        (
+            &["exec", id, "nope"][..],
+            r#"exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH"#,
+        ),
+        (&["exec", id, "/etc"], r#"exec: \"/etc\": is a directory"#),
+        (
+            &["exec", id, "/etc/passwd"],
+            r#"exec: \"/etc/passwd\": permission denied"#,
+        ),
+        (&["exec", id], "exec args cannot be empty"),
+        (&["exec", "-u", "foo", id, "id"], "bad uid"),
+        (
+            &["exec", "-d", "-t", id, "true"],
+            "cannot allocate tty if runc will detach without setting console socket",
+        ),
+        (
+            &["exec", "nope", "true"],
+            "exec failed: container does not exist",
+        ),
+    ] {
+        let run = bundle.run(args);
+        assert!(run.fails(255).contains(text), "{run:#?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! `berth runtime` as a program: each command, and Podman and Docker that start containers with it.
+
+mod bundle;
+mod commands;
+mod docker;
+mod driver;
+mod exec;
+mod podman;
+mod terminal;
