@@ -45,6 +45,8 @@ pub enum Cgroups {
 #[derive(Debug)]
 pub struct Guest {
     archive: Archive,
+    /// For the kernel.
+    arguments: String,
 }
 
 /// How the command ended.
@@ -74,7 +76,17 @@ impl Guest {
         };
         archive.put("/guest/cgroups", 0o644, layout);
         archive.folder("modules");
-        Self { archive }
+        let arguments =
+            String::from("console=ttyS0 loglevel=4 systemd.show_status=0 panic=-1 reboot=t");
+        Self { archive, arguments }
+    }
+
+    /// With one more argument for the kernel, such as `security=selinux`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(' ');
+        self.arguments.push_str(argument);
+        self
     }
 
     /// With systemd as its first process, which starts the command.
@@ -150,10 +162,7 @@ impl Guest {
             .arg(installed("vmlinuz"))
             .arg("-initrd")
             .arg(at("initramfs"))
-            .args([
-                "-append",
-                "console=ttyS0 loglevel=4 systemd.show_status=0 panic=-1 reboot=t",
-            ])
+            .args(["-append", &self.arguments])
             .args(["-serial", &serial("console"), "-serial", &serial("output")])
             .stdin(Stdio::null())
             .stderr(fs::File::create(at("qemu")).unwrap())
