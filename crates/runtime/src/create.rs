@@ -439,7 +439,10 @@ pub(crate) fn filter(
             CompileError::Invalid { path, reason } => {
                 CreateError::invalid(format!("linux.seccomp.{path}"), reason)
             }
-            error => CreateError::Seccomp(error),
+            CompileError::TooLong(length) => CreateError::invalid(
+                "linux.seccomp.syscalls",
+                format!("come to {length} instructions, the kernel loads 4096"),
+            ),
         })?,
         (None, None) => return Ok(None),
     };

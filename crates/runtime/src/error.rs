@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vocab::{Failure, Kind};
 
-use crate::{ListenerError, NetDeviceError, cgroup, hooks, seccomp};
+use crate::{ListenerError, NetDeviceError, cgroup, hooks};
 
 /// What the child was doing when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +131,6 @@ pub enum CreateError {
     /// The cgroup.
     #[error("prepare the cgroup")]
     Cgroup(#[source] cgroup::CgroupError),
-    /// The seccomp profile in the specification.
-    #[error("compile the seccomp profile")]
-    Seccomp(#[source] seccomp::CompileError),
     /// The compiled seccomp program.
     #[error("read the seccomp program `{path}`")]
     SeccompProgram {
@@ -191,7 +188,7 @@ impl CreateError {
 impl Failure for CreateError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Invalid { .. } | Self::Seccomp(_) => Kind::InvalidArgument,
+            Self::Invalid { .. } => Kind::InvalidArgument,
             Self::Setup(failed)
                 if matches!(
                     failed.step,

@@ -122,7 +122,7 @@ pub fn features() -> Features {
                 v2: true,
                 systemd: false,
                 systemd_user: false,
-                rdma: false,
+                rdma: true,
             },
             seccomp: Seccomp {
                 enabled: true,

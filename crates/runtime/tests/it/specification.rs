@@ -36,11 +36,7 @@ fn refused(pointer: &str, value: Value) -> String {
 #[track_caller]
 fn check(cases: &[(&str, Value, &str)]) {
     for (pointer, value, expected) in cases {
-        assert_eq!(
-            refused(pointer, value.clone()),
-            *expected,
-            "{pointer}: {value}"
-        );
+        assert_eq!(refused(pointer, value.clone()), *expected, "{pointer}");
     }
 }
 
@@ -278,6 +274,13 @@ fn a_filter_that_cannot_be_is_refused() {
             "/linux/seccomp",
             rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})),
             "linux.seccomp.listenerPath: is missing, and SCMP_ACT_NOTIFY needs somebody who answers",
+        ),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": vec![json!({
+                "names": ["read"], "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}); 1000]}),
+            "linux.seccomp.syscalls: come to 5012 instructions, the kernel loads 4096",
         ),
         (
             "/linux/seccomp",
