@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
+use runtime::cgroup::systemd::{self, Scope, SystemdError};
 use runtime::hooks::{self, HookError, Kind};
 use runtime::{
     Bundle, CreateError, Created, Gate, Options, Rootfs, StartError, State, Status, Stdio, oci,
@@ -49,8 +50,8 @@ pub(crate) enum LaunchError {
     NeedlessConsoleSocket,
     #[error("descriptor {fd} of --preserve-fds is not open")]
     NotInherited { fd: i32 },
-    #[error("--systemd-cgroup is not supported yet: use cgroupfs")]
-    Systemd,
+    #[error("have systemd make the cgroup")]
+    Systemd(#[source] SystemdError),
     #[error("run from where no container can write")]
     Seal(#[source] io::Error),
     #[error("listen for the start")]
@@ -199,6 +200,8 @@ pub(crate) struct Read {
     pub(crate) bundle: Bundle,
     pub(crate) json: Vec<u8>,
     pub(crate) terminal: bool,
+    /// What systemd is to make, if it is asked to.
+    pub(crate) scope: Option<Scope>,
 }
 
 /// Reads the bundle in `directory`, for a container called `id`.
@@ -224,15 +227,24 @@ pub(crate) fn read(
         context.log.warn(warning);
     }
     let mut spec = read.value;
-    if context.systemd_cgroup {
-        return Err(LaunchError::Systemd);
-    }
+    let mut scope = None;
     let rootfs = spec.root().as_ref().ok_or(LaunchError::NoRoot)?.path();
     let rootfs = directory.join(rootfs);
     check_root(&rootfs)?;
     if let Some(linux) = spec.linux_mut() {
-        let path = cgroup_path(linux.cgroups_path().as_deref(), id);
-        linux.set_cgroups_path(Some(path));
+        if context.systemd_cgroup {
+            let given = linux
+                .cgroups_path()
+                .as_deref()
+                .unwrap_or_else(|| Path::new(""));
+            let parsed = Scope::parse(&given.to_string_lossy(), id);
+            scope = Some(parsed.map_err(LaunchError::Systemd)?);
+            // Known once systemd has made it.
+            linux.set_cgroups_path(None);
+        } else {
+            let path = cgroup_path(linux.cgroups_path().as_deref(), id);
+            linux.set_cgroups_path(Some(path));
+        }
     }
     let terminal = spec.process().as_ref().and_then(oci::Process::terminal);
     let bundle = Bundle {
@@ -246,6 +258,7 @@ pub(crate) fn read(
         bundle,
         json,
         terminal: terminal.unwrap_or(false),
+        scope,
     })
 }
 
@@ -308,6 +321,7 @@ pub(crate) fn launch(
         mut bundle,
         json,
         terminal,
+        scope,
     } = read;
     let no_pivot = arguments.switch("no-pivot")?;
     let no_new_keyring = arguments.switch("no-new-keyring")?;
@@ -318,12 +332,15 @@ pub(crate) fn launch(
     }
     let stdio = stdio(bundle.spec.process().as_ref(), terminal, attendance);
     let directory = context.containers.claim(&bundle.id)?;
-    let record = record(&bundle);
+    let mut record = record(&bundle);
+    record.scope = scope;
     let mut container = Container { directory, record };
     let made = (|| {
         container.directory.write(&container.record)?;
         container.directory.write_config(&json)?;
         drop(json);
+        // Holds the scope until the container's process is in it.
+        let _started = start_scope(&mut bundle, &mut container)?;
         let gate = gate.then(|| Gate::listen(container.directory.as_fd()));
         let gate = gate.transpose().map_err(LaunchError::Gate)?;
         let options = Options {
@@ -346,6 +363,7 @@ pub(crate) fn launch(
         Ok(created) => created,
         Err(error) => {
             // The reason is what the caller needs.
+            let _ = container.record.scope.as_ref().map(Scope::stop);
             let _ = container.directory.remove();
             return Err(error);
         }
@@ -363,6 +381,23 @@ pub(crate) fn launch(
             Err(error)
         }
     }
+}
+
+/// Has systemd make the cgroup, where it is to; the record knows before, so that a scope whose
+/// caller is killed can be stopped.
+fn start_scope(
+    bundle: &mut Bundle,
+    container: &mut Container,
+) -> Result<Option<systemd::Started>, LaunchError> {
+    let (Some(scope), Some(linux)) = (&container.record.scope, bundle.spec.linux_mut()) else {
+        return Ok(None);
+    };
+    let started = scope.start(linux.resources().as_ref());
+    let started = started.map_err(LaunchError::Systemd)?;
+    linux.set_cgroups_path(Some(PathBuf::from(&started.path)));
+    container.record.cgroup = Some(started.path.clone());
+    container.directory.write(&container.record)?;
+    Ok(Some(started))
 }
 
 /// Ends a container that is of no use; the reason has been told.
@@ -407,6 +442,7 @@ fn record(bundle: &Bundle) -> Record {
         cgroup: cgroup.map(|path| path.to_string_lossy().into_owned()),
         own_pids,
         hooks: given.is_some_and(late),
+        scope: None,
         annotations: annotations
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
@@ -483,6 +519,8 @@ pub(crate) enum DestroyError {
     Kill(#[source] runtime::cgroup::CgroupError),
     #[error("remove the container's cgroup")]
     Cgroup(#[source] runtime::cgroup::CgroupError),
+    #[error("have systemd stop the container's scope")]
+    Systemd(#[source] SystemdError),
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -498,6 +536,9 @@ pub(crate) fn destroy(context: &Context, container: &Container) -> Result<(), De
             }
         }
         cgroup.remove().map_err(DestroyError::Cgroup)?;
+    }
+    if let Some(scope) = &container.record.scope {
+        scope.stop().map_err(DestroyError::Systemd)?;
     }
     // While the state is there, so that one who is killed here can do it again.
     if container.record.hooks {

@@ -4,6 +4,41 @@ use std::path::Path;
 
 use testkit::guest::{Cgroups, Guest};
 
+/// A container in a scope of systemd's, by runc's command line.
+const SCOPE: &str = r#"
+set -e
+berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
+mkdir -p /b/rootfs/bin && cp /bin/busybox /b/rootfs/bin
+cd /b && berth spec
+sed -i 's|"terminal": true|"terminal": false|; s|"sh"|"/bin/busybox", "sleep", "1000"|
+        s|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
+cgroup=/sys/fs/cgroup/berth.slice/berth-e2e.slice/box-two.scope
+berth create --bundle /b two && berth start two
+berth update --pids-limit 7 --memory 33554432 two
+test "$(cat $cgroup/pids.max $cgroup/memory.max | xargs)" = "7 33554432"
+berth exec two /bin/busybox true
+berth pause two && grep -q "frozen 1" $cgroup/cgroup.events && berth resume two
+test "$(berth ps two | wc -l)" = 2
+berth delete --force two
+test ! -e $cgroup && test -z "$(ls /run/b)"
+"#;
+
+#[test]
+fn slow_a_container_of_runcs_command_line_is_in_a_scope_of_systemds() {
+    let berth = env!("CARGO_BIN_EXE_berth");
+    let outcome = Guest::new(Cgroups::V2)
+        .systemd()
+        .program(Path::new(berth))
+        .run(&format!("set -x\n{}", SCOPE.replace("BERTH", berth)));
+    assert_eq!(
+        outcome.code,
+        Some(0),
+        "{}\n{}",
+        outcome.console,
+        outcome.output
+    );
+}
+
 fn check(cgroups: Cgroups) {
     let suite = std::env::current_exe().unwrap();
     let outcome = Guest::new(cgroups)

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use runtime::Status;
-use runtime::cgroup::{BlockIo, Cgroup, CgroupError, DeviceIo, OomWatch, Stats};
+use runtime::cgroup::{
+    BlockIo, Cgroup, CgroupError, Counter, DeviceIo, HugePages, OomWatch, Pressure, Stall, Stats,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -144,7 +146,7 @@ struct Shown {
     memory: Memory,
     pids: Pids,
     blkio: Blkio,
-    hugetlb: Empty,
+    hugetlb: BTreeMap<String, Hugetlb>,
     intel_rdt: Empty,
     network_interfaces: Option<Empty>,
 }
@@ -156,6 +158,32 @@ struct Empty {}
 struct Cpu {
     usage: CpuUsage,
     throttling: Throttling,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi: Option<Psi>,
+}
+
+/// Pressure, as the kernel calls its lines.
+#[derive(Debug, Serialize)]
+struct Psi {
+    some: PsiLine,
+    full: PsiLine,
+}
+
+#[derive(Debug, Serialize)]
+struct PsiLine {
+    avg10: f64,
+    avg60: f64,
+    avg300: f64,
+    total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Hugetlb {
+    #[serde(skip_serializing_if = "is_zero")]
+    usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max: u64,
+    failcnt: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +192,10 @@ struct CpuUsage {
     total: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     percpu: Vec<u64>,
+    #[serde(rename = "percpu_kernel", skip_serializing_if = "Vec::is_empty")]
+    kernel_percpu: Vec<u64>,
+    #[serde(rename = "percpu_user", skip_serializing_if = "Vec::is_empty")]
+    user_percpu: Vec<u64>,
     kernel: u64,
     user: u64,
 }
@@ -189,6 +221,8 @@ struct Memory {
     kernel_tcp: MemoryEntry,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     raw: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi: Option<Psi>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -218,6 +252,8 @@ struct Blkio {
     bytes: Vec<BlkioEntry>,
     #[serde(rename = "ioServicedRecursive", skip_serializing_if = "Vec::is_empty")]
     requests: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi: Option<Psi>,
 }
 
 #[derive(Debug, Serialize)]
@@ -243,6 +279,8 @@ impl Shown {
             memory,
             pids,
             block: BlockIo { bytes, requests },
+            huge_pages,
+            pressure,
             ..
         } = stats;
         let entries = |all: Vec<DeviceIo>| {
@@ -259,6 +297,8 @@ impl Shown {
                 usage: CpuUsage {
                     total: cpu.usage_nanos,
                     percpu: cpu.per_cpu_nanos,
+                    kernel_percpu: cpu.per_cpu_system_nanos,
+                    user_percpu: cpu.per_cpu_user_nanos,
                     kernel: cpu.system_nanos,
                     user: cpu.user_nanos,
                 },
@@ -267,6 +307,7 @@ impl Shown {
                     throttled_periods: cpu.throttled_periods,
                     throttled_nanos: cpu.throttled_nanos,
                 },
+                psi: pressure.cpu.map(Psi::from),
             },
             cpuset: Empty {},
             memory: Memory {
@@ -277,10 +318,11 @@ impl Shown {
                     max: memory.max_usage_bytes,
                     failcnt: memory.failures,
                 },
-                swap: MemoryEntry::default(),
-                kernel: MemoryEntry::default(),
-                kernel_tcp: MemoryEntry::default(),
+                swap: memory.swap.into(),
+                kernel: memory.kernel.into(),
+                kernel_tcp: memory.kernel_tcp.into(),
                 raw: memory.stat,
+                psi: pressure.memory.map(Psi::from),
             },
             pids: Pids {
                 current: pids.current,
@@ -289,10 +331,59 @@ impl Shown {
             blkio: Blkio {
                 bytes: entries(bytes),
                 requests: entries(requests),
+                psi: pressure.io.map(Psi::from),
             },
-            hugetlb: Empty {},
+            hugetlb: huge_pages
+                .into_iter()
+                .map(|(size, pages)| (size, pages.into()))
+                .collect(),
             intel_rdt: Empty {},
             network_interfaces: None,
+        }
+    }
+}
+
+impl From<Counter> for MemoryEntry {
+    fn from(counter: Counter) -> Self {
+        // What is not counted has no limit that could be told.
+        if counter == Counter::default() {
+            return Self::default();
+        }
+        Self {
+            limit: counter.limit_bytes.unwrap_or(u64::MAX),
+            usage: counter.usage_bytes,
+            max: counter.max_usage_bytes,
+            failcnt: counter.failures,
+        }
+    }
+}
+
+impl From<HugePages> for Hugetlb {
+    fn from(pages: HugePages) -> Self {
+        Self {
+            usage: pages.usage_bytes,
+            max: pages.max_usage_bytes,
+            failcnt: pages.failures,
+        }
+    }
+}
+
+impl From<Pressure> for Psi {
+    fn from(pressure: Pressure) -> Self {
+        Self {
+            some: pressure.some.into(),
+            full: pressure.full.into(),
+        }
+    }
+}
+
+impl From<Stall> for PsiLine {
+    fn from(stall: Stall) -> Self {
+        Self {
+            avg10: stall.average_10,
+            avg60: stall.average_60,
+            avg300: stall.average_300,
+            total: stall.total_micros,
         }
     }
 }
@@ -315,6 +406,14 @@ mod tests {
         stats.pids.current = 1;
         stats.memory.usage_bytes = 4096;
         stats.memory.stat.insert(String::from("rss"), 5);
+        stats.memory.swap.usage_bytes = 2;
+        stats.memory.swap.limit_bytes = Some(9);
+        let pages = HugePages {
+            usage_bytes: 8,
+            ..HugePages::default()
+        };
+        stats.huge_pages.insert(String::from("2MB"), pages);
+        stats.pressure.cpu = Some(Pressure::default());
         stats.block.bytes.push(DeviceIo {
             major: 8,
             minor: 0,
@@ -329,14 +428,16 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&event).unwrap(),
             "{\"type\":\"stats\",\"id\":\"x\",\"data\":{\
-             \"cpu\":{\"usage\":{\"total\":7,\"kernel\":0,\"user\":0},\"throttling\":{}},\
+             \"cpu\":{\"usage\":{\"total\":7,\"kernel\":0,\"user\":0},\"throttling\":{},\
+             \"psi\":{\"some\":{\"avg10\":0.0,\"avg60\":0.0,\"avg300\":0.0,\"total\":0},\
+             \"full\":{\"avg10\":0.0,\"avg60\":0.0,\"avg300\":0.0,\"total\":0}}},\
              \"cpuset\":{},\
              \"memory\":{\"usage\":{\"limit\":18446744073709551615,\"usage\":4096,\"failcnt\":0},\
-             \"swap\":{\"limit\":0,\"failcnt\":0},\"kernel\":{\"limit\":0,\"failcnt\":0},\
+             \"swap\":{\"limit\":9,\"usage\":2,\"failcnt\":0},\"kernel\":{\"limit\":0,\"failcnt\":0},\
              \"kernelTCP\":{\"limit\":0,\"failcnt\":0},\"raw\":{\"rss\":5}},\
              \"pids\":{\"current\":1},\
              \"blkio\":{\"ioServiceBytesRecursive\":[{\"major\":8,\"op\":\"Read\",\"value\":3}]},\
-             \"hugetlb\":{},\"intel_rdt\":{},\"network_interfaces\":null}}"
+             \"hugetlb\":{\"2MB\":{\"usage\":8,\"failcnt\":0}},\"intel_rdt\":{},\"network_interfaces\":null}}"
         );
     }
 }

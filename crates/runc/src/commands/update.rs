@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use runtime::cgroup::CgroupError;
+use runtime::cgroup::systemd::SystemdError;
 use runtime::{CreateError, Status, oci};
 use serde_json::{Map, Value, json};
 
@@ -111,6 +112,8 @@ enum UpdateError {
     NoCgroup,
     #[error("change the limits")]
     Update(#[source] CgroupError),
+    #[error("have systemd change the limits")]
+    Systemd(#[source] SystemdError),
 }
 
 fn run(context: &Context, arguments: &Arguments) -> Outcome {
@@ -136,6 +139,9 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
         None => asked(arguments)?,
     };
     let cgroup = container.cgroup().ok_or(UpdateError::NoCgroup)?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(&resources).map_err(UpdateError::Systemd)?;
+    }
     cgroup.update(&resources).map_err(UpdateError::Update)?;
     Ok(ExitCode::SUCCESS)
 }

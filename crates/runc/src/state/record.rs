@@ -41,6 +41,9 @@ pub struct Record {
     pub created: String,
     /// Its cgroup.
     pub cgroup: Option<String>,
+    /// The scope that systemd made the cgroup for, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<runtime::cgroup::systemd::Scope>,
     /// Whether it has a pid namespace of its own, so that nothing outlives its first process.
     pub own_pids: bool,
     /// Whether hooks are to run when it is started, or gone.
@@ -80,6 +83,7 @@ impl Record {
             rootfs: PathBuf::from("/bundle/rootfs"),
             created: String::from("2026-11-21T05:00:00Z"),
             cgroup: None,
+            scope: None,
             own_pids: true,
             hooks: false,
             annotations: BTreeMap::new(),

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
 
 use super::dbus::{CallError, Connection, Encoder, Value};
 use super::host::Layout;
@@ -76,8 +77,8 @@ pub enum SystemdError {
     Cgroup(#[from] CgroupError),
 }
 
-/// A transient scope.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A transient scope. Serialisable, for whoever stops it later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     unit: String,
     slice: String,
