@@ -58,6 +58,29 @@ pub struct Config {
     pub registry: registry::Config,
     /// Grace between the stop signal and SIGKILL for containers that name none.
     pub stop_timeout: Duration,
+    /// When images are removed without being asked; never when absent.
+    pub image_gc: Option<ImageGc>,
+}
+
+/// When images that nobody uses make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageGc {
+    /// Begin when the file system of the data root is fuller, in percent.
+    pub high_percent: u64,
+    /// End when it is not fuller.
+    pub low_percent: u64,
+    /// What was used within this time stays.
+    pub keep: Duration,
+}
+
+impl Default for ImageGc {
+    fn default() -> Self {
+        Self {
+            high_percent: 90,
+            low_percent: 80,
+            keep: Duration::from_secs(14 * 24 * 60 * 60),
+        }
+    }
 }
 
 /// The predefined network `bridge`.
@@ -132,6 +155,7 @@ impl Config {
             labels: Vec::new(),
             registry: registry::Config::default(),
             stop_timeout: STOP_TIMEOUT,
+            image_gc: Some(ImageGc::default()),
         }
     }
 }

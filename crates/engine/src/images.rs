@@ -655,7 +655,7 @@ async fn deserted(shared: &Shared, flight: &Flight) {
 }
 
 impl Shared {
-    fn image_users(&self, image: &Digest) -> Vec<store::User> {
+    pub(crate) fn image_users(&self, image: &Digest) -> Vec<store::User> {
         let views = self.index().views();
         views
             .iter()

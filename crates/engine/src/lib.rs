@@ -22,6 +22,7 @@
 //! | [`system`] | the host and the totals |
 //! | [`export`] | a container's files as a tar or as an image |
 //! | [`explain`] | what is in an image, and whether it is whole |
+//! | `reclaim` | room on the disk, made before it runs out |
 //! | [`usage`] | what takes space |
 //! | [`spec`] | `Config` and `HostConfig` become an OCI specification; pure but for what it looks up |
 //!
@@ -40,6 +41,7 @@ pub mod images;
 pub mod logs;
 pub mod networks;
 pub mod push;
+mod reclaim;
 mod shared;
 pub mod spec;
 pub mod stats;
@@ -240,7 +242,9 @@ impl Engine {
         });
         prepare_launcher(&shared).await;
         recover::recover(&shared, found).await;
-        Ok(Arc::new(Self { shared }))
+        let engine = Arc::new(Self { shared });
+        engine.watch_disk();
+        Ok(engine)
     }
 
     /// Ends the engine's tasks. Containers keep running; their monitors hold what happens

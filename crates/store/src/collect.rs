@@ -10,6 +10,7 @@
 //! nothing needs, for the next open.
 
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
 use vocab::Digest;
 
@@ -23,6 +24,24 @@ impl Store {
         let layers: Vec<Digest> = layers.into_iter().map(|(diff_id, _)| diff_id).collect();
         let (_, freed) = self.collect_layers(&layers)?;
         Ok(freed + self.sweep_blobs()?)
+    }
+
+    /// Deletes what only waits: layers and blobs that nothing needs, transfers that nobody has taken
+    /// up for so long.
+    pub fn collect_waiting(&self, keep: Duration) -> Result<u64, MetadataError> {
+        let freed = self.collect()?;
+        let expired = self.blobs().partials().expire(keep);
+        Ok(freed
+            + expired.unwrap_or_else(|error| {
+                tracing::warn!(%error, "partial downloads are not removed yet");
+                0
+            }))
+    }
+
+    /// Every image with the moment when it was last used, the longest unused first: when it came or
+    /// got a name, or a container of it was made or removed.
+    pub fn images_by_use(&self) -> Result<Vec<(Digest, SystemTime)>, MetadataError> {
+        self.tables().images_by_use()
     }
 
     /// Those of `candidates` that nothing needs are deleted, with their blobs; answers which went

@@ -7,6 +7,7 @@
 //! names(name, image)                         name: repository:tag or repository@digest, in full
 //! layers(diff_id, size, made)                a layer that is there; size: bytes of its files
 //! layer_blobs(diff_id, blob, size, media_type)       the forms in which it came
+//! uses(image, moment)                        when a container of it was last made or removed, or it came
 //! snapshots(owner, image, made)
 //! snapshot_layers(owner, position, diff_id)  outlives the image's row
 //! ```
@@ -29,7 +30,7 @@ use crate::layers::LayerBlob;
 pub struct MetadataError(#[from] rusqlite::Error);
 
 /// The format that this code writes (`PRAGMA user_version`).
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE images(id TEXT PRIMARY KEY, tagged INTEGER) STRICT, WITHOUT ROWID;
@@ -71,6 +72,13 @@ const SCHEMA: &str = "
         diff_id TEXT NOT NULL,
         PRIMARY KEY(owner, position)) STRICT, WITHOUT ROWID;
     CREATE INDEX snapshot_layers_by_diff ON snapshot_layers(diff_id);
+";
+
+/// What format 2 has more than format 1. Images count as used when the tables are converted.
+const USES: &str = "
+    CREATE TABLE uses(
+        image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
+        moment INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// The open database.
@@ -130,9 +138,13 @@ impl Tables {
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match found {
             FORMAT => {}
-            0 => {
+            0 | 1 => {
                 let transaction = connection.transaction()?;
-                transaction.execute_batch(SCHEMA)?;
+                if found == 0 {
+                    transaction.execute_batch(SCHEMA)?;
+                }
+                transaction.execute_batch(USES)?;
+                transaction.execute("INSERT INTO uses SELECT id, ?1 FROM images", [now()])?;
                 transaction.pragma_update(None, "user_version", FORMAT)?;
                 transaction.commit()?;
             }
@@ -366,7 +378,18 @@ impl Tables {
                 params![key(name), image],
             )?;
         }
+        used(&transaction, &image)?;
         Ok(transaction.commit()?)
+    }
+
+    /// Every image with the moment when it was last used, the longest unused first.
+    pub(crate) fn images_by_use(&self) -> Result<Vec<(Digest, SystemTime)>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id, coalesce(moment, 0) FROM images LEFT JOIN uses ON uses.image = images.id
+             ORDER BY 2, 1",
+        )?;
+        let images = statement.query_map([], |row| Ok((digest(row, 0)?, moment(row.get(1)?))))?;
+        Ok(images.collect::<rusqlite::Result<_>>()?)
     }
 
     pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
@@ -467,6 +490,7 @@ impl Tables {
             "UPDATE images SET tagged = ?2 WHERE id = ?1",
             params![id.to_string(), now()],
         )?;
+        used(&transaction, &id.to_string())?;
         Ok(transaction.commit()?)
     }
 
@@ -514,6 +538,7 @@ impl Tables {
                  SELECT ?1, position, diff_id FROM image_layers WHERE image = ?2",
             )?
             .execute(params![owner.to_string(), image.to_string()])?;
+        used(&transaction, &image.to_string())?;
         Ok(transaction.commit()?)
     }
 
@@ -534,9 +559,16 @@ impl Tables {
     /// Forgets a snapshot; answers the layers it stood on.
     pub(crate) fn remove_snapshot(&mut self, owner: &ContainerId) -> Result<Vec<Digest>> {
         let layers = self.snapshot_layers(owner)?.unwrap_or_default();
-        self.0
-            .prepare_cached("DELETE FROM snapshots WHERE owner = ?1")?
-            .execute([owner.to_string()])?;
+        let transaction = self.0.transaction()?;
+        let image: Option<String> = transaction
+            .prepare_cached("DELETE FROM snapshots WHERE owner = ?1 RETURNING image")?
+            .query_row([owner.to_string()], |row| row.get(0))
+            .optional()?;
+        if let Some(image) = image {
+            // Until now its container may have run.
+            used(&transaction, &image)?;
+        }
+        transaction.commit()?;
         Ok(layers)
     }
 
@@ -546,6 +578,14 @@ impl Tables {
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?)
     }
+}
+
+/// An image was used just now, if it is there.
+fn used(connection: &Connection, image: &str) -> Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO uses SELECT id, ?2 FROM images WHERE id = ?1")?
+        .execute(params![image, now()])?;
+    Ok(())
 }
 
 /// How a name is spelled in the tables: a digest says it all, so a tag beside it is left out.

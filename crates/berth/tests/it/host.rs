@@ -105,6 +105,13 @@ impl Host {
         });
     }
 
+    /// Ends the daemon and starts the next one with these flags.
+    pub(crate) fn restart_with(&mut self, flags: &[&str]) {
+        self.stop_daemon();
+        self.flags = flags.iter().map(ToString::to_string).collect();
+        self.start();
+    }
+
     /// SIGKILL, as a crash would be.
     pub(crate) fn kill_daemon(&mut self) {
         let mut child = self.daemon.take().expect("a daemon runs");

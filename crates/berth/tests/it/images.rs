@@ -292,3 +292,32 @@ fn privileged_image_events_are_dockers() {
     assert_eq!(events[1]["Actor"]["Attributes"]["name"], id);
     assert!(events[8]["Actor"]["Attributes"]["reclaimed"].is_string());
 }
+
+#[test]
+fn privileged_a_full_disk_costs_only_images_that_nobody_used_for_long() {
+    let names = |host: &Host| -> Vec<String> {
+        let list = host.berth(&["images", "--format", "{{.Repository}}"]);
+        let mut names: Vec<String> = list.ok().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let mut host = Host::new();
+    host.berth(&["create", "--name", "user", "busybox", "true"])
+        .ok();
+    let tar = host.path().join("other.tar");
+    fs::write(&tar, crate::host::busybox_tar()).unwrap();
+    for name in ["unused", "unused:2"] {
+        host.berth(&["import", tar.to_str().unwrap(), name]).ok();
+    }
+    // Every disk is fuller than nothing; what came within two weeks stays all the same.
+    let marks = ["--image-gc-high", "0", "--image-gc-low", "0"];
+    host.restart_with(&marks);
+    host.wait_until("the disk was looked at", || {
+        host.log().contains("made room on the disk")
+    });
+    assert_eq!(names(&host), ["busybox", "unused", "unused"]);
+    // With no time to keep them, those without a container go.
+    host.restart_with(&[&marks[..], &["--image-gc-keep", "0"]].concat());
+    host.wait_until("unused images are gone", || names(&host) == ["busybox"]);
+    host.berth(&["rm", "user"]).ok();
+}

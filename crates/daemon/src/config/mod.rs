@@ -277,6 +277,8 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
             number.ok_or_else(|| wrong("max-download-attempts", "0", "a number above 0"))?;
     }
 
+    engine.image_gc = image_gc(&said)?;
+
     let mut hosts = said
         .list("host")
         .iter()
@@ -330,6 +332,35 @@ fn proxies(said: &Reader<'_>) -> Result<registry::Proxies, ConfigError> {
         https,
         none_for,
     })
+}
+
+fn image_gc(said: &Reader<'_>) -> Result<Option<engine::config::ImageGc>, ConfigError> {
+    const DAY: u64 = 24 * 60 * 60;
+    if said.switch("image-gc") == Some(false) {
+        return Ok(None);
+    }
+    let mut gc = engine::config::ImageGc::default();
+    if let Some(percent) = said.number("image-gc-high") {
+        gc.high_percent = percent;
+        gc.low_percent = gc.low_percent.min(percent);
+    }
+    if let Some(percent) = said.number("image-gc-low") {
+        gc.low_percent = percent;
+    }
+    if gc.high_percent > 100 {
+        let value = gc.high_percent.to_string();
+        return Err(wrong("image-gc-high", &value, "at most 100 percent"));
+    }
+    if gc.low_percent > gc.high_percent {
+        let value = gc.low_percent.to_string();
+        return Err(wrong("image-gc-low", &value, "no more than image-gc-high"));
+    }
+    if let Some(days) = said.number("image-gc-keep") {
+        let seconds = days.checked_mul(DAY);
+        let seconds = seconds.ok_or_else(|| wrong("image-gc-keep", &days.to_string(), "days"))?;
+        gc.keep = Duration::from_secs(seconds);
+    }
+    Ok(Some(gc))
 }
 
 fn at_a_time(said: &Reader<'_>, name: &str) -> Result<Option<usize>, ConfigError> {

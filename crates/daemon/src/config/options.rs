@@ -699,6 +699,35 @@ pub(crate) const OPTIONS: &[Known] = &[
         Works,
         "Object of http-proxy, https-proxy and no-proxy, as the flags of these names",
     ),
+    // Berth's own.
+    option(
+        "image-gc",
+        "image-gc",
+        Switch,
+        Works,
+        "Berth's own: remove images that nobody uses when the disk is short (default true)",
+    ),
+    option(
+        "image-gc-high",
+        "image-gc-high",
+        Number,
+        Works,
+        "Berth's own: begin when the disk of the data root is fuller than this, in percent (default 90)",
+    ),
+    option(
+        "image-gc-low",
+        "image-gc-low",
+        Number,
+        Works,
+        "Berth's own: end when it is no fuller than this, in percent (default 80)",
+    ),
+    option(
+        "image-gc-keep",
+        "image-gc-keep",
+        Number,
+        Works,
+        "Berth's own: keep what came or had a container within so many days (default 14)",
+    ),
 ];
 
 #[cfg(test)]
