@@ -217,17 +217,9 @@ impl Plan {
         };
         let own = namespaces.own(given);
         let owns = |kind| own.contains(kind);
-        for (name, value) in [
-            ("hostname", spec.hostname()),
-            ("domainname", spec.domainname()),
-        ] {
-            if value.is_some() && !owns(UnshareFlags::NEWUTS) {
-                return Err(invalid(
-                    name,
-                    "needs a UTS namespace of the container's own",
-                ));
-            }
-        }
+        let own_names = owns(UnshareFlags::NEWUTS);
+        let hostname = name_of_host("hostname", spec.hostname(), own_names)?;
+        let domainname = name_of_host("domainname", spec.domainname(), own_names)?;
 
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts = mounts
@@ -257,8 +249,8 @@ impl Plan {
             mounts,
             masked: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
             readonly: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
-            hostname: spec.hostname().clone(),
-            domainname: spec.domainname().clone(),
+            hostname,
+            domainname,
             process: process_of_container(process, linux)?,
             hooks: hooks_of(bundle)?,
             net_devices: netdevices::plan(linux, owns(UnshareFlags::NEWNET))?,
@@ -351,6 +343,28 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// `__NEW_UTS_LEN` (linux/utsname.h).
+const MAX_HOSTNAME_BYTES: usize = 64;
+
+/// An empty one is none, as everybody who writes with Go means it.
+fn name_of_host(
+    at: &str,
+    name: &Option<String>,
+    own_names: bool,
+) -> Result<Option<String>, CreateError> {
+    let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    if !own_names {
+        return Err(invalid(at, "needs a UTS namespace of the container's own"));
+    }
+    if name.len() > MAX_HOSTNAME_BYTES {
+        let reason = format!("is longer than {MAX_HOSTNAME_BYTES} bytes");
+        return Err(invalid(at, reason));
+    }
+    Ok(Some(name.clone()))
 }
 
 /// What is asked for and not done is refused, not ignored.

@@ -6,20 +6,15 @@ use std::path::PathBuf;
 use runtime::{Bundle, Rootfs};
 use serde_json::{Value, json};
 
-/// What is said about a specification with the value at a JSON pointer changed to `value`.
-fn refused(pointer: &str, value: Value) -> String {
+/// What is said about a specification that is changed so; `None` if it is not refused.
+fn said(change: impl FnOnce(&mut Value)) -> Option<String> {
     let mut spec = json!({
         "ociVersion": "1.3.0",
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["x"], "cwd": "/"},
         "root": {"path": "rootfs"},
         "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
     });
-    let (parent, key) = pointer.rsplit_once('/').unwrap();
-    let parent = spec.pointer_mut(parent).unwrap();
-    parent
-        .as_object_mut()
-        .unwrap()
-        .insert(key.to_owned(), value);
+    change(&mut spec);
     let spec = runtime::config::spec(&serde_json::to_vec(&spec).unwrap()).unwrap();
     let bundle = Bundle {
         id: String::from("box"),
@@ -28,9 +23,22 @@ fn refused(pointer: &str, value: Value) -> String {
         rootfs: Rootfs::Directory(PathBuf::from("/bundle/rootfs")),
         seccomp: None,
     };
-    let error = runtime::check(&bundle).expect_err(pointer).to_string();
+    let error = runtime::check(&bundle).err()?.to_string();
     let said = error.strip_prefix("invalid specification: ");
-    said.unwrap_or_else(|| panic!("{error}")).to_owned()
+    Some(said.unwrap_or_else(|| panic!("{error}")).to_owned())
+}
+
+/// The same with the value at a JSON pointer changed to `value`.
+fn refused(pointer: &str, value: Value) -> String {
+    let change = |spec: &mut Value| {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let parent = spec.pointer_mut(parent).unwrap();
+        parent
+            .as_object_mut()
+            .unwrap()
+            .insert(key.to_owned(), value);
+    };
+    said(change).expect(pointer)
 }
 
 #[track_caller]
@@ -159,6 +167,11 @@ fn scheduling_that_cannot_be_is_refused() {
 fn a_view_that_cannot_be_is_refused() {
     check(&[
         (
+            "/domainname",
+            json!("example.org"),
+            "domainname: needs a UTS namespace of the container's own",
+        ),
+        (
             "/hostname",
             json!("box"),
             "hostname: needs a UTS namespace of the container's own",
@@ -256,6 +269,20 @@ fn a_view_that_cannot_be_is_refused() {
             "mounts[1].destination: `/proc/self` is inside /proc",
         ),
     ]);
+}
+
+#[test]
+fn a_host_name_that_is_too_long_is_refused() {
+    let long = |spec: &mut Value| {
+        spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+        spec["hostname"] = json!("x".repeat(65));
+    };
+    assert_eq!(
+        said(long),
+        Some(String::from("hostname: is longer than 64 bytes"))
+    );
+    // An empty one is none.
+    assert_eq!(said(|spec| spec["hostname"] = json!("")), None);
 }
 
 #[test]
