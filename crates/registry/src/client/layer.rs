@@ -43,7 +43,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 /// With so much to come, several connections are worth their while.
 const LONG_BYTES: u64 = 16 << 20;
 /// What one request of several asks for; as much of each waits in memory for its turn.
-const SEGMENT_BYTES: u64 = 2 << 20;
+const SEGMENT_BYTES: u64 = 1 << 20;
 /// Segments in transfer at a time.
 const SEGMENTS: usize = 4;
 /// Connections that may break in one segment before all go on over a single one.
