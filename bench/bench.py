@@ -23,6 +23,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from registry import Registry  # noqa: E402: beside this file
+
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PEERS = os.environ.get("PEERS", "/var/lib/peers")
 ENTER = os.path.join(TOP, "..", "shared", "peers", "enter.sh")
@@ -268,6 +271,8 @@ CASES = {
     "50 MB of log read back": log_read,
 }
 HEAVY = {"50 MB written to the log, to exit", "50 MB of log read back"}
+PULL_DEBIAN = "pull of 170 MB in one gzip layer, API"
+PULL_LAYERS = "pull of 100 MB in 20 layers, API"
 
 
 def main():
@@ -285,6 +290,13 @@ def main():
     tar = f"{scratch}/busybox.tar"
     busybox_tar(tar)
     engines = []
+    registry = None
+    cases = dict(CASES)
+    if not args.cases or any(part in name for part in args.cases for name in (PULL_DEBIAN, PULL_LAYERS)):
+        registry = Registry(scratch, PEERS)
+        if registry.has_debian:
+            cases[PULL_DEBIAN] = registry.pull("debian")
+        cases[PULL_LAYERS] = registry.pull("layers")
     tidy = Tidy()
     tidy.__enter__()
     try:
@@ -303,13 +315,13 @@ def main():
             engine.extra = [create(engine, "none", ["/bin/true"]) for _ in range(39)]
         commit = subprocess.run(["git", "-C", TOP, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         print(f"commit {commit}, {os.cpu_count()} CPUs, Linux {os.uname().release}; medians in ms of {args.runs} rounds\n")
-        width = max(map(len, CASES)) + 2
+        width = max(map(len, cases)) + 2
         print("".ljust(width) + "".join(e.name.rjust(12) for e in engines))
-        for name, case in CASES.items():
+        for name, case in cases.items():
             if args.cases and not any(part in name for part in args.cases):
                 continue
             times = {engine.name: [] for engine in engines}
-            rounds = args.runs if name not in HEAVY else min(args.runs, 10)
+            rounds = args.runs if name not in HEAVY | {PULL_DEBIAN, PULL_LAYERS} else min(args.runs, 10)
             for number in range(rounds + 1):
                 for engine in engines:
                     began = time.perf_counter()
@@ -331,6 +343,8 @@ def main():
             except (OSError, AttributeError, http.client.HTTPException, SystemExit) as error:
                 print(f"cleaning up {engine.name}: {error}", file=sys.stderr)
             engine.stop()
+        if registry is not None:
+            registry.stop()
         tidy.__exit__()
         shutil.rmtree(scratch, ignore_errors=True)
 
