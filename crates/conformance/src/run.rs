@@ -22,8 +22,8 @@ use crate::command::{self, Ran};
 use crate::merge;
 use crate::runtime::Runtime;
 
-/// How long one program may take.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long one program may take, on an emulated machine too.
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// How long the kernel may take to bring about what is expected eventually.
 const EVENTUALLY: Duration = Duration::from_secs(10);

@@ -1,6 +1,9 @@
 //! The cases as tests, one for each topic and runtime: `conformance::topics!(path)` in a module.
 
+use std::fs;
 use std::path::Path;
+
+use testkit::guest::{Cgroups, Guest};
 
 use crate::{Runtime, Verdict, case, report, run};
 
@@ -29,6 +32,24 @@ pub fn check(name: &str, path: &impl AsRef<Path>) {
         runtime.version,
         failed.join("\n")
     );
+}
+
+/// Runs the topic of control groups in the test program `suite` again where only version 2 of them is
+/// mounted. `programs` are what else it runs.
+///
+/// # Panics
+/// If a test of it fails.
+pub fn check_version_2(suite: &Path, programs: &[&Path]) {
+    let mut guest = Guest::new(Cgroups::V2).tool("busybox").program(suite);
+    for program in programs {
+        guest = guest.program(program);
+    }
+    for entry in fs::read_dir(case::folder()).expect("the cases are there") {
+        guest = guest.file(&entry.expect("the cases are there").path());
+    }
+    let outcome = guest.run(&format!("{} conformance_cgroups", suite.display()));
+    let (console, output) = (outcome.console, outcome.output);
+    assert!(outcome.code == Some(0), "{console}\n{output}");
 }
 
 /// One test for each topic, against the runtime at `$path`.

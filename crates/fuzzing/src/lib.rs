@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use runc::state::Record;
 use runtime::{Bundle, CreateError, Rootfs};
 use serde_json::Value;
 use vocab::image::ImageConfig;
@@ -76,7 +77,7 @@ fn named(error: &CreateError) {
     }
 }
 
-/// The state of a container, as it is kept and as it is told.
+/// The state of a container, as it is told and as it is kept.
 ///
 /// # Panics
 /// If what was read is written as something else.
@@ -85,6 +86,11 @@ pub fn state(bytes: &[u8]) {
         let written = serde_json::to_vec(&state).expect("a state is JSON");
         let again: runtime::State = serde_json::from_slice(&written).expect("it is read again");
         assert!(again == state, "it is read back as the same");
+    }
+    if let Ok(record) = Record::read(bytes) {
+        let written = serde_json::to_vec(&record).expect("a record is JSON");
+        let again = Record::read(&written).expect("it is read again");
+        assert!(again == record, "it is read back as the same");
     }
 }
 

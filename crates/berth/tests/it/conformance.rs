@@ -30,3 +30,10 @@ impl AsRef<Path> for Link {
 }
 
 conformance::topics!(Link::new());
+
+#[test]
+fn slow_the_cases_hold_on_version_2_alone() {
+    let suite = std::env::current_exe().unwrap();
+    let berth = Path::new(env!("CARGO_BIN_EXE_berth"));
+    conformance::suite::check_version_2(&suite, &[berth]);
+}
