@@ -265,10 +265,13 @@ fn privileged_what_is_used_is_counted() {
 fn controllers() -> Vec<String> {
     let text = match layout() {
         Layout::V2 => std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap(),
+        // The last field but two of a mount is its options, the controllers among them.
         _ => {
-            let names = std::fs::read_dir("/sys/fs/cgroup").unwrap();
-            let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-            names.collect::<Vec<_>>().join(" ")
+            let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+            let hierarchies = mounts.lines().filter(|line| line.contains(" cgroup rw,"));
+            let options =
+                hierarchies.map(|line| line.rsplit(' ').nth(2).unwrap().replace(',', " "));
+            options.collect::<Vec<_>>().join(" ")
         }
     };
     text.split_whitespace().map(str::to_owned).collect()
