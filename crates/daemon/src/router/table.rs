@@ -69,7 +69,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::GET, "/images/{name}/history", "Layer history, newest first", partly!(routes::images::history, "platform")),
     operation(Method::GET, "/images/{name}/explain", "Berth's own: what is in an image, and what of it is in vain", works!(routes::images::explain)),
     operation(Method::POST, "/images/{name}/verify", "Berth's own: compare every byte of an image with its digests", works!(routes::images::verify)),
-    operation(Method::POST, "/images/{name}/push", "Upload to a registry", works!(routes::push::push)),
+    operation(Method::POST, "/images/{name}/push", "Upload to a registry", partly!(routes::push::push, "an index as a whole (of an image with several platforms, the one that is here goes)")),
     operation(Method::POST, "/images/{name}/tag", "Add a repo:tag name to an image", works!(routes::images::tag)),
     operation(Method::DELETE, "/images/{name}", "Untag and/or delete", partly!(routes::images::remove, "platforms")),
     operation(Method::GET, "/images/search", "Search the default registry index", NotYet),
