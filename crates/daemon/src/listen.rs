@@ -5,9 +5,9 @@
 //! step. Before that somebody must have failed to answer on the old one. What you will not find:
 //! HTTP, a decision about who may do what.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -17,6 +17,10 @@ use crate::config::{GROUP, Listen};
 
 /// Mode of the unix socket: its owner and its group may connect.
 const SOCKET_MODE: u32 = 0o660;
+
+/// Mode of a root that the daemon makes: others may pass (to a socket in it that is their group's),
+/// and see nothing.
+const ROOT_MODE: u32 = 0o711;
 
 /// Why the daemon does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -200,10 +204,15 @@ impl DirectoryLock {
     /// Makes the directory if need be and locks it.
     pub(crate) fn take(directory: &Path) -> Result<Self, ListenError> {
         let shown = &directory.display().to_string();
-        fs::create_dir_all(directory).map_err(step("make", shown))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(ROOT_MODE)
+            .create(directory)
+            .map_err(step("make", shown))?;
         let path = directory.join("daemon.lock");
         let file = File::options()
             .create(true)
+            .mode(0o600)
             .truncate(false)
             .write(true)
             .open(&path)

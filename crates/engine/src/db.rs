@@ -12,6 +12,9 @@
 //! a FULL one that of the host. Each job has a savepoint of its own, so that one that fails takes
 //! nobody along.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -48,6 +51,14 @@ pub enum DbError {
 /// Why the database did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDbError {
+    /// It cannot be kept from others.
+    #[error("make `{path}` its owner's alone")]
+    Private {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// SQLite refused it.
     #[error("open `{path}`")]
     Sqlite {
@@ -72,7 +83,7 @@ pub enum OpenDbError {
         /// The database.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -120,6 +131,23 @@ pub(crate) struct Rows {
     pub(crate) facts: Vec<(String, String)>,
 }
 
+/// The environments of containers are in it, and what is secret is often there: it is for its owner
+/// alone, and so are the files that SQLite makes beside it.
+fn keep_private(path: &Path) -> io::Result<()> {
+    const PRIVATE: u32 = 0o600;
+    let mut options = fs::File::options();
+    options.create(true).append(true).mode(PRIVATE).open(path)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        match fs::set_permissions(&beside, fs::Permissions::from_mode(PRIVATE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 impl Db {
     /// Opens or makes it, and reads it whole. Blocks.
     pub(crate) fn open(path: &Path) -> Result<(Self, Rows), OpenDbError> {
@@ -127,6 +155,10 @@ impl Db {
             path: path.to_owned(),
             source,
         };
+        keep_private(path).map_err(|source| OpenDbError::Private {
+            path: path.to_owned(),
+            source,
+        })?;
         let connection = Connection::open(path).map_err(sqlite)?;
         let found = prepare(&connection).map_err(sqlite)?;
         if found > FORMAT {

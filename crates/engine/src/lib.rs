@@ -31,6 +31,7 @@
 pub mod attach;
 pub mod config;
 pub mod containers;
+mod copy_up;
 mod db;
 mod detach;
 pub mod events;

@@ -5,20 +5,19 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
 use crate::containers::record::{MountKind, nanos};
 use crate::containers::{Prune, Pruned};
+use crate::copy_up;
 use crate::db::{DbError, Durability};
 use crate::events::{EventKind, has_label};
 use crate::shared::Shared;
@@ -520,9 +519,8 @@ pub(crate) fn copy_up(
             continue;
         }
         if let Some(dir) = open_inside(&root, destination).map_err(copy)? {
-            // The root is read-only and mounted nowhere: what is listed does not change.
-            let source = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-            copy_dir(&source, volume).map_err(copy)?;
+            let volume = fs::File::open(volume).map_err(copy)?;
+            copy_up::directory(dir.as_fd(), volume.as_fd()).map_err(copy)?;
         }
     }
     Ok(())
@@ -544,85 +542,4 @@ fn open_inside(root: &OwnedFd, path: &str) -> io::Result<Option<OwnedFd>> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Copies a directory's content and its own owner, mode and time.
-fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        copy_entry(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    // Follows the descriptor's link for the topmost one, which is a directory for sure.
-    let metadata = fs::metadata(from)?;
-    copy_attributes(&metadata, to)
-}
-
-fn copy_entry(from: &Path, to: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(from)?;
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        symlink(fs::read_link(from)?, to)?;
-        return std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()));
-    }
-    if kind.is_dir() {
-        fs::create_dir(to)?;
-        return copy_dir(from, to);
-    }
-    if kind.is_file() {
-        fs::copy(from, to)?;
-        copy_xattrs(from, to)?;
-    } else {
-        let kind = FileType::from_raw_mode(metadata.mode());
-        let mode = Mode::from_raw_mode(metadata.mode());
-        rustix::fs::mknodat(rustix::fs::CWD, to, kind, mode, metadata.rdev())?;
-    }
-    copy_attributes(&metadata, to)
-}
-
-/// Owner before mode, because a change of owner clears set-user-id; times last.
-fn copy_attributes(metadata: &fs::Metadata, to: &Path) -> io::Result<()> {
-    std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    let time = rustix::fs::Timespec {
-        tv_sec: metadata.mtime(),
-        tv_nsec: metadata.mtime_nsec(),
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    Ok(rustix::fs::utimensat(
-        rustix::fs::CWD,
-        to,
-        &times,
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
-}
-
-/// File capabilities are attributes; an owner set later would drop them, so owners come first.
-fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
-    const NAMES_BYTES: usize = 64 << 10;
-    const VALUE_BYTES: usize = 64 << 10;
-    let metadata = fs::symlink_metadata(from)?;
-    std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    let mut names = vec![0u8; NAMES_BYTES];
-    let length = match rustix::fs::llistxattr(from, &mut names) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut value = vec![0u8; VALUE_BYTES];
-    for name in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        // Overlayfs keeps its own notes there.
-        if name.starts_with(b"trusted.overlay.") {
-            continue;
-        }
-        let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name);
-        let length = rustix::fs::lgetxattr(from, name, &mut value)?;
-        rustix::fs::lsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())?;
-    }
-    Ok(())
 }

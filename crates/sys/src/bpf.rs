@@ -45,8 +45,10 @@ struct AttachAttr {
     replace: u32,
 }
 
-/// For `BPF_PROG_QUERY`.
+/// For `BPF_PROG_QUERY`. All of it, down to the last field: Linux 6.17 stores the revision there
+/// whatever size it is told (opencontainers/runc#5403).
 #[repr(C)]
+#[derive(Default)]
 struct QueryAttr {
     target: u32,
     kind: u32,
@@ -55,6 +57,10 @@ struct QueryAttr {
     ids: u64,
     count: u32,
     padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// For `BPF_PROG_GET_FD_BY_ID`.
@@ -132,11 +138,9 @@ pub fn device_program_ids(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut attr = QueryAttr {
         target: number(cgroup.as_raw_fd()),
         kind: ATTACH_CGROUP_DEVICE,
-        query_flags: 0,
-        attach_flags: 0,
         ids: ids.as_mut_ptr() as u64,
         count: u32::try_from(QUERY_PROGRAMS).expect("a small constant"),
-        padding: 0,
+        ..QueryAttr::default()
     };
     call(PROG_QUERY, &mut attr)?;
     Ok(ids.into_iter().take(attr.count as usize).collect())
@@ -150,4 +154,38 @@ pub fn open_program(id: u32) -> io::Result<OwnedFd> {
         flags: 0,
     };
     call(PROG_GET_FD_BY_ID, &mut attr).map(owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// With less than the whole struct it failed on no kernel at hand: 6.18.44 minds the size again.
+    #[test]
+    fn privileged_the_kernel_stores_nothing_behind_a_query() {
+        #[repr(C)]
+        struct Guarded {
+            attr: QueryAttr,
+            behind: [u64; 16],
+        }
+        let directory = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+        let cgroup = directory
+            .iter()
+            .find(|path| std::path::Path::new(path).join("cgroup.procs").exists());
+        let cgroup = File::open(cgroup.unwrap()).unwrap();
+        let mut guarded = Guarded {
+            attr: QueryAttr {
+                target: number(cgroup.as_raw_fd()),
+                kind: ATTACH_CGROUP_DEVICE,
+                ..QueryAttr::default()
+            },
+            behind: [0; 16],
+        };
+        let size = size_of::<QueryAttr>();
+        // SAFETY: `guarded` is more than the size that is told, and asks for no ids.
+        let rc = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut guarded, size) };
+        assert_eq!((rc, guarded.behind), (0, [0; 16]));
+    }
 }

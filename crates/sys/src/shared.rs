@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU32;
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 /// One number, in a file of its own that whoever gets its descriptor can map too.
 #[derive(Debug)]
@@ -18,8 +18,10 @@ pub struct SharedWord {
 impl SharedWord {
     /// A new one, 0.
     pub fn new() -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("word", MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("word", flags)?;
         rustix::fs::ftruncate(&file, size_of::<AtomicU32>() as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::SEAL)?;
         Self::map(file)
     }
 
@@ -27,8 +29,10 @@ impl SharedWord {
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let length = size_of::<AtomicU32>();
         let size = rustix::fs::fstat(&file)?.st_size;
-        if size < 0 || size.cast_unsigned() < length as u64 {
-            // Touching it would be a SIGBUS.
+        let seals = rustix::fs::fcntl_get_seals(&file)?;
+        let stays = seals.contains(SealFlags::SHRINK);
+        if size < 0 || size.cast_unsigned() < length as u64 || !stays {
+            // Touching it would be a SIGBUS, now or once it has shrunk.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -78,8 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_short_is_refused() {
-        let empty = rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC).unwrap();
+    fn a_file_that_is_too_short_or_may_become_so_is_refused() {
+        let memory = || rustix::fs::memfd_create("empty", MemfdFlags::ALLOW_SEALING).unwrap();
+        let empty = memory();
+        rustix::fs::fcntl_add_seals(&empty, SealFlags::SHRINK).unwrap();
         assert!(SharedWord::map(empty).is_err());
+        let open = memory();
+        rustix::fs::ftruncate(&open, 4096).unwrap();
+        assert!(SharedWord::map(open).is_err());
     }
 }

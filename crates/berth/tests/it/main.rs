@@ -17,6 +17,7 @@ mod crash;
 mod daemon;
 mod daily;
 mod errors;
+mod escapes;
 mod guest;
 mod host;
 mod images;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtime::seccomp::{self, CompileError, Machine, ProfileError};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountAttrFlags;
 use vocab::{Digest, Failure, Kind};
 
@@ -181,26 +181,28 @@ fn read_accounts(root: std::os::fd::BorrowedFd<'_>) -> io::Result<Accounts> {
     })
 }
 
-/// A plain file inside a root that strangers wrote; empty when it is not there.
+/// A plain file inside a root that strangers wrote; empty when it is not there. Only looked at
+/// before it is known to be plain: a device would be opened with the host's rights.
 fn read_inside(root: std::os::fd::BorrowedFd<'_>, path: &str) -> io::Result<String> {
     let opened = rustix::fs::openat2(
         root,
         Path::new(path),
-        // A fifo must not hold us up.
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     );
-    let file = match opened {
-        Ok(file) => File::from(file),
+    let found = match opened {
+        Ok(found) => found,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             return Ok(String::new());
         }
         Err(error) => return Err(error.into()),
     };
-    if !file.metadata()?.is_file() {
+    let mode = rustix::fs::fstat(&found)?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
         return Ok(String::new());
     }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
     let mut bytes = Vec::new();
     file.take(ACCOUNTS_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
