@@ -39,17 +39,19 @@ fn slow_a_container_of_runcs_command_line_is_in_a_scope_of_systemds() {
     );
 }
 
-fn check(cgroups: Cgroups) {
+const LIMITS: &str = "--exact daily::privileged_limits_reach_the_kernel";
+/// What a cgroup layout can break of `berth runtime`.
+const RUNTIME: &str = "--test-threads=2 runtime::commands runtime::exec";
+
+/// Runs tests of this suite in a guest.
+fn check(cgroups: Cgroups, tests: &str) {
     let suite = std::env::current_exe().unwrap();
     let outcome = Guest::new(cgroups)
         .program(&suite)
         .program(Path::new(env!("CARGO_BIN_EXE_berth")))
         .tool("busybox")
         .tool("docker")
-        .run(&format!(
-            "{} --exact daily::privileged_limits_reach_the_kernel",
-            suite.display()
-        ));
+        .run(&format!("{} {tests}", suite.display()));
     assert_eq!(
         outcome.code,
         Some(0),
@@ -61,10 +63,20 @@ fn check(cgroups: Cgroups) {
 
 #[test]
 fn slow_limits_hold_on_version_2_alone() {
-    check(Cgroups::V2);
+    check(Cgroups::V2, LIMITS);
 }
 
 #[test]
 fn slow_limits_hold_on_version_1_alone() {
-    check(Cgroups::V1);
+    check(Cgroups::V1, LIMITS);
+}
+
+#[test]
+fn slow_the_runtime_works_on_version_2_alone() {
+    check(Cgroups::V2, RUNTIME);
+}
+
+#[test]
+fn slow_the_runtime_works_on_version_1_alone() {
+    check(Cgroups::V1, RUNTIME);
 }

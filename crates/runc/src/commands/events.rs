@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use runtime::Status;
 use runtime::cgroup::{
-    BlockIo, Cgroup, CgroupError, Counter, DeviceIo, HugePages, OomWatch, Pressure, Stall, Stats,
+    BlockIo, Cgroup, CgroupError, Counter, DeviceIo, HugePages, Pressure, Stall, Stats,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -80,10 +80,11 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
         };
         let [ended, short] = fds.map(|fd| !fd.revents().is_empty());
         if short {
-            kills = tell_oom(id, &cgroup, &watch, kills)?;
+            watch.drain();
         }
+        // Also when nothing was signalled: version 1 signals first and counts later.
+        kills = tell_oom(id, &cgroup, kills)?;
         if ended {
-            tell_oom(id, &cgroup, &watch, kills)?;
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() >= next {
@@ -112,8 +113,7 @@ fn tell(event: &Event<'_>) {
 }
 
 /// Once for each kill that was counted since.
-fn tell_oom(id: &str, cgroup: &Cgroup, watch: &OomWatch, before: u64) -> Result<u64, EventsError> {
-    watch.drain();
+fn tell_oom(id: &str, cgroup: &Cgroup, before: u64) -> Result<u64, EventsError> {
     let kills = match cgroup.oom_kills() {
         Err(error) if error.is_gone() => before,
         other => other.map_err(EventsError::Stats)?,

@@ -117,7 +117,7 @@ fn privileged_a_process_can_be_put_into_a_cgroup_below() {
         .collect();
     below
         .iter()
-        .for_each(|cgroup| fs::create_dir(cgroup).unwrap());
+        .for_each(|cgroup| fs::create_dir_all(cgroup).unwrap());
     // Where controllers need it, what a new cgroup lacks is taken over from above.
     for cgroup in &below {
         for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -6,4 +6,5 @@ mod docker;
 mod driver;
 mod exec;
 mod podman;
+mod systemd;
 mod terminal;
