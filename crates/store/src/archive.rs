@@ -289,7 +289,8 @@ impl Store {
         let mut contents = self.read_archive(&mut plain, progress)?;
         // What follows the end of the tar is padding; a pipe's writer wants it read.
         io::copy(&mut plain, &mut io::sink()).map_err(LoadError::Read)?;
-        let images = match contents.documents.contains_key("manifest.json") {
+        let is_docker = contents.documents.contains_key("manifest.json");
+        let images = match is_docker && !names_an_index(&contents) {
             true => docker_images(&mut contents)?,
             false => oci_images(&mut contents)?,
         };
@@ -573,42 +574,35 @@ impl Store {
         // Whoever removes one of them meanwhile does not spoil the archive.
         let mut leases = Vec::with_capacity(chosen.len());
         for (image, _) in &chosen {
-            let lease = self.hold_image(image);
-            leases.push(lease.map_err(|source| FindError::Metadata {
-                typed: image.id.to_string(),
-                source,
-            })?);
+            for image in self.siblings(image)?.iter().chain([image]) {
+                let lease = self.hold_image(image);
+                leases.push(lease.map_err(|source| FindError::Metadata {
+                    typed: image.id.to_string(),
+                    source,
+                })?);
+            }
         }
         let mut tar = tar::Builder::new(out);
-        let mut written = HashSet::new();
+        let mut written: HashSet<Digest> = HashSet::new();
         let (mut docker, mut manifests) = (Vec::new(), Vec::new());
         for (image, names) in &chosen {
-            let unread = |digest: &Digest| {
-                let digest = digest.clone();
-                move |source| SaveError::Blob { digest, source }
+            let manifest = self.save_image(image, &mut tar, &mut written)?;
+            let others = self.siblings(image)?;
+            let index = match others.is_empty() {
+                true => None,
+                false => self.index_of(image)?,
             };
-            for layer in &image.layers {
-                if written.insert(layer.digest.clone()) {
-                    let file = self
-                        .find_blob(&layer.digest)
-                        .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
-                        .map_err(unread(&layer.digest))?;
-                    append(&mut tar, &blob_path(&layer.digest), layer.size_bytes, file)?;
+            let target = match index {
+                Some(index) => {
+                    for other in &others {
+                        self.save_image(other, &mut tar, &mut written)?;
+                    }
+                    save_document(&index, &mut tar, &mut written)?;
+                    index
                 }
-            }
-            let manifest = self.manifest(image).map_err(unread(&image.id))?;
-            let digest = Hasher::sha256(&manifest.bytes);
-            for (digest, bytes) in [(&image.id, &image.raw_config), (&digest, &manifest.bytes)] {
-                if written.insert(digest.clone()) {
-                    append(
-                        &mut tar,
-                        &blob_path(digest),
-                        bytes.len() as u64,
-                        bytes.as_slice(),
-                    )?;
-                }
-            }
-            manifests.extend(index_entries(image, &manifest, &digest, names));
+                None => manifest,
+            };
+            manifests.extend(index_entries(image, &target, names));
             docker.push(DockerImage {
                 config: blob_path(&image.id),
                 repo_tags: names.iter().map(Reference::familiar).collect(),
@@ -646,6 +640,58 @@ impl Store {
 }
 
 impl Store {
+    /// Writes what makes an image, as far as it is not in the archive yet; answers its manifest.
+    fn save_image(
+        &self,
+        image: &Image,
+        tar: &mut tar::Builder<&mut dyn Write>,
+        written: &mut HashSet<Digest>,
+    ) -> Result<Document, SaveError> {
+        let unread = |digest: &Digest| {
+            let digest = digest.clone();
+            move |source| SaveError::Blob { digest, source }
+        };
+        for layer in &image.layers {
+            if written.insert(layer.digest.clone()) {
+                let file = self
+                    .find_blob(&layer.digest)
+                    .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                    .map_err(unread(&layer.digest))?;
+                append(tar, &blob_path(&layer.digest), layer.size_bytes, file)?;
+            }
+        }
+        let manifest = self.manifest(image).map_err(unread(&image.id))?;
+        if written.insert(image.id.clone()) {
+            let config = image.raw_config.as_slice();
+            append(tar, &blob_path(&image.id), config.len() as u64, config)?;
+        }
+        save_document(&manifest, tar, written)?;
+        Ok(manifest)
+    }
+
+    /// The index that led to an image, byte for byte.
+    fn index_of(&self, image: &Image) -> Result<Option<Document>, SaveError> {
+        let indexes = self.tables().indexes_of(&image.id);
+        let indexes = indexes.map_err(|source| FindError::Metadata {
+            typed: image.id.to_string(),
+            source,
+        })?;
+        for row in indexes {
+            let blob = |source| SaveError::Blob {
+                digest: row.digest.clone(),
+                source,
+            };
+            if let Some(file) = self.find_blob(&row.digest).map_err(blob)? {
+                let mut bytes = Vec::new();
+                let mut file = file.take(limits::MANIFEST_BYTES);
+                file.read_to_end(&mut bytes).map_err(blob)?;
+                let media_type = row.media_type;
+                return Ok(Some(Document { media_type, bytes }));
+            }
+        }
+        Ok(None)
+    }
+
     /// The images that a text to be saved means, each with the names it is saved under.
     fn choose(&self, typed: &str) -> Result<Vec<(Image, Vec<Reference>)>, SaveError> {
         let reference = typed.parse::<Reference>().ok();
@@ -693,19 +739,33 @@ fn append(
         .map_err(SaveError::Write)
 }
 
-fn index_entries(
-    image: &Image,
-    manifest: &Document,
-    digest: &Digest,
-    names: &[Reference],
-) -> Vec<Descriptor> {
+/// Writes a manifest or index, unless it is in the archive already.
+fn save_document(
+    document: &Document,
+    tar: &mut tar::Builder<&mut dyn Write>,
+    written: &mut HashSet<Digest>,
+) -> Result<(), SaveError> {
+    let digest = Hasher::sha256(&document.bytes);
+    if !written.insert(digest.clone()) {
+        return Ok(());
+    }
+    let bytes = document.bytes.as_slice();
+    append(tar, &blob_path(&digest), bytes.len() as u64, bytes)
+}
+
+/// The entries of `index.json` for an image: its manifest, or the index that led to it.
+fn index_entries(image: &Image, target: &Document, names: &[Reference]) -> Vec<Descriptor> {
+    let is_index = matches!(
+        &*target.media_type,
+        media_type::OCI_INDEX | media_type::DOCKER_LIST
+    );
     let entry = |annotations| Descriptor {
-        media_type: manifest.media_type.clone(),
-        digest: digest.clone(),
-        size: manifest.bytes.len() as u64,
+        media_type: target.media_type.clone(),
+        digest: Hasher::sha256(&target.bytes),
+        size: target.bytes.len() as u64,
         urls: Vec::new(),
         annotations,
-        platform: Some(image.config.platform()),
+        platform: (!is_index).then(|| image.config.platform()),
         artifact_type: None,
     };
     if names.is_empty() {
@@ -818,9 +878,7 @@ fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
     let mut images: Vec<NewImage> = Vec::new();
     for entry in &index.manifests {
         let names = annotated_names(entry);
-        if let Some(image) = oci_image(contents, entry, names, INDEX_DEPTH)? {
-            images.push(image);
-        }
+        images.extend(oci_image(contents, entry, names, INDEX_DEPTH)?);
     }
     if images.is_empty() {
         return Err(LoadError::Platform(Platform::host()));
@@ -828,12 +886,25 @@ fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
     Ok(images)
 }
 
+/// Whether the OCI half of an archive has what the other cannot tell: images of several platforms.
+fn names_an_index(contents: &Contents) -> bool {
+    let index = contents.documents.get("index.json");
+    let index = index.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
+    let is_index = |entry: &Descriptor| {
+        matches!(
+            &*entry.media_type,
+            media_type::OCI_INDEX | media_type::DOCKER_LIST
+        )
+    };
+    index.is_some_and(|index| index.manifests.iter().any(is_index))
+}
+
 fn oci_image(
     contents: &mut Contents,
     entry: &Descriptor,
     names: Vec<Reference>,
     depth: usize,
-) -> Result<Option<NewImage>, LoadError> {
+) -> Result<Vec<NewImage>, LoadError> {
     let bytes = contents.blob(&entry.digest)?.to_vec();
     let malformed =
         |error: serde_json::Error| LoadError::Malformed(format!("{}: {error}", entry.digest));
@@ -846,18 +917,27 @@ fn oci_image(
                 )));
             }
             let index: Index = serde_json::from_slice(&bytes).map_err(malformed)?;
-            let only = match index.manifests.as_slice() {
-                [only] if only.platform.is_none() => Some(only),
-                _ => None,
+            let document = Document {
+                media_type: entry.media_type.clone(),
+                bytes,
             };
-            let best = index.find_best(&Platform::host()).or(only);
-            let Some(best) = best else { return Ok(None) };
-            let image = oci_image(contents, best, names, depth - 1)?;
-            let media_type = entry.media_type.clone();
-            Ok(image.map(|image| NewImage {
-                index: Some(Document { media_type, bytes }),
-                ..image
-            }))
+            let mut images = Vec::new();
+            for member in &index.manifests {
+                let is_image = match &member.platform {
+                    // Attestations say that they are for nothing.
+                    Some(platform) => platform.os != "unknown",
+                    None => index.manifests.len() == 1,
+                };
+                // Not every platform that an index names need be in the archive.
+                if is_image && contents.documents.contains_key(&blob_path(&member.digest)) {
+                    images.extend(oci_image(contents, member, names.clone(), depth - 1)?);
+                }
+            }
+            for image in &mut images {
+                // The outermost index is the one that the names mean.
+                image.index = Some(document.clone());
+            }
+            Ok(images)
         }
         media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
             let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
@@ -865,7 +945,7 @@ fn oci_image(
                 Ok(config) => config.to_vec(),
                 // Attestations and other artifacts have no image configuration.
                 Err(_) if manifest.config.media_type == "application/vnd.oci.empty.v1+json" => {
-                    return Ok(None);
+                    return Ok(Vec::new());
                 }
                 Err(error) => return Err(error),
             };
@@ -876,15 +956,15 @@ fn oci_image(
             }
             let media_type = entry.media_type.clone();
             let manifest = Some(Document { media_type, bytes });
-            Ok(Some(NewImage {
+            Ok(vec![NewImage {
                 config,
                 manifest,
                 index: None,
                 layers,
                 names,
-            }))
+            }])
         }
-        _ => Ok(None),
+        _ => Ok(Vec::new()),
     }
 }
 

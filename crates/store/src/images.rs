@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use vocab::image::ImageConfig;
 use vocab::manifest::Descriptor;
-use vocab::{ContainerId, Digest, Failure, Kind, Reference};
+use vocab::{ContainerId, Digest, Failure, Kind, Platform, Reference};
 
 use crate::hash::Hasher;
 use crate::layers::{Layer, LayerBlob};
 use crate::limits;
 use crate::metadata::{DocumentRow, ImageRow, MetadataError, NewRow};
+use crate::platforms;
 use crate::store::Store;
 
 /// An image that is in the store.
@@ -86,6 +87,18 @@ pub enum FindError {
     /// Nothing has that name, id or digest.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// It is there, but not for this platform; Docker's sentence.
+    #[error(
+        "image with reference {typed} was found but its platform ({found}) does not match the specified platform ({wanted})"
+    )]
+    Platform {
+        /// What was typed.
+        typed: String,
+        /// What it is for.
+        found: Box<Platform>,
+        /// What was asked for.
+        wanted: Box<Platform>,
+    },
     /// It is the beginning of more than one id.
     #[error("image id prefix `{0}` is ambiguous")]
     Ambiguous(String),
@@ -113,7 +126,7 @@ pub enum FindError {
 impl Failure for FindError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotFound(_) => Kind::NotFound,
+            Self::NotFound(_) | Self::Platform { .. } => Kind::NotFound,
             Self::Ambiguous(_) | Self::Invalid(_) => Kind::InvalidArgument,
             Self::Config { .. } | Self::Metadata { .. } => Kind::Internal,
         }
@@ -301,6 +314,13 @@ impl Store {
         put(&config)?;
         let manifest = document(manifest.as_ref())?;
         let index = document(index.as_ref())?;
+        let index_digest = index.as_ref().map(|index| &index.digest);
+        let names = self
+            .names_to_move(&tables, &id, index_digest, names)
+            .map_err(|source| PutError::Metadata {
+                image: id.clone(),
+                source,
+            })?;
         let pairs: Vec<(Digest, LayerBlob)> = layers
             .iter()
             .map(|layer| (layer.diff_id().clone(), layer.blob().clone()))
@@ -318,12 +338,15 @@ impl Store {
         }
     }
 
-    /// All images, newest first. One whose configuration was lost is left out, with a warning.
+    /// All images, newest first. One whose configuration was lost is left out, with a warning, and
+    /// so are those that are only here for other platforms under the name of their sibling.
     pub fn images(&self) -> Result<Vec<Image>, MetadataError> {
         let tables = self.tables();
         let mut rows = Vec::new();
         for id in tables.image_ids()? {
-            rows.extend(tables.find_image(&id)?);
+            if !platforms::is_hidden(&tables, &id)? {
+                rows.extend(tables.find_image(&id)?);
+            }
         }
         drop(tables);
         let mut images: Vec<Image> = rows
@@ -395,7 +418,9 @@ impl Store {
             source,
         };
         let names = self.tables().names_of(&id).map_err(metadata)?;
-        let users = users(&id);
+        let find_users = users;
+        let users = find_users(&id);
+        let had_name = !names.is_empty();
         let mut records = Vec::new();
         let mut left = names.clone();
         let mut quiet = false;
@@ -452,12 +477,29 @@ impl Store {
             return if quiet { Ok(records) } else { Err(conflict) };
         }
         self.untag(&left, &mut records).map_err(metadata)?;
-        let (layers, documents) = self.tables().remove_image(&id).map_err(metadata)?;
+        let siblings = self.tables().siblings(&id).map_err(metadata)?;
+        self.delete(&id, &mut records).map_err(metadata)?;
+        for sibling in siblings {
+            let tables = self.tables();
+            let nameless = tables.names_of(&sibling).map_err(metadata)?.is_empty();
+            let kept = platforms::is_hidden(&tables, &sibling).map_err(metadata)?;
+            drop(tables);
+            // Without a name and a sibling that has one nobody would find it again.
+            if nameless && !kept && had_name && find_users(&sibling).is_empty() {
+                self.delete(&sibling, &mut records).map_err(metadata)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Removes an image that has no name any more.
+    fn delete(&self, id: &Digest, records: &mut Vec<Removed>) -> Result<(), MetadataError> {
+        let (layers, documents) = self.tables().remove_image(id)?;
         records.push(Removed::Deleted(id.clone()));
-        let (gone, _) = self.collect_layers(&layers).map_err(metadata)?;
+        let (gone, _) = self.collect_layers(&layers)?;
         let tables = self.tables();
         for document in documents {
-            self.collect_blob(&tables, &document).map_err(metadata)?;
+            self.collect_blob(&tables, &document)?;
         }
         // Docker names a layer by the chain of layers up to it, topmost first.
         let chains = chain_ids(&layers);
@@ -467,7 +509,7 @@ impl Store {
             .rev()
             .filter(|(layer, _)| gone.contains(layer));
         records.extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
-        Ok(records)
+        Ok(())
     }
 
     fn untag(&self, names: &[Reference], records: &mut Vec<Removed>) -> Result<(), MetadataError> {

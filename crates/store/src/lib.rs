@@ -44,6 +44,7 @@
 //! | `compress` | plain layers in the form in which they travel |
 //! | `images` | lookup, names, removal by Docker's rules |
 //! | `archive` | load, import and save of whole images |
+//! | `platforms` | images of several platforms under one name |
 //! | `pack` | directory trees as tars: export and commit |
 //! | `compression` | what bytes are compressed with |
 //! | `explain` | what is in an image, and what of it is in vain |
@@ -71,6 +72,7 @@ mod lease;
 pub mod limits;
 mod metadata;
 mod pack;
+mod platforms;
 mod snapshots;
 mod store;
 mod tree;

@@ -382,6 +382,34 @@ impl Tables {
         Ok(transaction.commit()?)
     }
 
+    /// The indexes through which an image was found.
+    pub(crate) fn indexes_of(&self, image: &Digest) -> Result<Vec<DocumentRow>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT digest, media_type, size FROM documents
+             WHERE image = ?1 AND kind = 'index' ORDER BY digest",
+        )?;
+        let rows = statement.query_map([image.to_string()], |row| {
+            Ok(DocumentRow {
+                digest: digest(row, 0)?,
+                media_type: row.get(1)?,
+                size_bytes: bytes(row, 2)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The images that an index led to as well.
+    pub(crate) fn siblings(&self, image: &Digest) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT DISTINCT other.image FROM documents AS own
+             JOIN documents AS other ON other.digest = own.digest AND other.kind = 'index'
+             WHERE own.image = ?1 AND own.kind = 'index' AND other.image <> ?1
+             ORDER BY other.image",
+        )?;
+        let images = statement.query_map([image.to_string()], |row| digest(row, 0))?;
+        Ok(images.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Every image with the moment when it was last used, the longest unused first.
     pub(crate) fn images_by_use(&self) -> Result<Vec<(Digest, SystemTime)>> {
         let mut statement = self.0.prepare_cached(

@@ -10,6 +10,7 @@ mod hostile;
 mod images;
 mod interruption;
 mod layers;
+mod platforms;
 mod resume;
 mod scratch;
 mod trees;
