@@ -361,9 +361,25 @@ impl Engine {
     }
 
     /// The image that was named: reference, id or prefix of an id.
-    pub async fn inspect_image(&self, typed: &str) -> Result<Image, FindImageError> {
-        let image = self.find_image(typed).await?;
+    pub async fn inspect_image(
+        &self,
+        typed: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Image, FindImageError> {
+        let image = self.find_image_for(typed, platform).await?;
         Ok(self.shared.image(image))
+    }
+
+    async fn find_image_for(
+        &self,
+        typed: &str,
+        platform: Option<&Platform>,
+    ) -> Result<store::Image, store::FindError> {
+        let Some(platform) = platform.cloned() else {
+            return self.find_image(typed).await;
+        };
+        let (store, typed) = (Arc::clone(&self.shared.store), typed.to_owned());
+        tasks::blocking(move || store.find_image_for(&typed, &platform)).await
     }
 
     async fn find_image(&self, typed: &str) -> Result<store::Image, store::FindError> {
@@ -397,8 +413,12 @@ impl Engine {
     }
 
     /// How the image came to be.
-    pub async fn image_history(&self, typed: &str) -> Result<Vec<HistoryEntry>, FindImageError> {
-        let image = self.find_image(typed).await?;
+    pub async fn image_history(
+        &self,
+        typed: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<HistoryEntry>, FindImageError> {
+        let image = self.find_image_for(typed, platform).await?;
         let mut sizes = image.layers.iter().map(|layer| layer.size_bytes);
         let mut history: Vec<HistoryEntry> = image
             .config

@@ -12,6 +12,7 @@ use vocab::{Platform, Reference};
 
 use super::Outcome;
 use super::containers::prune_filters;
+use super::transfer::platform;
 use crate::answer::{self, Refusal};
 use crate::call::Call;
 use crate::render;
@@ -47,7 +48,11 @@ pub(crate) async fn list(call: Call) -> Outcome {
 /// `GET /images/{name}/json`.
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let driver = call.daemon.storage_driver.clone();
-    let image = call.engine().inspect_image(call.name()).await?;
+    let platform = platform(&call)?.filter(|_| call.speaks(49));
+    let image = call
+        .engine()
+        .inspect_image(call.name(), platform.as_ref())
+        .await?;
     Ok(answer::ok(&render::image_inspect(
         image,
         driver,
@@ -57,7 +62,11 @@ pub(crate) async fn inspect(call: Call) -> Outcome {
 
 /// `GET /images/{name}/history`.
 pub(crate) async fn history(call: Call) -> Outcome {
-    let entries = call.engine().image_history(call.name()).await?;
+    let platform = platform(&call)?.filter(|_| call.speaks(48));
+    let entries = call
+        .engine()
+        .image_history(call.name(), platform.as_ref())
+        .await?;
     let items: Vec<_> = entries.into_iter().map(render::history_item).collect();
     Ok(answer::ok(&items))
 }

@@ -27,7 +27,16 @@ pub(crate) async fn create(
     let mut warnings = check::check(&wanted.config, &wanted.host).map_err(CreateError::Check)?;
     let image = {
         let (shared, typed) = (Arc::clone(shared), wanted.config.image.clone());
-        tasks::blocking(move || shared.store.find_image(&typed)).await
+        let platform = wanted.platform.clone();
+        tasks::blocking(move || {
+            let store = &shared.store;
+            match platform.map(|platform| store.find_image_for(&typed, &platform)) {
+                // What is there instead is told by `suits`.
+                None | Some(Err(store::FindError::Platform { .. })) => store.find_image(&typed),
+                Some(found) => found,
+            }
+        })
+        .await
     }
     .map_err(CreateError::Image)?;
     let name = wanted.name.clone();
