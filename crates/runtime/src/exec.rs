@@ -60,7 +60,7 @@ pub fn exec_with(
     })?;
     let cgroup = match exec.cgroup.as_str() {
         "" => None,
-        path => Some(Cgroup::open(path).map_err(CreateError::Cgroup)?),
+        path => Cgroup::of_running(path).map_err(CreateError::Cgroup)?,
     };
     let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;

@@ -212,6 +212,14 @@ impl Cgroup {
         }
     }
 
+    /// That of a container which runs; `None` where [`create`](Self::create) made none for want of
+    /// rights.
+    pub(crate) fn of_running(path: &str) -> Result<Option<Self>, CgroupError> {
+        let cgroup = Self::open(path)?;
+        let absent = !cgroup.members().exists() && is_ordinary_user();
+        Ok((!absent).then_some(cgroup))
+    }
+
     /// The path below the mounts, without the leading slash.
     pub fn path(&self) -> &Path {
         &self.path

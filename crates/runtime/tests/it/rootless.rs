@@ -224,6 +224,14 @@ fn privileged_more_processes_and_terminals_are_there_for_an_ordinary_user() {
 }
 
 #[test]
+fn privileged_without_a_delegated_cgroup_all_processes_stay_in_the_callers() {
+    let mut container = alone("");
+    container.spec["linux"]["cgroupsPath"] = json!(container.cgroup());
+    let answer = exec_in(container, process(&["id", "-u"]), Streaming::Pipes);
+    assert_eq!((answer.out.as_str(), answer.code), ("0\n", 0), "{answer:?}");
+}
+
+#[test]
 fn privileged_bind_sources_are_opened_with_the_users_rights_and_no_more() {
     let make = || alone("cat /secret/file");
     let secret = tempfile::tempdir().unwrap();
