@@ -28,7 +28,7 @@ impl Docker {
             "pidfile": at("pid"), "data-root": at("data"), "exec-root": at("exec"),
             "storage-driver": "vfs", "bridge": "none", "iptables": false, "ip6tables": false,
             "ip-forward": false, "ip-masq": false,
-            "runtimes": {"berth": {"path": runtime}}, "default-runtime": "berth",
+            "cgroup-parent": driver.cgroup(), "runtimes": {"berth": {"path": runtime}}, "default-runtime": "berth",
         });
         fs::write(at("daemon.json"), settings.to_string()).unwrap();
         let log = fs::File::create(at("log")).unwrap();

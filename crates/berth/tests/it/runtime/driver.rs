@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -47,6 +48,11 @@ impl Driver {
             .into_owned()
     }
 
+    /// The cgroup above those of the containers, of this test alone.
+    pub(super) fn cgroup(&self) -> String {
+        format!("/berth-driver-{}", std::process::id())
+    }
+
     /// berth, called as a runtime.
     pub(super) fn runtime(&self) -> PathBuf {
         let link = self.dir.path().join("berth-runtime");
@@ -89,5 +95,21 @@ impl Drop for Driver {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
+        let name = self.cgroup();
+        let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else {
+            return;
+        };
+        let mounts = hierarchies.flatten().map(|entry| entry.path());
+        for mount in mounts.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let cgroup = mount.join(&name[1..]);
+            // What Podman keeps its own processes in, and what holds that.
+            for left in [cgroup.join("conmon"), cgroup] {
+                // Busy until the kernel has let go of who ended in it.
+                eventually(
+                    PATIENCE,
+                    || !matches!(fs::remove_dir(&left), Err(error) if error.kind() == ErrorKind::ResourceBusy),
+                );
+            }
+        }
     }
 }
