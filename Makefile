@@ -1,5 +1,5 @@
 # Two commands: `sudo make up` shows berth at work, `sudo make test` proves it.
-.PHONY: up down test check bench build
+.PHONY: up down test check bench bench-runtime build
 
 # Build, start the daemon, obtain a base image, run the example application.
 up:
@@ -20,6 +20,10 @@ check:
 # berth, docker and podman side by side; prints a table.
 bench:
 	@scripts/bench.sh
+
+# berth's runtime, crun and runc side by side; prints a table.
+bench-runtime:
+	@scripts/bench.sh runtime
 
 build:
 	@scripts/build.sh

@@ -1,6 +1,12 @@
 #!/bin/bash
-# `sudo make bench`: builds berth and measures it beside docker and podman (see bench/bench.py).
+# `sudo make bench`: builds berth and measures it beside docker and podman (see bench/bench.py);
+# `sudo make bench-runtime`: its runtime beside crun and runc (see bench/runtime.py).
 . "$(dirname "$0")/lib.sh"
 need_root make bench
 packages python3 busybox-static
-exec python3 "$top/bench/bench.py" --berth "$("$top/scripts/build.sh")" "$@"
+bench=bench.py
+if [ "${1:-}" = runtime ]; then
+  shift; bench=runtime.py
+  packages crun runc time
+fi
+exec python3 "$top/bench/$bench" --berth "$("$top/scripts/build.sh")" "$@"

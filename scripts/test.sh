@@ -22,6 +22,7 @@ export PATH=$PATH:$cache/venv/bin
 
 # Tests keep everything in scratch roots here, so that what an interrupted run leaves can be found.
 TMPDIR=$(mktemp -d /var/tmp/berth-test.XXXXXX); export TMPDIR
+chmod 711 "$TMPDIR"   # containers of other users, and mapped ones, reach their bundles in it
 cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d -name 'berth*' 2>/dev/null | sort; }
 # Bridges and firewall tables of daemons on roots of their own (`br-` and `berth-` with six digits).
 links() { "$BERTH_TOOLS/ip" -brief link | grep -oE '^br-[0-9a-f]{6}\b' | sort; }

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root scripts/tools.sh
 # newuidmap and newgidmap need their set-user-ID bit and the machine's own libraries.
-packages mmdebstrap ca-certificates patchelf uidmap
+packages mmdebstrap ca-certificates patchelf uidmap strace
 
 root=$cache/tools/root
 bin=$cache/tools/bin
@@ -50,6 +50,7 @@ launcher fsck.erofs /usr/bin/fsck.erofs
 launcher dump.erofs /usr/bin/dump.erofs
 launcher ip /usr/sbin/ip
 cp "$root/bin/busybox" "$bin/busybox"
+ln -sf "$(command -v strace)" "$bin/strace"
 
 # Podman and Docker whole, to drive berth's runtime. They start other programs of theirs by path, so
 # `within` runs a command where `/usr` and `/etc` are those of their root and the rest is the

@@ -5,6 +5,7 @@ mod commands;
 mod docker;
 mod driver;
 mod exec;
+mod interrupted;
 mod podman;
 mod systemd;
 mod terminal;
