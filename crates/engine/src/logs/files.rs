@@ -25,6 +25,10 @@ const LINE_MAX: usize = 1 << 20;
 /// Rotated files that are looked for.
 const ROTATED_MAX: u32 = 1000;
 
+/// So many numbers in a row may be without a file: the monitor renames the oldest first, so that
+/// while it rotates one number is free, and another one when the next rotation overtakes the reader.
+const GAP_MAX: u32 = 2;
+
 /// The files of one log, being read.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -183,13 +187,19 @@ impl Files {
 fn all(path: &Path) -> io::Result<VecDeque<Open>> {
     let mut files: VecDeque<Open> = VecDeque::new();
     files.extend(Open::new(path)?);
+    let mut missing = 0;
     for number in 1..=ROTATED_MAX {
         let mut rotated = path.as_os_str().to_owned();
         rotated.push(format!(".{number}"));
         match Open::new(Path::new(&rotated))? {
-            Some(file) if files.iter().any(|known| known.inode == file.inode) => {}
-            Some(file) => files.push_front(file),
-            None => break,
+            Some(file) => {
+                missing = 0;
+                if !files.iter().any(|known| known.inode == file.inode) {
+                    files.push_front(file);
+                }
+            }
+            None if missing == GAP_MAX => break,
+            None => missing += 1,
         }
     }
     Ok(files)
@@ -339,6 +349,18 @@ mod tests {
             wanted.collect::<Vec<_>>(),
             "{options:?}"
         );
+    }
+
+    #[test]
+    fn older_files_are_read_while_a_rotation_is_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        write(&path.with_extension("3"), 0..10);
+        write(&path.with_extension("2"), 10..20);
+        // Number 1 is free: the current file is about to become it.
+        write(&path, 20..30);
+        let mut files = Files::open(&path, &both()).unwrap();
+        assert_eq!(numbers(&mut files, &both()), (0..30).collect::<Vec<_>>());
     }
 
     #[test]
