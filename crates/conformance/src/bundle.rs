@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -40,14 +39,12 @@ pub struct Bundle {
 impl Bundle {
     /// Makes the directories and the root; [`Bundle::configure`] writes the rest.
     pub fn create(busybox: &Path) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let bundle = Self {
             directory: tempfile::Builder::new()
                 .prefix("conformance.")
                 .tempdir()
                 .context("make a scratch directory")?,
-            id: format!("berth-conf-{}-{number}", std::process::id()),
+            id: testkit::unique("berth-conf"),
         };
         // User namespaces have to pass through it.
         fs::set_permissions(bundle.directory.path(), fs::Permissions::from_mode(0o755))?;

@@ -5,7 +5,7 @@
 //!
 //! | from | packet | means |
 //! |---|---|---|
-//! | caller | `S` | start; in answer to `M`: go on |
+//! | caller | `S` | start; in answer to `M`: go on; in answer to `L`: the agent has the listener |
 //! | caller | `W` | go and wait at the [`gate`](crate::gate) for somebody else's `S` |
 //! | child | `T` + descriptor | the terminal's master |
 //! | child | `M` | the mounts stand, waiting for `S`: hooks may run, devices come |
@@ -94,11 +94,15 @@ impl Channel {
     pub(crate) fn order(&self) -> io::Result<Order> {
         let mut packet = [0_u8; 1];
         let (length, _) = self.receive(&mut packet)?;
-        match &packet[..length] {
-            b"S" => Ok(Order::Start),
-            b"W" => Ok(Order::Wait),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        order(&packet[..length])
+    }
+
+    /// The same by `read` alone, for a process whose other system calls may be somebody else's to
+    /// answer.
+    pub(crate) fn read_order(&self) -> io::Result<Order> {
+        let mut packet = [0_u8; 1];
+        let length = retry_on_intr(|| rustix::io::read(&self.0, &mut packet))?;
+        order(&packet[..length])
     }
 
     pub(crate) fn send_admitted(&self, root: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -208,6 +212,14 @@ impl Channel {
     }
 }
 
+fn order(packet: &[u8]) -> io::Result<Order> {
+    match packet {
+        b"S" => Ok(Order::Start),
+        b"W" => Ok(Order::Wait),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +246,7 @@ mod tests {
         let (caller, child) = pair().unwrap();
         drop(caller);
         assert!(child.order().is_err());
+        assert!(child.read_order().is_err());
     }
 
     #[test]

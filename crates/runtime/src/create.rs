@@ -82,7 +82,7 @@ pub struct Options<'a> {
 pub(crate) fn started(gate: &Channel) -> Result<(), StartError> {
     let mut word = gate.next().map_err(CreateError::Channel)?;
     if let Some(Word::Listener(coming)) = word {
-        listener::pass_on(coming, gate.as_fd()).map_err(CreateError::Listener)?;
+        listener::pass_on(coming, gate).map_err(CreateError::Listener)?;
         word = gate.next().map_err(CreateError::Channel)?;
     }
     match word {

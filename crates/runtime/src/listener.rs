@@ -2,15 +2,18 @@
 //! (`linux.seccomp.listenerPath`; config-linux.md "The Container Process State").
 //!
 //! The listener exists only once the filter is loaded, and from then on any system call of the
-//! process may be one that the agent has to answer. So the process makes none until the agent has
-//! the listener: what remains to be told goes through memory.
+//! process may be one that the agent has to answer. So the process makes none of those until the
+//! agent has the listener: its descriptor is told through memory. Then it waits in `read`, which
+//! ends with whoever starts it; only where the filter does not plainly allow that, it looks at the
+//! memory until it sees the answer.
 //!
 //! ```text
 //!  the process                               whoever starts it
 //!  shared word, `L` + word, itself, text ──▶ maps the word
 //!  seccomp(2)                                looks at the word
 //!  word := descriptor + 1 ─────────────────▶ pidfd_getfd, connects to the agent, sends
-//!  spins ◀────────────────────────────────── word := TAKEN
+//!  reads ◀────────────────────────────────── `S`
+//!   or spins ◀────────────────────────────── word := TAKEN
 //!  closes the descriptor, execve
 //! ```
 
@@ -19,7 +22,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +36,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use serde::{Deserialize, Serialize};
 use sys::shared::SharedWord;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Order};
 use crate::error::CreateError;
 use crate::oci;
 use crate::seccomp;
@@ -41,8 +44,8 @@ use crate::state::{OCI_VERSION, State};
 
 /// What the word is once the agent has the listener.
 const TAKEN: u32 = u32::MAX;
-/// So often the process looks at the word before it gives up: more than half a minute.
-const MAX_LOOKS: u32 = 1 << 30;
+/// So often a process that may not read looks at the word before it gives up: some seconds.
+const MAX_LOOKS: u32 = 1 << 28;
 /// Between two looks of whoever starts it.
 const PAUSE: Timespec = Timespec {
     tv_sec: 0,
@@ -57,6 +60,8 @@ pub(crate) struct Listener {
     path: PathBuf,
     metadata: Option<String>,
     state: State,
+    /// Whether the process waits in `read`.
+    reads: bool,
 }
 
 /// `ContainerProcessState`.
@@ -89,6 +94,7 @@ impl Listener {
                 path: path.clone(),
                 metadata: filter.listener_metadata().clone(),
                 state,
+                reads: seccomp::plainly_allows(filter, "read"),
             })),
         }
     }
@@ -96,38 +102,51 @@ impl Listener {
 
 /// The process's side, ready to load.
 #[derive(Debug)]
-pub(crate) struct Prepared(SharedWord);
+pub(crate) struct Prepared<'a> {
+    word: SharedWord,
+    /// To read from, if that is allowed.
+    channel: Option<&'a Channel>,
+}
 
 /// Tells whoever starts this process that a listener is coming.
-pub(crate) fn prepare(listener: &Listener, channel: &Channel) -> io::Result<Prepared> {
+pub(crate) fn prepare<'a>(listener: &Listener, channel: &'a Channel) -> io::Result<Prepared<'a>> {
     let word = SharedWord::new()?;
     let itself = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let mut text = fs::File::from(rustix::fs::memfd_create("listener", MemfdFlags::CLOEXEC)?);
     text.write_all(&serde_json::to_vec(listener)?)?;
     rustix::fs::seek(&text, SeekFrom::Start(0))?;
     channel.send_listener([word.as_fd(), itself.as_fd(), text.as_fd()])?;
-    Ok(Prepared(word))
+    let channel = listener.reads.then_some(channel);
+    Ok(Prepared { word, channel })
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// Returns once the agent has the listener, and this process no longer: else nobody would ever
-    /// hear of the agent's end. Until then it makes no system call, and then this one (`close_range`,
-    /// which hardly a filter names).
+    /// hear of the agent's end. Until then it makes no system call but `read`, and then this one
+    /// (`close_range`, which hardly a filter names).
     pub(crate) fn hand_over(self, listener: RawFd) -> io::Result<()> {
         // Giving it back would take calls too; exec does it.
         let kept = ManuallyDrop::new(self);
-        let word = kept.0.word();
+        let word = kept.word.word();
         word.store(listener.cast_unsigned() + 1, Ordering::Release);
-        for _ in 0..MAX_LOOKS {
-            if word.load(Ordering::Acquire) == TAKEN {
-                // If the filter does not allow it, exec closes it.
-                let _ = sys::descriptors::close_raw(listener);
-                return Ok(());
-            }
-            std::hint::spin_loop();
+        match kept.channel {
+            Some(channel) => channel.read_order().map(drop)?,
+            None => look_for_the_answer(word)?,
         }
-        Err(io::ErrorKind::TimedOut.into())
+        // If the filter does not allow it, exec closes it.
+        let _ = sys::descriptors::close_raw(listener);
+        Ok(())
     }
+}
+
+fn look_for_the_answer(word: &AtomicU32) -> io::Result<()> {
+    for _ in 0..MAX_LOOKS {
+        if word.load(Ordering::Acquire) == TAKEN {
+            return Ok(());
+        }
+        std::hint::spin_loop();
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// Why an agent did not get a listener.
@@ -151,11 +170,11 @@ pub(crate) type Coming = [OwnedFd; 3];
 
 /// Waits for the listener and sends it on. Ends early if the process has something to say on
 /// `channel`, which is why it did not load its filter, or is gone. If it fails, the process is killed.
-pub(crate) fn pass_on(coming: Coming, channel: BorrowedFd<'_>) -> Result<(), ListenerError> {
+pub(crate) fn pass_on(coming: Coming, channel: &Channel) -> Result<(), ListenerError> {
     let [word, process, text] = coming;
     let passed = (|| {
         let word = SharedWord::map(word).map_err(ListenerError::Take)?;
-        let Some(number) = awaited(&word, channel).map_err(ListenerError::Take)? else {
+        let Some(number) = awaited(&word, channel.as_fd()).map_err(ListenerError::Take)? else {
             return Ok(());
         };
         let flags = PidfdGetfdFlags::empty();
@@ -163,8 +182,13 @@ pub(crate) fn pass_on(coming: Coming, channel: BorrowedFd<'_>) -> Result<(), Lis
         let fd = fd.map_err(|error| ListenerError::Take(error.into()))?;
         let listener = read(text).map_err(ListenerError::Take)?;
         let pid = pid_of(&process).map_err(ListenerError::Take)?;
-        let path = listener.path.clone();
+        let (path, reads) = (listener.path.clone(), listener.reads);
         send(listener, pid, &fd).map_err(|source| ListenerError::Send { path, source })?;
+        if reads {
+            return channel
+                .send_order(Order::Start)
+                .map_err(ListenerError::Take);
+        }
         word.word().store(TAKEN, Ordering::Release);
         Ok(())
     })();

@@ -52,6 +52,13 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
+/// `prefix`, and what makes a name that no other test had or will have. A process id would not do:
+/// the kernel gives it to another, who then meets what one that was killed has left.
+pub fn unique(prefix: &str) -> String {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+    format!("{prefix}-{}", uuid[..13].replace('-', ""))
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Panics

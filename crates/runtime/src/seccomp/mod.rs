@@ -173,6 +173,22 @@ pub(crate) fn notifies(filter: &oci::LinuxSeccomp) -> bool {
     filter.default_action() == notify || rules.any(|rule| rule.action() == notify)
 }
 
+/// Whether the kernel lets every call of `name` through, as far as that can be told without looking
+/// at arguments.
+pub(crate) fn plainly_allows(filter: &oci::LinuxSeccomp, name: &str) -> bool {
+    let passes = |action| {
+        use oci::LinuxSeccompAction as A;
+        matches!(action, A::ScmpActAllow | A::ScmpActLog)
+    };
+    let rules = || {
+        let named = |rule: &&oci::LinuxSyscall| rule.names().iter().any(|named| named == name);
+        filter.syscalls().iter().flatten().filter(named)
+    };
+    let unconditional = |rule: &oci::LinuxSyscall| rule.args().iter().flatten().next().is_none();
+    rules().all(|rule| passes(rule.action()))
+        && (passes(filter.default_action()) || rules().any(unconditional))
+}
+
 /// Docker's default profile for a process that holds these capabilities (`CAP_…`).
 pub fn docker_default(capabilities: &[String], machine: Machine) -> oci::LinuxSeccomp {
     from_docker_profile(profile::DOCKER_DEFAULT, capabilities, machine)
@@ -203,4 +219,35 @@ pub fn from_docker_profile(
 /// The filter as the kernel loads it: an array of `struct sock_filter`, 8 bytes each.
 pub fn compile(filter: &oci::LinuxSeccomp) -> Result<Vec<u8>, CompileError> {
     compile::compile(filter, Machine::HOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn reads(default: &str, rules: &Value) -> bool {
+        let filter = json!({"defaultAction": default, "syscalls": rules});
+        plainly_allows(&serde_json::from_value(filter).unwrap(), "read")
+    }
+
+    #[test]
+    fn a_call_is_plainly_allowed_by_a_rule_of_its_own_or_by_default() {
+        let rule = |name: &str, action: &str| json!({"names": [name], "action": action});
+        let (allow, errno) = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO");
+        assert!(reads(allow, &json!([])));
+        assert!(reads(allow, &json!([rule("write", errno)])));
+        assert!(reads(errno, &json!([rule("read", allow)])));
+        assert!(!reads(errno, &json!([rule("write", allow)])));
+        assert!(!reads(allow, &json!([rule("read", "SCMP_ACT_NOTIFY")])));
+    }
+
+    #[test]
+    fn a_call_that_is_allowed_for_some_arguments_is_not_plainly_allowed() {
+        let rule = json!({"names": ["read"], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": 3, "op": "SCMP_CMP_EQ"}]});
+        assert!(!reads("SCMP_ACT_ERRNO", &json!([rule])));
+        assert!(reads("SCMP_ACT_ALLOW", &json!([rule])));
+    }
 }

@@ -478,7 +478,7 @@ fn an_ordinary_user(path: &str) -> Vec<String> {
 
 #[test]
 fn privileged_an_ordinary_user_has_no_cgroup_unless_it_was_delegated() {
-    let name = format!("berth-test-ordinary-{}", std::process::id());
+    let name = testkit::unique("berth-test-ordinary");
     let said = an_ordinary_user(&format!("/{name}"));
     assert_eq!(said[0], "none");
     assert!(said[1].ends_with(": permission denied"), "{said:?}");
@@ -509,7 +509,7 @@ fn privileged_the_device_program_is_accepted_by_the_kernel() {
         Layout::Hybrid => "/sys/fs/cgroup/unified",
         Layout::V2 => "/sys/fs/cgroup",
     };
-    let path = format!("{mount}/berth-test-bpf-{}", std::process::id());
+    let path = format!("{mount}/{}", testkit::unique("berth-test-bpf"));
     std::fs::create_dir(&path).unwrap();
     let rules = serde_json::from_value(json!([
         {"allow": false, "access": "rwm"},

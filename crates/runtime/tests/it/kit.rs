@@ -9,7 +9,6 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::cgroup::Cgroup;
 use runtime::hooks::Kind;
@@ -92,8 +91,6 @@ struct Script {
 /// What all came to: why the container was not created, or one answer for each step.
 pub(crate) type Outcome = Result<Vec<Answer>, String>;
 
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
 /// A container to be.
 pub(crate) struct Container {
     pub(crate) spec: Value,
@@ -123,8 +120,7 @@ impl Container {
         for name in ["upper", "work"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let cgroup = format!("/berth-test-{}-{number}/c", std::process::id());
+        let cgroup = format!("/{}/c", testkit::unique("berth-test"));
         Self {
             spec: specification(args, &cgroup),
             dir,

@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use testkit::eventually;
 
 use crate::client::Run;
 use crate::host::PATIENCE;
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A bundle and the containers that are made of it; those that are left end with it.
 pub(super) struct Bundle {
@@ -33,8 +30,7 @@ impl Bundle {
         let rootfs = dir.path().join("rootfs");
         let mut tar = tar::Archive::new(std::io::Cursor::new(testkit::image::busybox_tar()));
         tar.unpack(&rootfs).unwrap();
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let id = format!("berth-runc-{}-{number}", std::process::id());
+        let id = testkit::unique("berth-runc");
         let mut bundle = Self {
             dir,
             id,

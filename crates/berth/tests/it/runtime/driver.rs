@@ -17,6 +17,7 @@ pub(super) struct Driver {
     dir: tempfile::TempDir,
     /// Keeps the namespace; ends with its standard input.
     holder: Child,
+    cgroup: String,
 }
 
 impl Driver {
@@ -32,7 +33,11 @@ impl Driver {
             .unwrap();
         eventually(PATIENCE, || ready.exists());
         fs::write(dir.path().join("image.tar"), testkit::image::busybox_tar()).unwrap();
-        Self { dir, holder }
+        Self {
+            dir,
+            holder,
+            cgroup: format!("/{}", testkit::unique("berth-driver")),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -49,8 +54,8 @@ impl Driver {
     }
 
     /// The cgroup above those of the containers, of this test alone.
-    pub(super) fn cgroup(&self) -> String {
-        format!("/berth-driver-{}", std::process::id())
+    pub(super) fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// berth, called as a runtime.

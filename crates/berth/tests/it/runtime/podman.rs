@@ -40,7 +40,7 @@ impl Podman {
         ]);
         command.arg(self.0.runtime()).args(args.first());
         if args.first() == Some(&"run") {
-            command.args(["--cgroup-parent", &self.0.cgroup()]);
+            command.args(["--cgroup-parent", self.0.cgroup()]);
         }
         command.args(args.iter().skip(1));
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
