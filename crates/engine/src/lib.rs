@@ -17,7 +17,8 @@
 //! | [`push`] | images on their way to a registry |
 //! | [`images`] | names, pulls and removals, thin over `store` and `registry` |
 //! | [`volumes`] | the local driver |
-//! | [`networks`] | records of networks, endpoints of containers |
+//! | [`networks`] | records of networks |
+//! | [`endpoints`] | containers on networks: joining, leaving, names, the way out |
 //! | [`events`] | what happened, as a stream with a history |
 //! | [`system`] | the host and the totals |
 //! | [`export`] | a container's files as a tar or as an image |
@@ -34,6 +35,7 @@ pub mod containers;
 mod copy_up;
 mod db;
 mod detach;
+pub mod endpoints;
 pub mod events;
 pub mod exec;
 pub mod explain;

@@ -1,21 +1,17 @@
-//! Networks: records of them, and the endpoints of containers.
+//! Networks: records of them, and what they are for the kernel. Who is on them is in
+//! [`crate::endpoints`].
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::Ipv4Net;
-use network::{Attach, AttachError, Bridge, BridgeError, SubnetError};
+use network::{Bridge, BridgeError, SubnetError};
 use serde::{Deserialize, Serialize};
-use vocab::config::EndpointSettings;
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
 use crate::config;
-use crate::containers::FindError;
-use crate::containers::ports;
-use crate::containers::record::{Joined, Record as Container, nanos};
+use crate::containers::record::{Joined, nanos};
 use crate::db::{Db, DbError, Durability};
 use crate::events::{EventKind, has_label};
 use crate::shared::Shared;
@@ -124,43 +120,6 @@ impl Failure for FindNetworkError {
         match self {
             Self::NotFound(_) => Kind::NotFound,
             Self::Ambiguous { .. } => Kind::InvalidArgument,
-        }
-    }
-}
-
-/// Why a container is not on its networks.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// The network is not there any more.
-    #[error(transparent)]
-    Find(#[from] FindNetworkError),
-    /// The container whose namespace is to be shared is not there.
-    #[error(transparent)]
-    Container(#[from] FindError),
-    /// That container does not run.
-    #[error("cannot join network namespace of a non running container: {0}")]
-    NotRunning(String),
-    /// A setting cannot be read.
-    #[error("{0}")]
-    Setting(String),
-    /// The network refused it.
-    #[error("failed to set up container networking: {network}")]
-    Attach {
-        /// The network's name.
-        network: String,
-        /// Why.
-        source: AttachError,
-    },
-}
-
-impl Failure for JoinError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Find(error) => error.kind(),
-            Self::Container(error) => error.kind(),
-            Self::NotRunning(_) => Kind::Conflict,
-            Self::Setting(_) => Kind::InvalidArgument,
-            Self::Attach { source, .. } => source.kind(),
         }
     }
 }
@@ -294,30 +253,6 @@ impl Failure for RemoveNetworkError {
     }
 }
 
-/// Why a container did not join or leave a network.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The network was not found.
-    #[error(transparent)]
-    Find(#[from] FindNetworkError),
-    /// The container was not found.
-    #[error(transparent)]
-    Container(#[from] FindError),
-    /// Docker does it, berth does not.
-    #[error("berth does not connect existing containers to networks yet")]
-    NotYet,
-}
-
-impl Failure for ConnectError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Find(error) => error.kind(),
-            Self::Container(error) => error.kind(),
-            Self::NotYet => Kind::NotImplemented,
-        }
-    }
-}
-
 /// What is kept of a network in `engine.db`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -339,19 +274,8 @@ pub(crate) struct Record {
 #[derive(Debug, Default)]
 pub(crate) struct Records(BTreeMap<NetworkId, Record>);
 
-/// Where a container's network namespace comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Mode {
-    /// It is the host's.
-    Host,
-    /// It is its own, on these networks.
-    Own(Vec<(Record, EndpointSettings)>),
-    /// It is that of a container which runs.
-    Container { id: ContainerId, pid: i32 },
-}
-
 /// Networks that are always there.
-const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
 impl Records {
     /// Those that were kept.
@@ -363,7 +287,6 @@ impl Records {
         Ok(Self(records.collect::<Result<_, serde_json::Error>>()?))
     }
 
-    /// By id, name, or a prefix of the id that only it has.
     /// Networks that have a bridge on the host.
     pub(crate) fn with_bridges(&self) -> Vec<NetworkId> {
         let records = self.0.values();
@@ -373,6 +296,7 @@ impl Records {
             .collect()
     }
 
+    /// By id, name, or a prefix of the id that only it has.
     pub(crate) fn find(&self, typed: &str) -> Result<&Record, FindNetworkError> {
         if let Some(record) = typed.parse().ok().and_then(|id: NetworkId| self.0.get(&id)) {
             return Ok(record);
@@ -565,177 +489,7 @@ async fn keep(db: &Db, record: &Record) -> Result<(), DbError> {
     .await
 }
 
-/// Refuses endpoint settings that cannot be, and warns of those without effect.
-pub(crate) fn check_settings(
-    network: &str,
-    settings: &EndpointSettings,
-    warnings: &mut Vec<String>,
-) -> Result<(), String> {
-    let mut idle = |what: &str| {
-        warnings.push(format!(
-            "berth does not do {what} yet: no effect on network {network}."
-        ));
-    };
-    if !PREDEFINED.contains(&network) {
-        idle("names and aliases of containers in DNS");
-    }
-    if settings
-        .driver_opts
-        .as_ref()
-        .is_some_and(|options| !options.is_empty())
-    {
-        idle("driver options of endpoints");
-    }
-    if settings.gw_priority != 0 {
-        idle("gateway priorities");
-    }
-    if settings
-        .links
-        .as_ref()
-        .is_some_and(|links| !links.is_empty())
-    {
-        return Err("berth does not do links between endpoints yet".to_owned());
-    }
-    if let Some(ipam) = &settings.ipam_config {
-        if !ipam.ipv6_address.is_empty()
-            || ipam.link_local_ips.as_ref().is_some_and(|l| !l.is_empty())
-        {
-            return Err("berth does not do IPv6 and link-local addresses yet".to_owned());
-        }
-        if !ipam.ipv4_address.is_empty() {
-            ipam.ipv4_address
-                .parse::<Ipv4Addr>()
-                .map_err(|_| format!("invalid IPv4 address: {}", ipam.ipv4_address))?;
-            if PREDEFINED.contains(&network) {
-                return Err(
-                    "invalid endpoint settings: user specified IP address is supported on user \
-                     defined networks only"
-                        .to_owned(),
-                );
-            }
-        }
-    }
-    if !settings.mac_address.is_empty() {
-        settings
-            .mac_address
-            .parse::<network::Mac>()
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
-
 impl Shared {
-    /// Where this container's network namespace comes from.
-    pub(crate) fn network_mode(&self, record: &Container) -> Result<Mode, JoinError> {
-        let mode = record.host.network_mode.as_str();
-        if let Some(typed) = mode.strip_prefix("container:") {
-            let id = self.index().find(typed)?.id;
-            return Ok(Mode::Container {
-                id,
-                pid: self.running_pid(typed)?,
-            });
-        }
-        if mode == "host" {
-            return Ok(Mode::Host);
-        }
-        let records = self.networks();
-        let own = record
-            .networks
-            .iter()
-            .map(|(name, settings)| Ok((records.find(name)?.clone(), settings.clone())));
-        own.collect::<Result<_, JoinError>>().map(Mode::Own)
-    }
-
-    /// The first process of a container that must run.
-    pub(crate) fn running_pid(&self, typed: &str) -> Result<i32, JoinError> {
-        let view = self.index().find(typed)?.view();
-        if view.course.phase.has_process() {
-            Ok(view.course.pid)
-        } else {
-            Err(JoinError::NotRunning(typed.to_owned()))
-        }
-    }
-
-    /// Puts a container on its networks. After a failure it is on none.
-    pub(crate) async fn join(
-        self: &Arc<Self>,
-        record: &Container,
-        _name: &str,
-        mode: &Mode,
-        sandbox: Option<&OwnedFd>,
-    ) -> Result<Vec<Joined>, JoinError> {
-        let wanted = match mode {
-            Mode::Container { .. } => return Ok(Vec::new()),
-            Mode::Host => {
-                let records = self.networks();
-                let host = records.find("host")?;
-                return Ok(vec![joined(host, None)]);
-            }
-            Mode::Own(wanted) => wanted,
-        };
-        let mut done: Vec<Joined> = Vec::new();
-        for (number, (network, settings)) in wanted.iter().enumerate() {
-            let endpoint = match (&network.bridge, sandbox) {
-                (Some(bridge), Some(sandbox)) => {
-                    let attached = self.attach(record, bridge, settings, number, sandbox).await;
-                    match attached {
-                        Ok(endpoint) => Some(endpoint),
-                        Err(error) => {
-                            for joined in &done {
-                                if let Some(endpoint) = &joined.endpoint
-                                    && let Err(error) = self.links.detach(endpoint).await
-                                {
-                                    let error = vocab::failure::chain(&error);
-                                    tracing::warn!(error, "leave a network");
-                                }
-                            }
-                            return Err(error);
-                        }
-                    }
-                }
-                _ => None,
-            };
-            done.push(joined(network, endpoint));
-        }
-        Ok(done)
-    }
-
-    async fn attach(
-        &self,
-        record: &Container,
-        bridge: &Bridge,
-        settings: &EndpointSettings,
-        number: usize,
-        sandbox: &OwnedFd,
-    ) -> Result<network::Endpoint, JoinError> {
-        let default = self.config.bridge.publish_address;
-        let ports = if number == 0 {
-            ports::requests(&record.config, &record.host, default).map_err(JoinError::Setting)?
-        } else {
-            Vec::new()
-        };
-        let address = settings
-            .ipam_config
-            .as_ref()
-            .and_then(|ipam| ipam.ipv4_address.parse().ok());
-        let wanted = Attach {
-            network: bridge.id,
-            container: record.id,
-            interface: format!("eth{number}"),
-            address,
-            mac: settings.mac_address.parse().ok(),
-            ports,
-            default_route: number == 0,
-        };
-        self.links
-            .attach(sandbox.as_fd(), wanted)
-            .await
-            .map_err(|source| JoinError::Attach {
-                network: bridge.name.clone(),
-                source,
-            })
-    }
-
     fn network(&self, record: &Record) -> Network {
         let mut containers = BTreeMap::new();
         for view in self.index().views() {
@@ -771,15 +525,6 @@ impl Shared {
     }
 }
 
-fn joined(record: &Record, endpoint: Option<network::Endpoint>) -> Joined {
-    Joined {
-        network: record.name.clone(),
-        network_id: record.id,
-        endpoint_id: NetworkId::random().to_string(),
-        endpoint,
-    }
-}
-
 fn member(name: &str, joined: &Joined) -> Member {
     let endpoint = joined.endpoint.as_ref();
     Member {
@@ -791,37 +536,6 @@ fn member(name: &str, joined: &Joined) -> Member {
             .unwrap_or_default(),
         ipv6_address: String::new(),
     }
-}
-
-/// What a container asked of its networks, with what it got.
-pub(crate) fn settings(
-    wanted: &[(String, EndpointSettings)],
-    got: &[Joined],
-    records: &Records,
-) -> BTreeMap<String, EndpointSettings> {
-    wanted
-        .iter()
-        .map(|(name, settings)| {
-            let mut settings = settings.clone();
-            if let Ok(record) = records.find(name) {
-                settings.network_id = record.id.to_string();
-            }
-            if let Some(joined) = got.iter().find(|joined| joined.network == *name) {
-                settings.network_id = joined.network_id.to_string();
-                settings.endpoint_id.clone_from(&joined.endpoint_id);
-                if let Some(endpoint) = &joined.endpoint {
-                    settings.gateway = endpoint
-                        .gateway
-                        .map(|gateway| gateway.to_string())
-                        .unwrap_or_default();
-                    settings.ip_address = endpoint.address.to_string();
-                    settings.ip_prefix_len = endpoint.prefix;
-                    settings.mac_address = endpoint.mac.to_string();
-                }
-            }
-            (name.clone(), settings)
-        })
-        .collect()
 }
 
 impl Engine {
@@ -1051,30 +765,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a container join a network.
-    pub async fn connect_network(
-        &self,
-        typed: &str,
-        container: &str,
-        _settings: EndpointSettings,
-    ) -> Result<(), ConnectError> {
-        self.shared.networks().find(typed)?;
-        self.shared.index().find(container)?;
-        Err(ConnectError::NotYet)
-    }
-
-    /// Lets a container leave a network.
-    pub async fn disconnect_network(
-        &self,
-        typed: &str,
-        container: &str,
-        _force: bool,
-    ) -> Result<(), ConnectError> {
-        self.shared.networks().find(typed)?;
-        self.shared.index().find(container)?;
-        Err(ConnectError::NotYet)
-    }
-
     /// Removes networks that no container is on; answers with their names.
     pub async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, FilterError> {
         let prune = crate::containers::Prune::new(&filters)?;
@@ -1129,4 +819,35 @@ fn passes(network: &Network, filters: &Filters) -> bool {
             _ => true,
         }
     })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A network of a user with a way out.
+    pub(crate) fn bridged(name: &str) -> Record {
+        let mut record = plain(name, "bridge");
+        record.bridge = Some(Bridge {
+            id: record.id,
+            name: name.to_owned(),
+            device: Bridge::device_of(&record.id),
+            subnet: Ipv4Net::new([10, 0, 0, 0].into(), 24).unwrap(),
+            gateway: [10, 0, 0, 1].into(),
+            mtu: None,
+            internal: false,
+            icc: true,
+            masquerade: true,
+        });
+        record
+    }
+
+    /// One without.
+    pub(crate) fn internal(name: &str) -> Record {
+        let mut record = bridged(name);
+        if let Some(bridge) = &mut record.bridge {
+            bridge.internal = true;
+        }
+        record
+    }
 }

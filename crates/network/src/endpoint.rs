@@ -57,6 +57,17 @@ pub struct Attach {
     pub ports: Vec<PublishRequest>,
     /// Whether the container's default route goes through this network.
     pub default_route: bool,
+    /// Kernel settings of the link, written before it carries packets.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// A kernel setting inside a container's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Below `/proc/sys`, with `/` between the words: device names may have dots.
+    pub path: String,
+    /// What is written.
+    pub value: String,
 }
 
 /// One container port to publish.

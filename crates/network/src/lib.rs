@@ -31,7 +31,7 @@ mod sysctl;
 
 pub use endpoint::{
     Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange, Protocol,
-    PublishRequest, PublishedPort,
+    PublishRequest, PublishedPort, Sysctl,
 };
 pub use error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
 pub use networks::{Config, Networks, SubnetPool};

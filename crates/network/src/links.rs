@@ -258,11 +258,15 @@ impl Links {
             },
         );
         if let Some(gateway) = gateway {
-            batch.message(libc::RTM_NEWROUTE, flags, &default_route(), |route| {
-                route.bytes(libc::RTA_GATEWAY, &gateway.octets());
-                route.u32(libc::RTA_OIF, index);
-            });
+            route_by_default(&mut batch, index, gateway);
         }
+        self.0.run(&batch)
+    }
+
+    /// Has the default route go through a link, whatever it went through before.
+    pub(crate) fn set_default_route(&self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+        let mut batch = Batch::new();
+        route_by_default(&mut batch, index, gateway);
         self.0.run(&batch)
     }
 
@@ -322,6 +326,14 @@ fn ifaddr(address: Ipv4Net, index: u32) -> [u8; 8] {
     header[1] = address.prefix_len();
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+fn route_by_default(batch: &mut Batch, index: u32, gateway: Ipv4Addr) {
+    let flags = netlink::CREATE | netlink::REPLACE;
+    batch.message(libc::RTM_NEWROUTE, flags, &default_route(), |route| {
+        route.bytes(libc::RTA_GATEWAY, &gateway.octets());
+        route.u32(libc::RTA_OIF, index);
+    });
 }
 
 /// `struct rtmsg` of a default route in the main table.

@@ -192,6 +192,43 @@ impl Networks {
         tasks::blocking(move || inner.disconnect(&endpoint)).await
     }
 
+    /// Has the default route of a container go through one of its networks.
+    pub async fn route_through(
+        &self,
+        netns: BorrowedFd<'_>,
+        endpoint: &Endpoint,
+    ) -> Result<(), DetachError> {
+        let failed = |source| DetachError::Link {
+            interface: endpoint.interface.clone(),
+            source,
+        };
+        let netns = netns.try_clone_to_owned().map_err(failed)?;
+        let own = endpoint.clone();
+        tasks::blocking(move || {
+            sandbox::inside(netns.as_fd(), || {
+                let links = Links::open()?;
+                let link = links.find(&own.interface)?.ok_or(io::ErrorKind::NotFound)?;
+                match own.gateway {
+                    Some(gateway) => links.set_default_route(link.index, gateway),
+                    None => Ok(()),
+                }
+            })
+        })
+        .await
+        .map_err(failed)
+    }
+
+    /// Has the published ports of one endpoint of a container lead to another of its endpoints, in
+    /// one transaction; answers with both as they are then.
+    pub async fn move_ports(
+        &self,
+        from: &Endpoint,
+        to: &Endpoint,
+    ) -> Result<(Endpoint, Endpoint), DetachError> {
+        let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        tasks::blocking(move || inner.move_ports(&from, &to)).await
+    }
+
     /// After a restart of the daemon, once every bridge is ensured: takes up the endpoints that
     /// live containers have (addresses, held ports, rules) and removes what belongs to nobody.
     /// Connections go on meanwhile. May be called again to bring back what others removed.
@@ -357,6 +394,12 @@ impl Inner {
             let link = links
                 .find(&endpoint.interface)?
                 .ok_or(io::ErrorKind::NotFound)?;
+            for setting in &wanted.sysctls {
+                sysctl::write(&setting.path, &setting.value).map_err(|error| {
+                    let text = format!("write `{}` to `{}`: {error}", setting.value, setting.path);
+                    io::Error::new(error.kind(), text)
+                })?;
+            }
             links.configure(link.index, own, gateway)?;
             links.settle(&endpoint.interface)
         })
@@ -396,6 +439,24 @@ impl Inner {
         // After that: whoever gets the port or the address next gets its packets too.
         self.state().release(endpoint);
         DetachError::all([withdrawn, forgotten, silenced])
+    }
+
+    fn move_ports(
+        &self,
+        from: &Endpoint,
+        to: &Endpoint,
+    ) -> Result<(Endpoint, Endpoint), DetachError> {
+        let moved = self.state().move_ports(from, to);
+        let (old, new) = moved.map_err(|source| DetachError::Rules {
+            table: self.config.table(),
+            source,
+        })?;
+        let forgotten = flows::forget_container(from).and_then(|()| forget_local(&new));
+        forgotten.map_err(|source| DetachError::Flows {
+            container: from.container,
+            source,
+        })?;
+        Ok((old, new))
     }
 
     fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {

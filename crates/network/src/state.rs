@@ -37,7 +37,7 @@ struct Member {
     /// Whether the rules should have its ports: from the moment its link is there.
     published: bool,
     /// The sockets that keep its host ports.
-    _held: Vec<Held>,
+    held: Vec<Held>,
 }
 
 impl State {
@@ -136,7 +136,7 @@ impl State {
         let member = Member {
             endpoint: endpoint.clone(),
             published: false,
-            _held: held,
+            held,
         };
         self.members.insert(key, member);
         Ok((endpoint, network.bridge.clone()))
@@ -187,6 +187,35 @@ impl State {
         }
     }
 
+    /// Has the ports of one endpoint lead to another of the same container; answers with both as
+    /// they are then.
+    pub(crate) fn move_ports(
+        &mut self,
+        from: &Endpoint,
+        to: &Endpoint,
+    ) -> io::Result<(Endpoint, Endpoint)> {
+        let moved = |endpoint: &Endpoint, ports| Endpoint {
+            ports,
+            ..endpoint.clone()
+        };
+        let (old, new) = (moved(from, Vec::new()), moved(to, from.ports.clone()));
+        if self.find_member(from).is_none() || self.find_member(to).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        // Known first: where the table has to be made anew, it is made as it should be.
+        let mut held = Vec::new();
+        if let Some(member) = self.find_member(from) {
+            held = std::mem::take(&mut member.held);
+            member.endpoint = old.clone();
+        }
+        if let Some(member) = self.find_member(to) {
+            member.held.extend(held);
+            member.endpoint = new.clone();
+        }
+        self.change(&[rules::withdraw(from), rules::publish(&new)].concat())?;
+        Ok((old, new))
+    }
+
     /// Gives back the endpoint's address and ports.
     pub(crate) fn release(&mut self, endpoint: &Endpoint) {
         if self.find_member(endpoint).is_none() {
@@ -232,7 +261,7 @@ impl State {
         let member = Member {
             endpoint: endpoint.clone(),
             published: true,
-            _held: held,
+            held,
         };
         self.members.insert(endpoint.key(), member);
     }

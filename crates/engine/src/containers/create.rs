@@ -78,7 +78,7 @@ fn plan(
     let mut host = wanted.host;
     let mounts = mounts::plan(&config, &host, inherited).map_err(CreateError::Check)?;
     fill(shared, &mut host);
-    let networks = networks(shared, &host, &config, wanted.networking, warnings)?;
+    let networks = networks(shared, &host, &config, wanted.networking)?;
     ports::requests(&config, &host, shared.config.bridge.publish_address)
         .map_err(|text| CreateError::Check(CheckError::Invalid(text)))?;
     if config.hostname.is_empty() && host.network_mode != "host" && host.uts_mode != "host" {
@@ -428,7 +428,6 @@ fn networks(
     host: &HostConfig,
     config: &ContainerConfig,
     wanted: NetworkingConfig,
-    warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, EndpointSettings)>, CreateError> {
     let mut endpoints: BTreeMap<String, EndpointSettings> = wanted
         .endpoints_config
@@ -483,8 +482,10 @@ fn networks(
         networks.push((other.name.clone(), settings));
     }
     for (name, settings) in &networks {
-        crate::networks::check_settings(name, settings, warnings)
-            .map_err(|text| CreateError::Check(CheckError::Invalid(text)))?;
+        crate::endpoints::check_settings(name, settings).map_err(|text| {
+            let text = format!("invalid endpoint settings:\n{text}");
+            CreateError::Check(CheckError::Invalid(text))
+        })?;
     }
     Ok(networks)
 }

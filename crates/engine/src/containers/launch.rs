@@ -29,7 +29,7 @@ use vocab::{ContainerId, failure};
 use super::StartError;
 use super::link::{Link, LinkError};
 use super::record::{Joined, MountKind, Record, to_nanos};
-use crate::networks::Mode;
+use crate::endpoints::Mode;
 use crate::shared::Shared;
 use crate::spec::security::Security;
 use crate::spec::{self, Facts, Namespace, Namespaces, devices, user};
@@ -68,7 +68,6 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(
     shared: &Arc<Shared>,
     record: &Arc<Record>,
-    name: &str,
     attaches: Vec<PendingAttach>,
 ) -> Result<Prepared, StartError> {
     let mode = shared.network_mode(record).map_err(StartError::Network)?;
@@ -99,7 +98,7 @@ pub(crate) async fn prepare(
 
     let dir = shared.run_dir(&record.id);
     let spawned = spawn(shared, &dir, setup, sandbox.clone());
-    let joined = shared.join(record, name, &mode, sandbox.as_deref());
+    let joined = shared.join(record, &mode, sandbox.as_deref());
     let (spawned, joined) = tokio::join!(spawned, joined);
     let (endpoints, outcome) = match joined {
         Ok(endpoints) => (endpoints, Ok(())),
@@ -448,6 +447,26 @@ fn hosts(
     network::files::hosts(hostname, &record.config.domainname, addresses, &extra)
 }
 
+/// Writes `hosts` with the container's own addresses.
+pub(crate) fn write_hosts(
+    shared: &Shared,
+    record: &Record,
+    mode: &Mode,
+    endpoints: &[Joined],
+) -> Result<(), StartError> {
+    let endpoints = endpoints
+        .iter()
+        .filter_map(|joined| joined.endpoint.as_ref());
+    let addresses: Vec<IpAddr> = endpoints
+        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .collect();
+    let hostname = hostname(record, mode);
+    let text = hosts(shared, record, mode, &hostname, &addresses);
+    let path = shared.data_dir(&record.id).join("hosts");
+    // In place: the container has this very file mounted.
+    fs::write(&path, text).map_err(|source| StartError::Files { path, source })
+}
+
 /// What needs the container's addresses or its monitor.
 async fn finish(
     shared: &Arc<Shared>,
@@ -457,17 +476,8 @@ async fn finish(
     dir: &Path,
     attaches: Vec<PendingAttach>,
 ) -> Result<(), StartError> {
-    let addresses: Vec<IpAddr> = endpoints
-        .iter()
-        .filter_map(|joined| joined.endpoint.as_ref())
-        .map(|endpoint| IpAddr::V4(endpoint.address))
-        .collect();
-    if !addresses.is_empty() {
-        let hostname = hostname(record, mode);
-        let text = hosts(shared, record, mode, &hostname, &addresses);
-        let path = shared.data_dir(&record.id).join("hosts");
-        // In place: the container has this very file mounted.
-        fs::write(&path, text).map_err(|source| StartError::Files { path, source })?;
+    if endpoints.iter().any(|joined| joined.endpoint.is_some()) {
+        write_hosts(shared, record, mode, endpoints)?;
     }
     if !attaches.is_empty() {
         connect_attaches(dir, attaches).await;

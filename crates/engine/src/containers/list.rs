@@ -11,7 +11,6 @@ use super::index::View;
 use super::record::{MountKind, Mounted, Record};
 use super::{Details, InspectError, ListOptions, MountPoint, Size, State, Status, Summary, ports};
 use crate::events::has_label;
-use crate::networks;
 use crate::shared::Shared;
 use crate::{Engine, FilterError, Filters};
 
@@ -79,8 +78,9 @@ impl Shared {
             state,
             network_mode: record.host.network_mode.clone(),
             annotations: record.host.annotations.clone(),
-            networks: networks::settings(
-                &record.networks,
+            networks: crate::endpoints::settings(
+                record,
+                &view.name,
                 &view.course.endpoints,
                 &self.networks(),
             ),
@@ -195,8 +195,9 @@ impl Engine {
                 true => ports::published(&record.config, &view.course.endpoints),
                 false => BTreeMap::new(),
             },
-            networks: networks::settings(
-                &record.networks,
+            networks: crate::endpoints::settings(
+                record,
+                &view.name,
                 &view.course.endpoints,
                 &self.shared.networks(),
             ),

@@ -43,7 +43,8 @@ use vocab::config::{
 use vocab::{ContainerId, Digest, ExecId, Failure, Kind, Platform};
 
 use crate::db::DbError;
-use crate::networks::{FindNetworkError, JoinError};
+use crate::endpoints::JoinError;
+use crate::networks::FindNetworkError;
 use crate::spec::{CheckError, DeviceError, SeccompError, UserError};
 use crate::volumes::{CopyUpError, CreateVolumeError};
 use crate::{Engine, FilterError, Filters};
@@ -1105,7 +1106,7 @@ impl Engine {
     }
 
     /// Sends a request to the owner of a container and waits; `None` when the owner has gone.
-    async fn ask_owner<T>(
+    pub(crate) async fn ask_owner<T>(
         &self,
         typed: &str,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,

@@ -3,8 +3,11 @@
 use std::io::Read as _;
 use std::net::TcpStream;
 
-use engine::networks::CreateNetwork;
-use vocab::config::PortBinding;
+use std::sync::Arc;
+
+use engine::Engine;
+use engine::networks::{CreateNetwork, Subnet};
+use vocab::config::{EndpointIpamConfig, EndpointSettings, PortBinding};
 use vocab::{Failure as _, Kind};
 
 use crate::place::{Place, eventually};
@@ -82,7 +85,7 @@ async fn privileged_networks_of_users_come_and_go() {
     let engine = place.engine();
     let wanted = CreateNetwork {
         name: "mine".to_owned(),
-        subnets: vec![engine::networks::Subnet {
+        subnets: vec![Subnet {
             subnet: "10.213.4.0/24".to_owned(),
             ..Default::default()
         }],
@@ -129,4 +132,227 @@ async fn privileged_addresses_and_ports_outlive_the_engine() {
         next.networks["bridge"].ip_address,
         after.networks["bridge"].ip_address
     );
+}
+
+/// A network of a user with this subnet.
+async fn create_network(engine: &Arc<Engine>, name: &str, subnet: &str, internal: bool) {
+    let wanted = CreateNetwork {
+        name: name.to_owned(),
+        internal,
+        subnets: vec![Subnet {
+            subnet: subnet.to_owned(),
+            ..Subnet::default()
+        }],
+        ..CreateNetwork::default()
+    };
+    engine.create_network(wanted).await.unwrap();
+}
+
+/// What `/proc/net` of a container's first process says.
+async fn proc_net(engine: &Arc<Engine>, container: &str, file: &str) -> String {
+    let pid = engine.inspect(container, false).await.unwrap().state.pid;
+    std::fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap()
+}
+
+/// The link that the default route of a container goes through.
+async fn way_out(engine: &Arc<Engine>, container: &str) -> Option<String> {
+    let routes = proc_net(engine, container, "route").await;
+    let mut lines = routes.lines().map(|line| line.split_whitespace());
+    let default = lines.find(|words| words.clone().nth(1) == Some("00000000"));
+    default?.next().map(str::to_owned)
+}
+
+fn served(port: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(format!("127.0.0.1:{port}")) else {
+        return false;
+    };
+    let mut text = String::new();
+    stream.read_to_string(&mut text).is_ok() && text == "served\n"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_running_container_joins_and_leaves_networks() {
+    let mut place = Place::with_bridge("10.213.6.1/24").await;
+    let engine = Arc::clone(place.engine());
+    create_network(&engine, "mine", "10.213.7.0/24", false).await;
+    create_network(&engine, "apart", "10.213.8.0/24", true).await;
+    let serve = ["nc", "-ll", "-p", "80", "-e", "echo", "served"];
+    place
+        .create_as("web", &serve, |_, host| host.port_bindings = publish(""))
+        .await;
+    place.start("web").await;
+    let details = engine.inspect("web", false).await.unwrap();
+    let port = details.ports["80/tcp"].as_ref().unwrap()[0]
+        .host_port
+        .clone();
+    eventually(async || served(&port)).await;
+
+    let settings = EndpointSettings {
+        aliases: Some(vec!["site".to_owned()]),
+        mac_address: "02:42:00:00:00:09".to_owned(),
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: "10.213.7.9".to_owned(),
+            ..EndpointIpamConfig::default()
+        }),
+        driver_opts: Some(
+            [(
+                "com.docker.network.endpoint.sysctls".to_owned(),
+                "net.ipv4.conf.IFNAME.log_martians=1".to_owned(),
+            )]
+            .into(),
+        ),
+        gw_priority: 1,
+        ..EndpointSettings::default()
+    };
+    engine
+        .connect_network("apart", "web", EndpointSettings::default())
+        .await
+        .unwrap();
+    assert_eq!(way_out(&engine, "web").await.as_deref(), Some("eth0"));
+    engine
+        .connect_network("mine", "web", settings.clone())
+        .await
+        .unwrap();
+    let details = engine.inspect("web", false).await.unwrap();
+    let mine = &details.networks["mine"];
+    assert_eq!(
+        (
+            mine.ip_address.as_str(),
+            mine.mac_address.as_str(),
+            mine.gateway.as_str()
+        ),
+        ("10.213.7.9", "02:42:00:00:00:09", "10.213.7.1")
+    );
+    let names = mine.dns_names.clone().unwrap();
+    assert_eq!(names[..2], ["web".to_owned(), "site".to_owned()]);
+    assert!(details.networks["apart"].gateway.is_empty());
+    // Default route and ports went to the network with the higher priority.
+    assert_eq!(way_out(&engine, "web").await.as_deref(), Some("eth2"));
+    assert!(served(&port));
+    let hosts = place.dir.path().join("data/containers");
+    let hosts = hosts.join(details.id.to_string()).join("hosts");
+    let listed = || std::fs::read_to_string(&hosts).unwrap();
+    assert!(listed().contains("10.213.7.9\t"), "{}", listed());
+
+    let twice = engine
+        .connect_network("mine", "web", settings)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "endpoint with name web already exists in network mine"
+    );
+    assert_eq!(twice.kind(), Kind::Forbidden);
+
+    // What was joined is kept over a restart of the engine, and over one of the container.
+    let before = engine.inspect("web", false).await.unwrap().networks;
+    drop(engine);
+    place.reopen().await;
+    let engine = Arc::clone(place.engine());
+    assert_eq!(engine.inspect("web", false).await.unwrap().networks, before);
+
+    engine
+        .disconnect_network("mine", "web", false)
+        .await
+        .unwrap();
+    assert_eq!(way_out(&engine, "web").await.as_deref(), Some("eth0"));
+    assert!(served(&port));
+    assert!(!listed().contains("10.213.7.9"), "{}", listed());
+    assert!(!proc_net(&engine, "web", "dev").await.contains("eth2"));
+    let again = engine
+        .disconnect_network("mine", "web", false)
+        .await
+        .unwrap_err();
+    assert!(
+        again
+            .to_string()
+            .ends_with("is not connected to network mine"),
+        "{again}"
+    );
+
+    engine.restart("web", None, Some(0)).await.unwrap();
+    let details = engine.inspect("web", false).await.unwrap();
+    let names: Vec<&String> = details.networks.keys().collect();
+    assert_eq!(names, ["apart", "bridge"]);
+    assert!(
+        details.networks["apart"]
+            .ip_address
+            .starts_with("10.213.8.")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_container_that_does_not_run_joins_at_its_start() {
+    let place = Place::with_bridge("10.213.9.1/24").await;
+    let engine = place.engine();
+    create_network(engine, "mine", "10.213.10.0/24", false).await;
+    place.create("later", &["sleep", "1000"]).await;
+    for _ in 0..2 {
+        engine
+            .connect_network("mine", "later", EndpointSettings::default())
+            .await
+            .unwrap();
+    }
+    engine
+        .disconnect_network("bridge", "later", false)
+        .await
+        .unwrap();
+    place.start("later").await;
+    let details = engine.inspect("later", false).await.unwrap();
+    assert_eq!(details.networks.len(), 1);
+    assert_eq!(details.networks["mine"].ip_address, "10.213.10.2");
+    let links = proc_net(engine, "later", "dev").await;
+    assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
+    let host = engine
+        .connect_network("host", "later", EndpointSettings::default())
+        .await;
+    assert_eq!(host.unwrap_err().kind(), Kind::InvalidArgument);
+    let none = engine
+        .connect_network("none", "later", EndpointSettings::default())
+        .await;
+    assert_eq!(none.unwrap_err().kind(), Kind::InvalidArgument);
+    let absent = engine
+        .connect_network("nope", "later", EndpointSettings::default())
+        .await;
+    assert_eq!(absent.unwrap_err().to_string(), "network nope not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_several_networks_are_joined_at_creation() {
+    let place = Place::with_bridge("10.213.11.1/24").await;
+    let engine = place.engine();
+    create_network(engine, "zone", "10.213.12.0/24", false).await;
+    create_network(engine, "area", "10.213.13.0/24", false).await;
+    let mut wanted = crate::place::wanted("both", &["sleep", "1000"], |_, host| {
+        host.network_mode = "zone".to_owned();
+    });
+    let settings = |priority| {
+        Some(EndpointSettings {
+            aliases: Some(vec!["service".to_owned()]),
+            gw_priority: priority,
+            ..EndpointSettings::default()
+        })
+    };
+    wanted.networking.endpoints_config = Some(
+        [
+            ("zone".to_owned(), settings(0)),
+            ("area".to_owned(), settings(0)),
+        ]
+        .into(),
+    );
+    engine.create(wanted.clone()).await.unwrap();
+    place.start("both").await;
+    let details = engine.inspect("both", false).await.unwrap();
+    assert!(
+        details.networks["zone"]
+            .ip_address
+            .starts_with("10.213.12.")
+    );
+    assert!(
+        details.networks["area"]
+            .ip_address
+            .starts_with("10.213.13.")
+    );
+    // Of equal priority the first by name is the way out; the network mode has the first link.
+    assert_eq!(way_out(engine, "both").await.as_deref(), Some("eth1"));
 }

@@ -123,6 +123,7 @@ pub(crate) fn wanted(bridge: &Bridge, ports: &[PublishRequest]) -> Attach {
         mac: None,
         ports: ports.to_vec(),
         default_route: true,
+        sysctls: Vec::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one task that owns a container: it takes requests, watches the monitor, keeps time, and
 //! does what the state machine says.
 
+mod connecting;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +10,7 @@ use monitor::protocol::{self, Exit, Reply, Request as Ask};
 use runtime::cgroup::{Cgroup, CgroupError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use vocab::config::RestartPolicy;
+use vocab::config::{EndpointSettings, RestartPolicy};
 use vocab::failure;
 
 use super::index::View;
@@ -20,7 +22,9 @@ use super::{
     KillError, PauseError, RemoveError, RenameError, StartError, StopError, UpdateError, remove,
 };
 use crate::db::{DbError, Durability};
+use crate::endpoints::ConnectError;
 use crate::events::container as announce;
+use crate::networks::Record as Network;
 use crate::shared::Shared;
 
 /// Requests that wait at most.
@@ -69,6 +73,15 @@ pub(crate) enum Request {
     Update {
         update: Box<super::Update>,
         answer: Answer<UpdateError>,
+    },
+    Connect {
+        network: Box<Network>,
+        settings: Box<EndpointSettings>,
+        answer: Answer<ConnectError>,
+    },
+    Disconnect {
+        network: Box<Network>,
+        answer: Answer<ConnectError>,
     },
     /// Gets a connection to the stdio of this run, or of the next.
     Attach(PendingAttach),
@@ -259,6 +272,18 @@ impl Owner {
                 let outcome = self.update(*update).await;
                 reply(answer, outcome);
             }
+            Request::Connect {
+                network,
+                settings,
+                answer,
+            } => {
+                let outcome = self.connect(*network, *settings).await;
+                reply(answer, outcome);
+            }
+            Request::Disconnect { network, answer } => {
+                let outcome = self.disconnect(&network).await;
+                reply(answer, outcome);
+            }
             Request::Attach(pending) => {
                 if self.course.phase.has_process() {
                     let dir = self.shared.run_dir(&self.record.id);
@@ -429,16 +454,22 @@ impl Owner {
                 .await
                 .map_err(UpdateError::Cgroup)?;
         }
+        self.keep(record).await.map_err(UpdateError::Record)?;
+        self.publish();
+        self.announce("update", &[]);
+        Ok(())
+    }
+
+    /// Replaces the record, first where it is kept.
+    async fn keep(&mut self, record: Record) -> Result<(), DbError> {
         let (key, text) = (record.id.to_string(), super::to_json(&record));
         let written = self.shared.db.write(Durability::Full, move |db| {
             db.prepare_cached("UPDATE containers SET record = ?2 WHERE id = ?1")?
                 .execute((key, text))
                 .map(drop)
         });
-        written.await.map_err(UpdateError::Record)?;
+        written.await?;
         self.record = Arc::new(record);
-        self.publish();
-        self.announce("update", &[]);
         Ok(())
     }
 
@@ -538,7 +569,7 @@ impl Owner {
     }
 
     async fn launch_steps(&mut self, attaches: Vec<PendingAttach>) -> Result<Link, StartError> {
-        let prepared = launch::prepare(&self.shared, &self.record, &self.name, attaches).await?;
+        let prepared = launch::prepare(&self.shared, &self.record, attaches).await?;
         self.course.pid = prepared.pid;
         self.course.endpoints.clone_from(&prepared.endpoints);
         // From here on a restarted engine finds a container that holds addresses: it must know.
