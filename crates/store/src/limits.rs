@@ -23,3 +23,11 @@ pub const BOMB_RATIO: u64 = 200;
 pub const HEADER_BYTES: usize = 1 << 20;
 /// Bytes of a path, as Linux takes it.
 pub const PATH_BYTES: usize = 4095;
+/// Bytes of the names, links, attributes and sparse maps of one layer.
+pub const NAMES_BYTES: u64 = 256 << 20;
+/// Bytes of a layer's EROFS index, which is put together in memory.
+pub const INDEX_BYTES: u64 = 256 << 20;
+/// The same with what is copied to it of sparse files whose pieces fit no block.
+pub const INDEX_BYTES_COPIED: u64 = 4 << 30;
+/// Pieces of one sparse file.
+pub const SPARSE_PIECES: usize = 100_000;

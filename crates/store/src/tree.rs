@@ -39,6 +39,25 @@ pub(crate) struct Entry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Bytes of what is not of one size.
+    fn names_bytes(&self) -> u64 {
+        let node = match &self.node {
+            Node::Symlink(target) | Node::HardLink(target) => target.len(),
+            Node::File(content) => {
+                content.sparse.as_ref().map_or(0, Vec::len) * size_of::<Extent>()
+            }
+            _ => 0,
+        };
+        let xattrs: usize = self
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        (self.path.len() + node + xattrs) as u64
+    }
+}
+
 /// Seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
@@ -150,6 +169,8 @@ pub(crate) struct Splitter {
     /// Bytes of the tar that are dealt with.
     position: u64,
     entries: u64,
+    /// What has to be remembered of the entries.
+    names_bytes: u64,
     /// The last path, for errors.
     last: Vec<u8>,
 }
@@ -159,6 +180,7 @@ impl Splitter {
         let mut parser = Parser::new(Limits {
             max_metadata_size: u32::try_from(limits::HEADER_BYTES).unwrap_or(u32::MAX),
             max_path_len: u32::try_from(limits::PATH_BYTES).ok(),
+            max_sparse_entries: limits::SPARSE_PIECES,
             ..Limits::default()
         });
         parser.set_allow_empty_path(true);
@@ -170,6 +192,7 @@ impl Splitter {
             state: State::Header,
             position: 0,
             entries: 0,
+            names_bytes: 0,
             last: Vec::new(),
         }
     }
@@ -300,6 +323,13 @@ impl Splitter {
         let padding = (BLOCK - size % BLOCK) % BLOCK;
         match checked {
             Some(entry) => {
+                self.names_bytes += entry.names_bytes();
+                if self.names_bytes > limits::NAMES_BYTES {
+                    return Err(UnpackError::Malformed(format!(
+                        "its names and attributes have more than {} bytes",
+                        limits::NAMES_BYTES
+                    )));
+                }
                 let has_data = matches!(entry.node, Node::File(_));
                 visit.entry(entry)?;
                 if has_data {
@@ -570,7 +600,7 @@ fn content(
     if i64::try_from(size).is_err() {
         return Err(damaged());
     }
-    let mut extents = Vec::with_capacity(map.len());
+    let mut extents: Vec<Extent> = Vec::new();
     let (mut end, mut sum) = (0_u64, 0_u64);
     for piece in map {
         if piece.offset < end {
@@ -578,11 +608,15 @@ fn content(
         }
         end = piece.offset.checked_add(piece.length).ok_or_else(damaged)?;
         sum = sum.checked_add(piece.length).ok_or_else(damaged)?;
-        if piece.length > 0 {
-            extents.push(Extent {
-                offset: piece.offset,
-                length: piece.length,
-            });
+        let (offset, length) = (piece.offset, piece.length);
+        match extents.last_mut() {
+            _ if length == 0 => {}
+            // What follows in the file follows in the tar.
+            Some(Extent {
+                offset: before,
+                length: so_far,
+            }) if *before + *so_far == offset => *so_far += length,
+            _ => extents.push(Extent { offset, length }),
         }
     }
     if end > size || sum != stored {

@@ -12,6 +12,7 @@
 //! | [`descriptors`] | closing or marking ranges of descriptors |
 //! | [`exec`] | replacing the process |
 //! | [`keyring`] | a session keyring of one's own |
+//! | [`loop_device`] | a file as a block device |
 //! | [`memory`] | pages given back to the kernel |
 //! | [`mount`] | `mount_setattr` |
 //! | [`namespace`] | leaving a namespace, and telling what one is |
@@ -32,6 +33,7 @@ pub mod daemonise;
 pub mod descriptors;
 pub mod exec;
 pub mod keyring;
+pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

@@ -1,14 +1,19 @@
 //! The tree on disk: first every inode gets its place, then all is written.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::Target;
+use super::chunks::{self, Chunk, Place as ChunkPlace};
 use super::tree::{Body, Id, Inode, ROOT, Tree};
-use crate::tree::{Content, Extent, UnpackError};
+use crate::limits;
+use crate::store::COPY_BYTES;
+use crate::tree::{Content, UnpackError};
 
 /// 512, so that whatever a tar aligns is aligned here too.
-const BLOCK_BITS: u32 = 9;
-const BLOCK: u64 = 1 << BLOCK_BITS;
+pub(super) const BLOCK_BITS: u32 = 9;
+pub(super) const BLOCK: u64 = 1 << BLOCK_BITS;
 /// The image begins with as much as superblock and device table take.
 const FIRST_INODE: u64 = 1536;
 const SUPER_OFFSET: usize = 1024;
@@ -32,15 +37,8 @@ const LAYOUT_INLINE: u16 = 2;
 const LAYOUT_CHUNKS: u16 = 4;
 /// Chunk entries name a device.
 const CHUNK_INDEXES: u16 = 0x20;
-/// The largest chunk is 2³¹ blocks.
-const CHUNK_BITS_MAX: u32 = 31;
 /// A chunk that is not stored.
 const HOLE: u32 = u32::MAX;
-
-/// Chunk entries of one file; a finer sparse map is refused.
-const CHUNKS_MAX: u64 = 1 << 20;
-/// Size of a sparse file whose pieces do not fit blocks, and which is therefore stored in the image.
-const ODD_SPARSE_BYTES_MAX: u64 = 16 << 20;
 /// Extended attributes of one inode.
 const XATTR_BYTES_MAX: u64 = 128 << 10;
 
@@ -51,6 +49,10 @@ pub(super) struct Image<'a> {
     order: Vec<Id>,
     places: Vec<Option<Place>>,
     failure: Option<UnpackError>,
+    /// Whole blocks of the tar.
+    tar_blocks: u64,
+    /// Blocks that are written at once; behind them lie the chunks that are copied.
+    head_blocks: u64,
     blocks: u64,
 }
 
@@ -67,8 +69,13 @@ struct Place {
 enum Data {
     /// Devices, fifos, empty files.
     None,
-    /// In the tar.
-    Chunks { bits: u32, count: u64 },
+    /// In the tar, but for so many blocks that are copied to the image, from this one.
+    Chunks {
+        bits: u32,
+        count: u64,
+        copied_blocks: u64,
+        block: u64,
+    },
     /// All of it in whole blocks of the image, from this one.
     Plain { size: u64, block: u64 },
     /// Whole blocks from this one, the rest behind the inode.
@@ -76,12 +83,14 @@ enum Data {
 }
 
 impl<'a> Image<'a> {
-    pub(super) fn of(tree: &'a Tree) -> Self {
+    pub(super) fn of(tree: &'a Tree, tar_bytes: u64) -> Self {
         let mut image = Self {
             tree,
             order: Vec::new(),
             places: vec![None; tree.nodes.len()],
             failure: None,
+            tar_blocks: tar_bytes / BLOCK,
+            head_blocks: 0,
             blocks: 0,
         };
         image.order();
@@ -151,6 +160,11 @@ impl<'a> Image<'a> {
                 }
                 Data::Plain { .. } | Data::None => offset + body,
             };
+            if end > limits::INDEX_BYTES {
+                let reason = format!("its index would have more than {end} bytes");
+                self.failure.get_or_insert(UnpackError::Malformed(reason));
+                return;
+            }
             let place = self.places[id]
                 .as_mut()
                 .expect("ordered inodes have places");
@@ -159,23 +173,45 @@ impl<'a> Image<'a> {
             place.data = data;
         }
         let mut next = end.div_ceil(BLOCK);
+        self.give_blocks(&mut next, |data| match data {
+            Data::Plain { size, block } => Some((size.div_ceil(BLOCK), block)),
+            Data::Inline { size, block } => Some((*size / BLOCK, block)),
+            _ => None,
+        });
+        self.head_blocks = next;
+        self.give_blocks(&mut next, |data| match data {
+            Data::Chunks {
+                copied_blocks,
+                block,
+                ..
+            } => Some((*copied_blocks, block)),
+            _ => None,
+        });
+        self.blocks = next;
+        let bytes = next.saturating_mul(BLOCK);
+        if self.head_blocks * BLOCK > limits::INDEX_BYTES || bytes > limits::INDEX_BYTES_COPIED {
+            let reason = format!("its index would have {bytes} bytes");
+            self.failure.get_or_insert(UnpackError::Malformed(reason));
+        }
+    }
+
+    /// Blocks of their own for those that `wanted` names.
+    fn give_blocks(
+        &mut self,
+        next: &mut u64,
+        wanted: impl Fn(&mut Data) -> Option<(u64, &mut u64)>,
+    ) {
         for &id in &self.order {
             let place = self.places[id]
                 .as_mut()
                 .expect("ordered inodes have places");
-            let wanted = match &mut place.data {
-                Data::Plain { size, block } => Some((size.div_ceil(BLOCK), block)),
-                Data::Inline { size, block } => Some((*size / BLOCK, block)),
-                _ => None,
-            };
-            if let Some((count, block)) = wanted
+            if let Some((count, block)) = wanted(&mut place.data)
                 && count > 0
             {
-                *block = next;
-                next += count;
+                *block = *next;
+                *next = next.saturating_add(count);
             }
         }
-        self.blocks = next;
     }
 
     /// Bytes of attributes, and where the data will be; blocks are given later.
@@ -200,47 +236,73 @@ impl<'a> Image<'a> {
             Body::Directory { .. } => stored(self.directory_size(id)),
             Body::Symlink(target) => stored(target.len() as u64),
             Body::File(content) if content.size == 0 => Data::None,
-            Body::File(content) => match chunk_bits(content) {
-                Some(bits) => {
-                    let count = content.size.div_ceil(BLOCK << bits);
-                    let last = (content.position + content.stored).div_ceil(BLOCK);
-                    if count > CHUNKS_MAX {
-                        return Err(format!("it has a sparse file of {count} pieces"));
-                    }
-                    if last >= u64::from(HOLE) {
-                        return Err("it is above 2 TiB".to_owned());
-                    }
-                    Data::Chunks { bits, count }
+            Body::File(content) => {
+                let bits = chunks::bits(content, self.tar_blocks);
+                let count = content.size.div_ceil(BLOCK << bits);
+                if count > chunks::COUNT_MAX {
+                    return Err(format!("it has a sparse file of {} bytes", content.size));
                 }
-                None if content.size <= ODD_SPARSE_BYTES_MAX => Data::Plain {
-                    size: content.size,
+                let last = content
+                    .position
+                    .saturating_add(content.stored)
+                    .div_ceil(BLOCK);
+                if last >= u64::from(HOLE) {
+                    return Err("it is above 2 TiB".to_owned());
+                }
+                let copied_blocks = chunks::of(content, bits, self.tar_blocks)
+                    .filter(|chunk| matches!(chunk.place, ChunkPlace::Copied { .. }))
+                    .map(|chunk| chunk.bytes().div_ceil(BLOCK))
+                    .sum();
+                Data::Chunks {
+                    bits,
+                    count,
+                    copied_blocks,
                     block: 0,
-                },
-                None => {
-                    return Err(format!(
-                        "it has a sparse file of {} bytes whose pieces do not begin at blocks",
-                        content.size
-                    ));
                 }
-            },
+            }
             Body::Character { .. } | Body::Block { .. } | Body::Fifo => Data::None,
         };
         Ok((xattr_bytes, data))
     }
 
-    pub(super) fn write(mut self, tar: &File) -> Result<Vec<u8>, UnpackError> {
+    /// Writes the image to `target`; `tar` is what the tree came from.
+    pub(super) fn write(mut self, tar: &File, target: &mut dyn Target) -> Result<(), UnpackError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let io = |source| UnpackError::Io {
-            what: "read",
-            path: "the layer's tar".into(),
-            source,
-        };
-        let tar_blocks = tar.metadata().map_err(io)?.len().div_ceil(BLOCK);
-        let length = usize::try_from(self.blocks * BLOCK)
-            .map_err(|_| UnpackError::Malformed("its index is too large".to_owned()))?;
-        let mut bytes = vec![0; length];
+        target
+            .set_length(self.blocks * BLOCK)
+            .and_then(|()| target.put(0, &self.head()))
+            .map_err(failed("write", "the layer's index"))?;
+        let copied = self
+            .order
+            .iter()
+            .filter_map(|&id| match self.placed(id).data {
+                Data::Chunks {
+                    bits,
+                    copied_blocks: 1..,
+                    block,
+                    ..
+                } => Some((&self.tree.nodes[id].body, bits, block)),
+                _ => None,
+            });
+        let mut buffer = vec![0; COPY_BYTES];
+        for (body, bits, block) in copied {
+            let Body::File(content) = body else { continue };
+            let mut at = block * BLOCK;
+            for chunk in chunks::of(content, bits, self.tar_blocks) {
+                if matches!(chunk.place, ChunkPlace::Copied { .. }) {
+                    copy(content, &chunk, at, tar, &mut buffer, target)?;
+                    at += chunk.bytes().next_multiple_of(BLOCK);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All but the chunks that are copied.
+    fn head(&self) -> Vec<u8> {
+        let mut bytes = vec![0; index(self.head_blocks * BLOCK)];
         for (number, &id) in (1_u32..).zip(&self.order) {
             let inode = &self.tree.nodes[id];
             let place = self.placed(id);
@@ -249,8 +311,8 @@ impl<'a> Image<'a> {
             let behind = place.offset + INODE_BYTES + place.xattr_bytes;
             let data = match (&place.data, &inode.body) {
                 (Data::None, _) => continue,
-                (Data::Chunks { bits, count }, Body::File(content)) => {
-                    let entries = chunk_entries(content, *bits, *count);
+                (Data::Chunks { bits, block, .. }, Body::File(content)) => {
+                    let entries = self.chunk_entries(content, *bits, *block);
                     put(
                         &mut bytes,
                         behind.next_multiple_of(CHUNK_ENTRY_BYTES),
@@ -258,7 +320,6 @@ impl<'a> Image<'a> {
                     );
                     continue;
                 }
-                (_, Body::File(content)) => read_sparse(content, tar).map_err(io)?,
                 (_, Body::Symlink(target)) => target.clone(),
                 _ => self.directory_data(id),
             };
@@ -272,13 +333,34 @@ impl<'a> Image<'a> {
                 _ => {}
             }
         }
-        let devices = device_slot(tar_blocks);
+        let devices = device_slot(self.tar_blocks);
         put(&mut bytes, SUPER_OFFSET as u64 + 128, &devices);
         let superblock = self.superblock();
         put(&mut bytes, SUPER_OFFSET as u64, &superblock);
         let sum = crc32c(&bytes[SUPER_OFFSET..SUPER_OFFSET + index(BLOCK)]);
         put(&mut bytes, SUPER_OFFSET as u64 + 4, &sum.to_le_bytes());
-        Ok(bytes)
+        bytes
+    }
+
+    fn chunk_entries(&self, content: &Content, bits: u32, first_copy: u64) -> Vec<u8> {
+        let mut fields = Fields::default();
+        let mut next_copy = first_copy;
+        for chunk in chunks::of(content, bits, self.tar_blocks) {
+            // The tar is device 1, the image itself device 0.
+            let (device, block) = match chunk.place {
+                ChunkPlace::Hole => (0, u64::from(HOLE)),
+                ChunkPlace::Tar { block } => (1, block),
+                ChunkPlace::Copied { .. } => {
+                    let block = next_copy;
+                    next_copy += chunk.bytes().div_ceil(BLOCK);
+                    (0, block)
+                }
+            };
+            fields.u16(0);
+            fields.u16(device);
+            fields.u32(u32::try_from(block).expect("bounded when measured"));
+        }
+        fields.0
     }
 
     fn placed(&self, id: Id) -> &Place {
@@ -497,69 +579,36 @@ fn xattrs(inode: &Inode) -> Vec<u8> {
     [vec![0; 12], fields.0].concat()
 }
 
-/// Log2 of the chunk size in blocks, or `None` where the pieces do not begin and end at blocks.
-fn chunk_bits(content: &Content) -> Option<u32> {
-    if !content.position.is_multiple_of(BLOCK) {
-        return None;
-    }
-    let whole = content
-        .size
-        .div_ceil(BLOCK)
-        .next_power_of_two()
-        .trailing_zeros();
-    let Some(extents) = &content.sparse else {
-        return Some(whole.min(CHUNK_BITS_MAX));
-    };
-    let mut boundaries = 0_u64;
-    for Extent { offset, length } in extents {
-        boundaries |= offset;
-        if offset + length != content.size {
-            boundaries |= offset + length;
-        }
-    }
-    let bits = boundaries.trailing_zeros().checked_sub(BLOCK_BITS)?;
-    Some(bits.min(whole).min(CHUNK_BITS_MAX))
+/// For `map_err`.
+fn failed(what: &'static str, path: &str) -> impl FnOnce(io::Error) -> UnpackError {
+    let path = path.to_owned();
+    move |source| UnpackError::Io { what, path, source }
 }
 
-fn chunk_entries(content: &Content, bits: u32, count: u64) -> Vec<u8> {
-    let chunk = BLOCK << bits;
-    let whole = [Extent {
-        offset: 0,
-        length: content.size,
-    }];
-    let extents = content.sparse.as_deref().unwrap_or(&whole);
-    let mut fields = Fields::default();
-    let mut stored = content.position;
-    let mut extents = extents.iter().peekable();
-    for number in 0..count {
-        let at = number * chunk;
-        // Pieces are in order and begin at chunks.
-        while let Some(extent) = extents.peek()
-            && extent.offset + extent.length <= at
-        {
-            stored += extent.length;
-            extents.next();
+/// Copies what is stored of a chunk to the image, where it begins at `to`.
+fn copy(
+    content: &Content,
+    chunk: &Chunk,
+    to: u64,
+    tar: &File,
+    buffer: &mut [u8],
+    target: &mut dyn Target,
+) -> Result<(), UnpackError> {
+    for (offset, position, length) in chunks::stored(content, chunk) {
+        let mut done = 0;
+        while done < length {
+            let take =
+                usize::try_from(length - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let piece = &mut buffer[..take];
+            tar.read_exact_at(piece, position + done)
+                .map_err(failed("read", "the layer's tar"))?;
+            target
+                .put(to + (offset - chunk.begin) + done, piece)
+                .map_err(failed("write", "the layer's index"))?;
+            done += take as u64;
         }
-        let block = match extents.peek() {
-            Some(extent) if extent.offset <= at => (stored + at - extent.offset) / BLOCK,
-            _ => u64::from(HOLE),
-        };
-        fields.u16(0);
-        fields.u16(u16::from(block != u64::from(HOLE))); // the tar is device 1
-        fields.u32(u32::try_from(block).expect("bounded when measured"));
     }
-    fields.0
-}
-
-/// A whole small file whose pieces do not fit blocks.
-fn read_sparse(content: &Content, tar: &File) -> std::io::Result<Vec<u8>> {
-    let mut data = vec![0; index(content.size)];
-    let mut stored = content.position;
-    for Extent { offset, length } in content.sparse.iter().flatten() {
-        tar.read_exact_at(&mut data[index(*offset)..index(offset + length)], stored)?;
-        stored += length;
-    }
-    Ok(data)
+    Ok(())
 }
 
 fn device_slot(blocks: u64) -> Vec<u8> {
@@ -620,30 +669,5 @@ mod tests {
         // RFC 3720, appendix B.4, without its last inversion.
         assert_eq!(!crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(!crc32c(&[0xff; 32]), 0x62A8_AB43);
-    }
-
-    #[test]
-    fn chunks_are_as_large_as_the_pieces_allow() {
-        let content = |size, sparse: &[(u64, u64)]| Content {
-            size,
-            position: 1024,
-            stored: 0,
-            sparse: (!sparse.is_empty()).then(|| {
-                sparse
-                    .iter()
-                    .map(|&(offset, length)| Extent { offset, length })
-                    .collect()
-            }),
-        };
-        assert_eq!(chunk_bits(&content(1, &[])), Some(0));
-        assert_eq!(chunk_bits(&content(513, &[])), Some(1));
-        assert_eq!(chunk_bits(&content(4 << 30, &[])), Some(23));
-        assert_eq!(chunk_bits(&content(1 << 20, &[(4096, 8192)])), Some(3));
-        assert_eq!(
-            chunk_bits(&content(1 << 20, &[(1 << 19, 1 << 19)])),
-            Some(10)
-        );
-        assert_eq!(chunk_bits(&content(8192 + 3, &[(8192, 3)])), Some(4));
-        assert_eq!(chunk_bits(&content(8192, &[(100, 3)])), None);
     }
 }

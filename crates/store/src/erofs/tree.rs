@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
+use super::Target;
 use super::image::Image;
 use crate::tree::{Content, Entry, Moment, Node, UnpackError, Visit, shown, split};
 
@@ -14,6 +15,10 @@ pub(super) const ROOT: Id = 0;
 const LINKS_MAX: usize = 40;
 /// What overlayfs reads on a directory that hides what is beneath it.
 const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
+
+/// What overlayfs reads on a directory that has whiteouts, so that it does not list them where no
+/// lower layer has the directory too.
+const ORIGIN: (&[u8], &[u8]) = (b"trusted.overlay.origin", b"");
 
 /// The tree, as the entries so far leave it.
 #[derive(Debug)]
@@ -87,20 +92,28 @@ impl Inode {
     }
 
     fn make_opaque(&mut self) {
-        self.xattrs.retain(|(name, _)| name != OPAQUE.0);
-        self.xattrs.push((OPAQUE.0.to_vec(), OPAQUE.1.to_vec()));
+        self.mark(OPAQUE);
     }
 
-    /// Attributes of an entry; that a directory is opaque is not among them.
+    /// One of the attributes by which overlayfs is told something.
+    fn mark(&mut self, (name, value): (&[u8], &[u8])) {
+        self.xattrs.retain(|(known, _)| known != name);
+        self.xattrs.push((name.to_vec(), value.to_vec()));
+    }
+
+    /// Attributes of an entry; what overlayfs is told is not among them.
     fn settle(&mut self, entry: Entry) {
-        let opaque = self.xattrs.iter().any(|(name, _)| name == OPAQUE.0);
+        let marks = [OPAQUE, ORIGIN].map(|mark| {
+            let marked = self.xattrs.iter().any(|(name, _)| name == mark.0);
+            marked.then_some(mark)
+        });
         self.mode = entry.mode;
         self.uid = entry.uid;
         self.gid = entry.gid;
         self.mtime = entry.mtime;
         self.xattrs = entry.xattrs;
-        if opaque {
-            self.make_opaque();
+        for mark in marks.into_iter().flatten() {
+            self.mark(mark);
         }
     }
 }
@@ -119,9 +132,18 @@ impl Tree {
         self.size_bytes
     }
 
-    /// The image; `tar` is what the entries came from.
-    pub(crate) fn into_image(self, tar: &File) -> Result<Vec<u8>, UnpackError> {
-        Image::of(&self).write(tar)
+    /// Writes the image; `tar` is what the entries came from.
+    pub(crate) fn write_image(
+        self,
+        tar: &File,
+        target: &mut dyn Target,
+    ) -> Result<(), UnpackError> {
+        let length = tar.metadata().map_err(|source| UnpackError::Io {
+            what: "look at",
+            path: "the layer's tar".to_owned(),
+            source,
+        })?;
+        Image::of(&self, length.len()).write(tar, target)
     }
 
     fn find(&self, parent: Id, name: &[u8]) -> Option<Id> {
@@ -277,6 +299,7 @@ impl Visit for Tree {
                     Some(_) => {}
                     None => {
                         self.put(parent, name, Inode::whiteout());
+                        self.nodes[parent].mark(ORIGIN);
                     }
                 }
                 return Ok(());

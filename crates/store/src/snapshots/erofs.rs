@@ -6,13 +6,17 @@
 //! RUN/layers/<hex>/          the mount, shared by all containers
 //! ```
 //!
+//! Where the kernel mounts from no files (before Linux 6.12, and on tmpfs), index and tar are each
+//! attached to a loop device. Nobody has to detach them: the mount holds them, and with the last
+//! overlay that stands on it they come free.
+//!
 //! The index is moved into place last and says that the layer is there. It is hashed before it is
 //! mounted, and made again from the blob when it is damaged. Overlayfs keeps what it is mounted
 //! from, so a layer's own mount is only needed while a container starts: it is taken away with the
 //! driver, and what a killed process left mounted is used or taken away by the next.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -21,14 +25,16 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
-use vocab::Digest;
+use vocab::{Algorithm, Digest};
 
+use super::loops::LoopDevice;
 use super::{Layers, Unpack, Unpacked};
 use crate::erofs::Tree;
 use crate::files::{self, Staged};
 use crate::hash::Hasher;
+use crate::store::COPY_BYTES;
 use crate::tree::{Splitter, UnpackError};
 
 /// `EROFS_SUPER_MAGIC_V1`, as `statfs` shows it.
@@ -45,6 +51,14 @@ pub(crate) struct Erofs {
     mounts: PathBuf,
     /// Held while a mount is looked for and made.
     mounting: Mutex<()>,
+    through: Through,
+}
+
+/// What the kernel reads an index and its tar through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Through {
+    Files,
+    LoopDevices,
 }
 
 impl Erofs {
@@ -55,14 +69,15 @@ impl Erofs {
         fs::create_dir_all(&layers)?;
         fs::create_dir_all(&mounts)?;
         fs::set_permissions(&mounts, PermissionsExt::from_mode(0o700))?;
-        let driver = Self {
+        let mut driver = Self {
             layers,
             ingest: root.join("ingest"),
             blobs: root.join("blobs"),
             mounts,
             mounting: Mutex::new(()),
+            through: Through::Files,
         };
-        driver.probe()?;
+        driver.through = driver.probe()?;
         for name in super::names(&driver.mounts)? {
             if !driver.layers.join(format!("{name}.index")).exists() {
                 driver.unmount(&name)?;
@@ -71,8 +86,8 @@ impl Erofs {
         Ok(driver)
     }
 
-    /// Mounts a layer of nothing, and overlayfs on top of it.
-    fn probe(&self) -> io::Result<()> {
+    /// Mounts a layer of nothing, and overlayfs on top of it; answers how that went.
+    fn probe(&self) -> io::Result<Through> {
         let directory = Staged::directory(&self.ingest)?;
         let tar = directory.path().join("tar");
         fs::write(&tar, [0; 1024])?;
@@ -81,10 +96,20 @@ impl Erofs {
         fs::write(&index, image)?;
         let point = directory.path().join("mount");
         fs::create_dir(&point)?;
-        mount(&index, &tar, &point)?;
+        let through = match mount(Through::Files, &index, &tar, &point) {
+            Ok(()) => Through::Files,
+            Err(files) => match mount(Through::LoopDevices, &index, &tar, &point) {
+                Ok(()) => Through::LoopDevices,
+                Err(devices) => {
+                    return Err(io::Error::other(format!(
+                        "from files: {files}; through loop devices: {devices}"
+                    )));
+                }
+            },
+        };
         let stacked = stack(&point, directory.path());
         unmount(&point, UnmountFlags::DETACH)?;
-        stacked
+        stacked.map(|()| through)
     }
 
     fn index(&self, hex: &str) -> PathBuf {
@@ -211,7 +236,7 @@ impl Layers for Erofs {
             true => own,
             false => self.blob(diff_id),
         };
-        mount(&self.index(diff_id.hex()), &tar, &point)?;
+        mount(self.through, &self.index(diff_id.hex()), &tar, &point)?;
         Ok(point)
     }
 
@@ -269,12 +294,10 @@ impl Unpack for Indexing {
             (Some(tar), None) => tar,
             (None, None) => unreachable!("one of them was given"),
         };
-        let image = tree.into_image(&tar)?;
-        let (staged, file) = Staged::file(&ingest).map_err(storing)?;
-        let sum = hex::decode(Hasher::sha256(&image).hex()).expect("digests are hexadecimal");
-        file.write_all_at(&image, 0)
-            .and_then(|()| file.write_all_at(&sum, image.len() as u64))
-            .and_then(|()| file.sync_all())
+        let (staged, mut index) = Staged::file(&ingest).map_err(storing)?;
+        tree.write_image(&tar, &mut index)?;
+        seal(&index)
+            .and_then(|()| index.sync_all())
             .map_err(storing)?;
         parts.push((staged, ".index"));
         Ok(Unpacked { parts, size_bytes })
@@ -289,15 +312,42 @@ fn storing(source: io::Error) -> UnpackError {
     }
 }
 
+/// Puts its hash behind an index.
+fn seal(index: &File) -> io::Result<()> {
+    let (bytes, sum) = sum(index, index.metadata()?.len())?;
+    index.write_all_at(&sum, bytes)
+}
+
 /// Whether an index is what was written.
 fn is_whole(path: &Path) -> io::Result<bool> {
-    let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
-    let Some(at) = bytes.len().checked_sub(SUM_BYTES) else {
+    let index = File::open(path)?;
+    let Some(length) = index.metadata()?.len().checked_sub(SUM_BYTES as u64) else {
         return Ok(false);
     };
-    let (image, sum) = bytes.split_at(at);
-    Ok(Hasher::sha256(image).hex() == hex::encode(sum))
+    let (bytes, actual) = sum(&index, length)?;
+    let mut promised = [0; SUM_BYTES];
+    index.read_exact_at(&mut promised, bytes)?;
+    Ok(bytes == length && actual == promised)
+}
+
+/// The hash of the first bytes of a file, and how many there were.
+fn sum(file: &File, length: u64) -> io::Result<(u64, [u8; SUM_BYTES])> {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < length {
+        let take = usize::try_from(length - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+        match file.read_at(&mut buffer[..take], at)? {
+            0 => break,
+            count => {
+                hasher.update(&buffer[..count]);
+                at += count as u64;
+            }
+        }
+    }
+    let mut sum = [0; SUM_BYTES];
+    hex::decode_to_slice(hasher.finish().hex(), &mut sum).expect("digests are hexadecimal");
+    Ok((at, sum))
 }
 
 fn is_mounted(point: &Path) -> bool {
@@ -305,11 +355,26 @@ fn is_mounted(point: &Path) -> bool {
 }
 
 /// Mounts an index over its tar, read-only.
-fn mount(index: &Path, tar: &Path, point: &Path) -> io::Result<()> {
+fn mount(through: Through, index: &Path, tar: &Path, point: &Path) -> io::Result<()> {
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", index)?;
-    fsconfig_set_string(&context, "device", tar)?;
-    fsconfig_create(&context)?;
+    // Open until the mount holds them itself.
+    let _devices = match through {
+        Through::Files => {
+            fsconfig_set_string(&context, "source", index)?;
+            fsconfig_set_string(&context, "device", tar)?;
+            fsconfig_create(&context)?;
+            None
+        }
+        Through::LoopDevices => {
+            let devices = (LoopDevice::attach(index)?, LoopDevice::attach(tar)?);
+            fsconfig_set_string(&context, "source", devices.0.path())?;
+            fsconfig_set_string(&context, "device", devices.1.path())?;
+            // Else the devices would be opened for writing, which they are not.
+            fsconfig_set_flag(&context, "ro")?;
+            fsconfig_create(&context)?;
+            Some(devices)
+        }
+    };
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;

@@ -20,6 +20,7 @@ use crate::store::{OpenError, Store};
 use crate::tree::UnpackError;
 
 mod erofs;
+mod loops;
 mod overlay;
 
 /// How one driver keeps layers and makes directories of them.

@@ -29,6 +29,9 @@ use crate::tree::{
 };
 
 const OPAQUE: &str = "trusted.overlay.opaque";
+/// On a directory that has whiteouts, so that overlayfs does not list them where no lower layer has
+/// the directory too.
+const ORIGIN: &str = "trusted.overlay.origin";
 
 /// The unpacked layers under one directory.
 #[derive(Debug)]
@@ -343,6 +346,7 @@ impl Tree {
                     Mode::empty(),
                     0,
                 )
+                .and_then(|()| set_xattr(&magic(parent, b"."), ORIGIN.as_bytes(), b""))
                 .map_err(made("make whiteout"));
             }
             Node::Opaque => unreachable!("opaque entries make nothing"),

@@ -110,6 +110,28 @@ refused! {
         => str!["layer from the stream unpacks to more than 67108864 bytes, refused as a decompression bomb"];
 }
 
+/// A few kilobytes that would take gigabytes of entries.
+#[test]
+fn privileged_an_index_has_bounds() {
+    let mut tar = Tar::new();
+    for number in 0..33 {
+        tar = tar.sparse("old", &format!("x{number}"), 512 << 20, &[(512, &[1; 512])]);
+    }
+    let text =
+        str!["layer from the stream is not a sound tar: its index would have more than [..] bytes"];
+    check(Driver::Erofs, &tar.bytes(), text);
+    let endless = Tar::new()
+        .sparse("old", "x", i64::MAX.cast_unsigned(), &[(0, &[1; 512])])
+        .bytes();
+    let text = str![
+        "layer from the stream is not a sound tar: it has a sparse file of 9223372036854775807 bytes"
+    ];
+    check(Driver::Erofs, &endless, text);
+    // Files are unpacked with the holes they have, as far as the file system goes.
+    let text = str!["unpack layer from the stream: extend `x`: [..]"];
+    check(Driver::Overlay, &endless, text);
+}
+
 #[test]
 fn privileged_leading_slashes_stay_inside() {
     let scratch = Scratch::new(Driver::Overlay);

@@ -1,27 +1,34 @@
 //! What every driver owes: one suite, run for each.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use store::{Driver, Options, Store};
 use tar::EntryType;
 use vocab::ContainerId;
 
-use crate::scratch::{Scratch, Tar, chain, digest, gzip};
+use crate::scratch::{Place, Scratch, Tar, chain, digest, gzip, noise};
 
 macro_rules! suite {
-    ($($name:ident),* $(,)?) => {
+    (everywhere: $($name:ident),* ; with_many_layers: $($many:ident),* $(,)?) => {
         mod overlay {
-            $(#[test] fn $name() { super::$name(store::Driver::Overlay); })*
+            $(#[test] fn $name() { super::$name(store::Driver::Overlay.into()); })*
+            $(#[test] fn $many() { super::$many(store::Driver::Overlay.into()); })*
         }
         mod erofs {
-            $(#[test] fn $name() { super::$name(store::Driver::Erofs); })*
+            $(#[test] fn $name() { super::$name(store::Driver::Erofs.into()); })*
+            $(#[test] fn $many() { super::$many(store::Driver::Erofs.into()); })*
+        }
+        // Each layer takes two devices, which stay in /dev.
+        mod erofs_through_loop_devices {
+            $(#[test] fn $name() { super::$name(crate::scratch::Place::Loops); })*
         }
     };
 }
 
 suite! {
+    everywhere:
     privileged_a_layer_shows_what_its_tar_says,
     privileged_long_names_and_large_numbers_are_kept,
     privileged_sparse_files_have_holes,
@@ -32,15 +39,18 @@ suite! {
     privileged_all_forms_of_a_layer_are_one_layer,
     privileged_overlayfs_stacks_the_layers,
     privileged_links_of_a_layer_are_followed_inside_it,
-    privileged_as_many_layers_as_overlayfs_stacks,
     privileged_mounting_twice_gives_the_same_directories,
     privileged_a_layer_survives_reopening,
     privileged_a_lost_layer_is_made_again_from_its_blob,
     privileged_a_directory_may_have_many_entries,
     privileged_an_empty_layer_is_an_empty_directory,
+    privileged_sparse_files_of_any_kind_are_kept,
+    privileged_lists_of_access_are_kept;
+    with_many_layers:
+    privileged_as_many_layers_as_overlayfs_stacks,
 }
 
-fn shown(driver: Driver, tar: Vec<u8>, look: impl FnOnce(&Path)) {
+fn shown(driver: Place, tar: Vec<u8>, look: impl FnOnce(&Path)) {
     let scratch = Scratch::new(driver);
     let image = scratch.image(&[tar], "");
     look(&scratch.mounted(&image)[0]);
@@ -53,7 +63,7 @@ fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-fn privileged_a_layer_shows_what_its_tar_says(driver: Driver) {
+fn privileged_a_layer_shows_what_its_tar_says(driver: Place) {
     let device = |major, minor| {
         move |header: &mut tar::Header| {
             header.set_device_major(major).unwrap();
@@ -125,7 +135,7 @@ fn privileged_a_layer_shows_what_its_tar_says(driver: Driver) {
     });
 }
 
-fn privileged_long_names_and_large_numbers_are_kept(driver: Driver) {
+fn privileged_long_names_and_large_numbers_are_kept(driver: Place) {
     let deep = format!("{}/{}", "d".repeat(200), "e".repeat(255));
     let gnu = format!("{}/g", "long".repeat(60));
     let pax: [(&str, &[u8]); 3] = [
@@ -152,7 +162,7 @@ fn privileged_long_names_and_large_numbers_are_kept(driver: Driver) {
 }
 
 /// 1 MiB with `head` at the front and `tail` at its end.
-fn privileged_sparse_files_have_holes(driver: Driver) {
+fn privileged_sparse_files_have_holes(driver: Place) {
     let size = 1 << 20;
     let gnu = |header: &mut tar::Header| {
         let gnu = header.as_gnu_mut().unwrap();
@@ -216,7 +226,158 @@ fn privileged_sparse_files_have_holes(driver: Driver) {
     });
 }
 
-fn privileged_hard_links_are_one_file(driver: Driver) {
+/// Pieces that begin and end anywhere, in files of any size, in all four ways.
+fn privileged_sparse_files_of_any_kind_are_kept(driver: Place) {
+    type Pieces<'a> = &'a [(u64, &'a [u8])];
+    const MIB: u64 = 1 << 20;
+    let noise = noise(3 * 4096);
+    let odd: [(u64, &[u8]); 4] = [
+        (0, &noise[..700]),
+        (5000, &noise[700..701]),
+        (33 * MIB + 77, &noise[701..8000]),
+        (40 * MIB - 3, b"end"),
+    ];
+    // Larger than four bytes can say, and than there are entries for pieces of a page.
+    let large: [(u64, &[u8]); 3] = [
+        (4096, &noise[..4096]),
+        (5 << 30, &noise[4096..8192]),
+        ((9 << 30) + 4096, &noise[..8192]),
+    ];
+    let touching: [(u64, &[u8]); 2] = [(512, &noise[..512]), (1024, &noise[512..1024])];
+    let kinds: [(&str, u64, Pieces<'_>); 5] = [
+        ("odd", 40 * MIB, &odd),
+        ("large", 10 << 30, &large),
+        ("touching", 4096, &touching),
+        // As GNU tar says it.
+        ("hole", 6 << 30, &[(6 << 30, &[])]),
+        ("empty", 0, &[]),
+    ];
+    let mut tar = Tar::new();
+    for way in ["old", "0.0", "0.1", "1.0"] {
+        for (name, size, pieces) in kinds {
+            tar = tar.sparse(way, &format!("{way}-{name}"), size, pieces);
+        }
+    }
+    shown(driver, tar.file("after", b"in step").bytes(), |root| {
+        for way in ["old", "0.0", "0.1", "1.0"] {
+            for (name, size, pieces) in kinds {
+                let file = fs::File::open(root.join(format!("{way}-{name}"))).unwrap();
+                assert_eq!(file.metadata().unwrap().len(), size, "{way} {name}");
+                let mut read = vec![0; 10_000];
+                let mut end = 0;
+                for (offset, data) in pieces {
+                    let here = &mut read[..data.len() + 100];
+                    let before = offset.saturating_sub(100).max(end);
+                    let hole = usize::try_from(offset - before).unwrap();
+                    file.read_exact_at(&mut here[..hole + data.len()], before)
+                        .unwrap();
+                    assert!(
+                        here[..hole].iter().all(|byte| *byte == 0),
+                        "{way} {name} before {offset}"
+                    );
+                    assert!(
+                        here[hole..hole + data.len()] == **data,
+                        "{way} {name} at {offset}"
+                    );
+                    end = offset + data.len() as u64;
+                }
+                if size > end {
+                    let length = usize::try_from((size - end).min(10_000)).unwrap();
+                    file.read_exact_at(&mut read[..length], end).unwrap();
+                    assert!(
+                        read[..length].iter().all(|byte| *byte == 0),
+                        "{way} {name} behind {end}"
+                    );
+                }
+            }
+        }
+        assert_eq!(fs::read(root.join("after")).unwrap(), b"in step");
+    });
+}
+
+fn privileged_lists_of_access_are_kept(driver: Place) {
+    // Version 2; the owner, user 7, the group, the mask, all others (acl(5), linux/posix_acl_xattr.h).
+    let list = [
+        &[2, 0, 0, 0][..],
+        &[1, 0, 7, 0, 255, 255, 255, 255],
+        &[2, 0, 4, 0, 7, 0, 0, 0],
+        &[4, 0, 5, 0, 255, 255, 255, 255],
+        &[16, 0, 5, 0, 255, 255, 255, 255],
+        &[32, 0, 4, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    let access: [(&str, &[u8]); 1] = [("SCHILY.xattr.system.posix_acl_access", &list)];
+    let default: [(&str, &[u8]); 1] = [("SCHILY.xattr.system.posix_acl_default", &list)];
+    let tar = Tar::new()
+        .entry("file", EntryType::Regular, b"x", &access, |header| {
+            header.set_mode(0o754);
+        })
+        .entry("directory", EntryType::Directory, b"", &default, |header| {
+            header.set_mode(0o700);
+        })
+        .bytes();
+    shown(driver, tar, |root| {
+        let file = root.join("file");
+        assert_eq!(
+            xattr(&file, "system.posix_acl_access").as_deref(),
+            Some(&list[..])
+        );
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o754);
+        let directory = xattr(&root.join("directory"), "system.posix_acl_default");
+        assert_eq!(directory.as_deref(), Some(&list[..]));
+    });
+}
+
+#[test]
+fn privileged_where_files_are_not_mounted_loop_devices_are_and_come_free() {
+    let mut scratch = Scratch::new(Place::Loops);
+    let images = ["a", "b"].map(|name| scratch.image(&[Tar::new().file(name, b"x").bytes()], name));
+    let devices = |scratch: &Scratch| -> Vec<String> {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let run = scratch.path().join("run");
+        let ours = table
+            .lines()
+            .filter(|line| line.contains(run.to_str().unwrap()));
+        ours.map(|line| line.rsplit(' ').nth(1).unwrap().to_owned())
+            .collect()
+    };
+    for image in &images {
+        scratch.mounted(image);
+        scratch.mounted(image);
+    }
+    let used = devices(&scratch);
+    assert_eq!(used.len(), 2, "{used:?}");
+    assert!(
+        used.iter().all(|device| device.starts_with("/dev/loop")),
+        "{used:?}"
+    );
+    // What stands on a layer keeps it, also when the driver is gone.
+    let merged = crate::scratch::Merged::of(&scratch, &images[0]);
+    let root = scratch.root();
+    scratch.store = None;
+    assert_eq!(devices(&scratch), Vec::<String>::new());
+    assert_eq!(fs::read(merged.path().join("a")).unwrap(), b"x");
+    assert!(!backing_files(&root).is_empty());
+    drop(merged);
+    testkit::eventually(std::time::Duration::from_secs(20), || {
+        backing_files(&root).is_empty()
+    });
+}
+
+/// The files below a directory that loop devices are attached to.
+fn backing_files(root: &Path) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").unwrap();
+    devices
+        .filter_map(|device| {
+            let path = device.unwrap().path().join("loop/backing_file");
+            let file = fs::read_to_string(path).ok()?;
+            // On a file system of its own the path begins where that is mounted, or nowhere.
+            file.contains(root.file_name()?.to_str()?).then_some(file)
+        })
+        .collect()
+}
+
+fn privileged_hard_links_are_one_file(driver: Place) {
     let tar = Tar::new()
         .file("a", b"shared")
         .link("d/b", "a")
@@ -234,7 +395,7 @@ fn privileged_hard_links_are_one_file(driver: Driver) {
     });
 }
 
-fn privileged_what_comes_later_replaces_what_came_before(driver: Driver) {
+fn privileged_what_comes_later_replaces_what_came_before(driver: Place) {
     let tar = Tar::new()
         .file("file", b"first")
         .file("file", b"second")
@@ -264,7 +425,7 @@ fn privileged_what_comes_later_replaces_what_came_before(driver: Driver) {
     });
 }
 
-fn privileged_whiteouts_become_those_of_overlayfs(driver: Driver) {
+fn privileged_whiteouts_become_those_of_overlayfs(driver: Place) {
     let tar = Tar::new()
         .directory("etc", 0o755)
         .file("etc/.wh.passwd", b"")
@@ -294,6 +455,9 @@ fn privileged_whiteouts_become_those_of_overlayfs(driver: Driver) {
             );
         }
         assert_eq!(xattr(&root.join("etc"), "trusted.overlay.opaque"), None);
+        // So that overlayfs does not list the whiteout where no layer below has the directory.
+        let origin = xattr(&root.join("etc"), "trusted.overlay.origin");
+        assert_eq!(origin.as_deref(), Some(&b""[..]));
         assert_eq!(fs::read(root.join("plain")).unwrap(), b"p");
         let mut names: Vec<_> = fs::read_dir(root)
             .unwrap()
@@ -304,7 +468,7 @@ fn privileged_whiteouts_become_those_of_overlayfs(driver: Driver) {
     });
 }
 
-fn privileged_directories_that_nothing_names_are_made(driver: Driver) {
+fn privileged_directories_that_nothing_names_are_made(driver: Place) {
     shown(driver, Tar::new().file("a/b/c", b"x").bytes(), |root| {
         for name in ["a", "a/b"] {
             let found = fs::metadata(root.join(name)).unwrap();
@@ -317,7 +481,7 @@ fn privileged_directories_that_nothing_names_are_made(driver: Driver) {
     });
 }
 
-fn privileged_all_forms_of_a_layer_are_one_layer(driver: Driver) {
+fn privileged_all_forms_of_a_layer_are_one_layer(driver: Place) {
     let scratch = Scratch::new(driver);
     let tar = Tar::new().file("a", &[b'x'; 100_000]).bytes();
     let (front, back) = tar.split_at(5000);
@@ -353,7 +517,7 @@ fn privileged_all_forms_of_a_layer_are_one_layer(driver: Driver) {
 }
 
 /// As Docker does it, which unpacks each layer in a root of its own.
-fn privileged_links_of_a_layer_are_followed_inside_it(driver: Driver) {
+fn privileged_links_of_a_layer_are_followed_inside_it(driver: Place) {
     let scratch = Scratch::new(driver);
     let tar = Tar::new()
         .directory("usr/bin/", 0o755)
@@ -410,7 +574,7 @@ fn privileged_links_of_a_layer_are_followed_inside_it(driver: Driver) {
 }
 
 /// More do not go into one mount; as many as an image may have do.
-fn privileged_as_many_layers_as_overlayfs_stacks(driver: Driver) {
+fn privileged_as_many_layers_as_overlayfs_stacks(driver: Place) {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
         fsopen,
@@ -449,7 +613,7 @@ fn privileged_as_many_layers_as_overlayfs_stacks(driver: Driver) {
     assert_eq!(last, (layers.len() - 1).to_string());
 }
 
-fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
+fn privileged_overlayfs_stacks_the_layers(driver: Place) {
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
     let scratch = Scratch::new(driver);
@@ -466,6 +630,8 @@ fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
         .file("opaque/.wh..wh..opq", b"")
         .file("opaque/new", b"2")
         .file(".wh.swept", b"")
+        .file("young/.wh.never", b"")
+        .file("young/there", b"2")
         .bytes();
     let image = scratch.image(&[lower, upper], "");
     let owner = ContainerId::random();
@@ -501,13 +667,14 @@ fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
         seen("opaque/old"),
         seen("opaque/new"),
         fs::exists(point.join("swept")).unwrap(),
+        fs::read_dir(point.join("young")).unwrap().count(),
     );
     let written = fs::write(point.join("kept"), b"by the container");
     unmount(&point, UnmountFlags::DETACH).unwrap();
     written.unwrap();
     let one = || Some("1".to_owned());
     let two = || Some("2".to_owned());
-    assert_eq!(found, (one(), None, two(), None, two(), false));
+    assert_eq!(found, (one(), None, two(), None, two(), false, 1));
     assert_eq!(
         fs::read(mounts.upper.join("kept")).unwrap(),
         b"by the container"
@@ -519,7 +686,7 @@ fn privileged_overlayfs_stacks_the_layers(driver: Driver) {
     assert!(scratch.names("snapshots").is_empty());
 }
 
-fn privileged_mounting_twice_gives_the_same_directories(driver: Driver) {
+fn privileged_mounting_twice_gives_the_same_directories(driver: Place) {
     let mut scratch = Scratch::new(driver);
     let image = scratch.image(&[Tar::new().file("a", b"x").bytes()], "");
     let first = scratch.mounted(&image);
@@ -533,10 +700,11 @@ fn privileged_mounting_twice_gives_the_same_directories(driver: Driver) {
     let count = mounted(first[0].to_str().unwrap());
     assert!(count <= 1, "mounted {count} times");
     scratch.store = None;
-    assert_eq!(mounted(scratch.path().to_str().unwrap()), 0, "left behind");
+    let run = scratch.path().join("run");
+    assert_eq!(mounted(run.to_str().unwrap()), 0, "left behind");
 }
 
-fn privileged_a_layer_survives_reopening(driver: Driver) {
+fn privileged_a_layer_survives_reopening(driver: Place) {
     let mut scratch = Scratch::new(driver);
     let tar = Tar::new().file("a", b"kept").bytes();
     let diff_id = digest(&tar);
@@ -549,10 +717,10 @@ fn privileged_a_layer_survives_reopening(driver: Driver) {
     );
 }
 
-fn privileged_a_lost_layer_is_made_again_from_its_blob(driver: Driver) {
+fn privileged_a_lost_layer_is_made_again_from_its_blob(driver: Place) {
     let mut scratch = Scratch::new(driver);
     let tar = Tar::new().file("a", b"kept").bytes();
-    let layers = scratch.root().join("layers").join(driver.name());
+    let layers = scratch.root().join("layers").join(driver.driver().name());
     let bytes = gzip(&tar);
     let mut ingest = scratch.receive_layer(None, None, None).unwrap();
     ingest.receive(&bytes).unwrap();
@@ -568,7 +736,7 @@ fn privileged_a_lost_layer_is_made_again_from_its_blob(driver: Driver) {
     );
 }
 
-fn privileged_a_directory_may_have_many_entries(driver: Driver) {
+fn privileged_a_directory_may_have_many_entries(driver: Place) {
     let mut tar = Tar::new();
     for number in 0..3000 {
         tar = tar.file(
@@ -588,7 +756,7 @@ fn privileged_a_directory_may_have_many_entries(driver: Driver) {
     });
 }
 
-fn privileged_an_empty_layer_is_an_empty_directory(driver: Driver) {
+fn privileged_an_empty_layer_is_an_empty_directory(driver: Place) {
     for tar in [Tar::new().bytes(), Vec::new()] {
         shown(driver, tar, |root| {
             assert_eq!(fs::read_dir(root).unwrap().count(), 0);

@@ -6,20 +6,70 @@ use std::path::{Path, PathBuf};
 use store::{Driver, Layer, NewImage, Options, ReceiveError, Store};
 use vocab::{ContainerId, Digest, Reference};
 
+/// What layers are kept by, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This driver, where tests have their files.
+    Usual(Driver),
+    /// `erofs` on a file system from whose files nothing is mounted.
+    Loops,
+}
+
+impl From<Driver> for Place {
+    fn from(driver: Driver) -> Self {
+        Self::Usual(driver)
+    }
+}
+
+impl Place {
+    pub(crate) fn driver(self) -> Driver {
+        match self {
+            Self::Usual(driver) => driver,
+            Self::Loops => Driver::Erofs,
+        }
+    }
+}
+
 /// A store that vanishes with its directory.
 pub(crate) struct Scratch {
     pub(crate) store: Option<Store>,
     pub(crate) driver: Driver,
+    // Before the directory that it is mounted on.
+    _tmpfs: Option<Tmpfs>,
     directory: tempfile::TempDir,
 }
 
+/// A file system in memory, gone with its value.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn at(path: &Path) -> Self {
+        use rustix::mount::{MountFlags, mount};
+
+        let size = c"size=256m,mode=700";
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), size).unwrap();
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        use rustix::mount::{UnmountFlags, unmount};
+
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 impl Scratch {
-    pub(crate) fn new(driver: Driver) -> Self {
+    pub(crate) fn new(place: impl Into<Place>) -> Self {
+        let place = place.into();
         let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path(), driver);
+        let tmpfs = (place == Place::Loops).then(|| Tmpfs::at(directory.path()));
+        let store = open(directory.path(), place.driver());
         Self {
             store: Some(store),
-            driver,
+            driver: place.driver(),
+            _tmpfs: tmpfs,
             directory,
         }
     }
@@ -179,6 +229,75 @@ impl Tar {
 
     pub(crate) fn file(self, path: &str, data: &[u8]) -> Self {
         self.entry(path, tar::EntryType::Regular, data, &[], |_| {})
+    }
+
+    /// A sparse file in one of the four ways that GNU tar knows: its old header, or PAX records of
+    /// version 0.0, 0.1 or 1.0. Each piece is an offset and its bytes.
+    pub(crate) fn sparse(self, way: &str, path: &str, size: u64, pieces: &[(u64, &[u8])]) -> Self {
+        let data: Vec<u8> = pieces
+            .iter()
+            .flat_map(|(_, data)| data.iter().copied())
+            .collect();
+        let numbers = || {
+            pieces
+                .iter()
+                .flat_map(|(offset, data)| [*offset, data.len() as u64])
+        };
+        let (size, count) = (size.to_string(), pieces.len().to_string());
+        let regular = tar::EntryType::Regular;
+        match way {
+            "old" => self.entry(path, tar::EntryType::GNUSparse, &data, &[], |header| {
+                let gnu = header.as_gnu_mut().unwrap();
+                gnu.set_real_size(size.parse().unwrap());
+                for (slot, (offset, data)) in gnu.sparse.iter_mut().zip(pieces) {
+                    slot.set_offset(*offset);
+                    slot.set_length(data.len() as u64);
+                }
+            }),
+            "0.0" => {
+                let pieces: Vec<_> = pieces
+                    .iter()
+                    .map(|(offset, data)| (offset.to_string(), data.len().to_string()))
+                    .collect();
+                let mut pax: Vec<(&str, &[u8])> = vec![
+                    ("GNU.sparse.size", size.as_bytes()),
+                    ("GNU.sparse.numblocks", count.as_bytes()),
+                ];
+                for (offset, length) in &pieces {
+                    pax.push(("GNU.sparse.offset", offset.as_bytes()));
+                    pax.push(("GNU.sparse.numbytes", length.as_bytes()));
+                }
+                self.entry(path, regular, &data, &pax, |_| {})
+            }
+            "0.1" => {
+                let map: Vec<String> = numbers().map(|number| number.to_string()).collect();
+                let map = map.join(",");
+                let pax: [(&str, &[u8]); 4] = [
+                    ("GNU.sparse.size", size.as_bytes()),
+                    ("GNU.sparse.numblocks", count.as_bytes()),
+                    ("GNU.sparse.name", path.as_bytes()),
+                    ("GNU.sparse.map", map.as_bytes()),
+                ];
+                self.entry("GNUSparseFile.0/x", regular, &data, &pax, |_| {})
+            }
+            "1.0" => {
+                let map: String = std::iter::once(count)
+                    .chain(numbers().map(|number| number.to_string()))
+                    .map(|number| number + "\n")
+                    .collect();
+                let mut stored = map.into_bytes();
+                stored.resize(stored.len().next_multiple_of(512), 0);
+                stored.extend_from_slice(&data);
+                let pax: [(&str, &[u8]); 4] = [
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.name", path.as_bytes()),
+                    ("GNU.sparse.realsize", size.as_bytes()),
+                ];
+                self.entry("GNUSparseFile.0/x", regular, &stored, &pax, |_| {})
+            }
+            other => panic!("no way {other:?}"),
+        }
     }
 
     pub(crate) fn directory(self, path: &str, mode: u32) -> Self {
