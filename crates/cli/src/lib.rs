@@ -68,7 +68,6 @@ pub enum State {
 
 /// Commands that leave something out, and what.
 const PARTIAL: &[(&str, &str)] = &[
-    ("image ls", "--tree is refused"),
     ("container start", "--checkpoint is refused"),
     ("container run", "--use-api-socket is refused"),
     ("container create", "--use-api-socket is refused"),

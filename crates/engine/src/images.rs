@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use registry::{Credentials, Progress, Pulled};
 use store::MetadataError;
+pub use store::Progress as LoadProgress;
 use tokio::sync::{mpsc, watch};
 use vocab::image::ImageConfig;
 use vocab::time::{parse_rfc3339, parse_unix};
@@ -14,6 +15,7 @@ use vocab::{Digest, Failure, Kind, Platform, Reference};
 
 use crate::containers::{Prune, Pruned};
 use crate::events::{EventKind, has_label};
+use crate::manifests::{self, Target};
 use crate::shared::{Shared, lock};
 use crate::{Engine, FilterError, Filters};
 
@@ -40,6 +42,8 @@ pub struct Image {
     pub last_tagged: Option<SystemTime>,
     /// Containers made of it.
     pub containers: usize,
+    /// What its names point at, where that was asked.
+    pub target: Option<Target>,
 }
 
 /// One step in an image's history, newest first.
@@ -68,6 +72,8 @@ pub struct ListImages {
     pub filters: Filters,
     /// Whether to tell the bytes that images share.
     pub shared: bool,
+    /// Whether to tell what their names point at.
+    pub targets: bool,
 }
 
 /// One thing that a removal did.
@@ -370,7 +376,7 @@ impl Engine {
         Ok(self.shared.image(image))
     }
 
-    async fn find_image_for(
+    pub(crate) async fn find_image_for(
         &self,
         typed: &str,
         platform: Option<&Platform>,
@@ -398,10 +404,16 @@ impl Engine {
         })
         .await
         .map_err(ListImagesError::Store)?;
+        let shared = Arc::clone(&self.shared);
+        let images = match options.targets {
+            true => tasks::blocking(move || shared.with_targets(images)).await,
+            false => images.into_iter().map(|image| (image, None)).collect(),
+        };
         Ok(images
             .into_iter()
-            .filter_map(|image| {
+            .filter_map(|(image, target)| {
                 let image = Image {
+                    target,
                     shared_bytes: shared_bytes
                         .as_mut()
                         .map(|bytes| bytes.remove(&image.id).unwrap_or(0)),
@@ -466,6 +478,18 @@ impl Engine {
         force: bool,
         no_prune: bool,
     ) -> Result<Vec<RemovedImage>, RemoveImageError> {
+        self.remove_image_for(typed, &[], force, no_prune).await
+    }
+
+    /// The same; if platforms are given, only what is for those.
+    pub async fn remove_image_for(
+        &self,
+        typed: &str,
+        platforms: &[Platform],
+        force: bool,
+        no_prune: bool,
+    ) -> Result<Vec<RemovedImage>, RemoveImageError> {
+        let platforms = platforms.to_vec();
         let found = self
             .find_image(typed)
             .await
@@ -473,7 +497,11 @@ impl Engine {
         let (shared, typed) = (Arc::clone(&self.shared), typed.to_owned());
         let removed = tasks::blocking(move || {
             let users = |image: &Digest| shared.image_users(image);
-            shared.store.remove_image(&typed, force, no_prune, &users)
+            let store = &shared.store;
+            match platforms.as_slice() {
+                [] => store.remove_image(&typed, force, no_prune, &users),
+                platforms => store.remove_platforms(&typed, platforms, force, &users),
+            }
         })
         .await?;
         let id = found.id.to_string();
@@ -498,13 +526,23 @@ impl Engine {
             .collect())
     }
 
-    /// Loads a `docker save` or OCI tar. The reader blocks; it is read on the blocking pool.
+    /// Loads a `docker save` or OCI tar; if platforms are given, only what is for those. The reader
+    /// blocks; it is read on the blocking pool. What `progress` has no room for is left out.
     pub async fn load_images(
         &self,
         mut tar: Box<dyn Read + Send>,
+        platforms: Vec<Platform>,
+        progress: mpsc::Sender<LoadProgress>,
     ) -> Result<Vec<LoadedImage>, LoadError> {
         let store = Arc::clone(&self.shared.store);
-        let load = move || store.load(&mut tar, &mut |_| {}).map_err(Box::new);
+        let mut tell = move |step| {
+            // Nobody waits for what is only display.
+            let _ = progress.try_send(step);
+        };
+        let load = move || {
+            let loaded = store.load_for(&mut tar, &platforms, &mut tell);
+            loaded.map_err(Box::new)
+        };
         let loaded = tasks::blocking(load)
             .await
             .map_err(|error| LoadError(*error))?;
@@ -516,8 +554,13 @@ impl Engine {
                 answers.push(LoadedImage::Unnamed(id));
                 continue;
             }
-            let names = image.names.iter().map(Reference::familiar);
-            answers.extend(names.map(LoadedImage::Named));
+            for name in image.names.iter().map(Reference::familiar) {
+                // Images of several platforms have it in common.
+                let name = LoadedImage::Named(name);
+                if !answers.contains(&name) {
+                    answers.push(name);
+                }
+            }
         }
         Ok(answers)
     }
@@ -546,14 +589,15 @@ impl Engine {
         Ok(id)
     }
 
-    /// Writes images as a `docker save` tar.
+    /// Writes images as a `docker save` tar; if platforms are given, only what is for those.
     pub async fn save_images(
         &self,
         typed: &[String],
+        platforms: Vec<Platform>,
         mut out: Box<dyn Write + Send>,
     ) -> Result<(), SaveError> {
         let (store, names) = (Arc::clone(&self.shared.store), typed.to_vec());
-        let saved = tasks::blocking(move || store.save(&names, &mut out)).await?;
+        let saved = tasks::blocking(move || store.save_for(&names, &platforms, &mut out)).await?;
         for (id, labels) in saved {
             let id = id.to_string();
             self.shared.announce_image("save", &id, &id, &labels);
@@ -687,6 +731,20 @@ impl Shared {
             .collect()
     }
 
+    /// Blocking.
+    fn with_targets(&self, images: Vec<store::Image>) -> Vec<(store::Image, Option<Target>)> {
+        let users = |id: &Digest| {
+            let users = self.image_users(id).into_iter();
+            users.map(|user| user.container.to_string()).collect()
+        };
+        let target = |image: &store::Image| manifests::target(&self.store, image, &users);
+        let images = images.into_iter();
+        images
+            .map(|image| (target(&image), image))
+            .map(|(target, image)| (image, Some(target)))
+            .collect()
+    }
+
     pub(crate) fn image(&self, image: store::Image) -> Image {
         Image {
             containers: self.image_users(&image.id).len(),
@@ -699,6 +757,7 @@ impl Shared {
             shared_bytes: None,
             created: image.created,
             last_tagged: image.tagged,
+            target: None,
         }
     }
 

@@ -42,6 +42,7 @@ pub mod explain;
 pub mod export;
 pub mod images;
 pub mod logs;
+pub mod manifests;
 pub mod networks;
 pub mod push;
 mod reclaim;

@@ -57,9 +57,14 @@ impl Engine {
         }
         for (name, image) in self.find_pushed(reference).await? {
             let store = Arc::clone(&self.shared.store);
+            let image = match platform {
+                Some(_) => self.find_image_for(&name.familiar(), platform).await?,
+                None => image,
+            };
+            let alone = platform.is_some();
             self.shared
                 .registry
-                .push(store, image, &name, platform, credentials, progress.clone())
+                .push(store, image, &name, alone, credentials, progress.clone())
                 .await?;
             let name = name.familiar();
             self.shared

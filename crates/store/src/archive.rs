@@ -23,6 +23,7 @@ use vocab::image::ImageConfig;
 use vocab::manifest::{Descriptor, Index, Manifest, media_type};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
+use crate::bundle::{self, Content};
 use crate::compression::{self, Compression, read_full};
 use crate::hash::Hasher;
 use crate::images::{Document, FindError, Image, NewImage};
@@ -285,15 +286,26 @@ impl Store {
         archive: &mut dyn Read,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Loaded>, LoadError> {
+        self.load_for(archive, &[], progress)
+    }
+
+    /// The same; if platforms are given, only what is for those, and there must be something for each.
+    pub fn load_for(
+        &self,
+        archive: &mut dyn Read,
+        platforms: &[Platform],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Loaded>, LoadError> {
         let mut plain = compression::reader(archive).map_err(LoadError::Read)?;
         let mut contents = self.read_archive(&mut plain, progress)?;
         // What follows the end of the tar is padding; a pipe's writer wants it read.
         io::copy(&mut plain, &mut io::sink()).map_err(LoadError::Read)?;
         let is_docker = contents.documents.contains_key("manifest.json");
-        let images = match is_docker && !names_an_index(&contents) {
+        let mut images = match is_docker && !names_an_index(&contents) {
             true => docker_images(&mut contents)?,
             false => oci_images(&mut contents)?,
         };
+        choose_platforms(&mut images, platforms)?;
         let mut loaded = Vec::with_capacity(images.len());
         for image in images {
             let names = image.names.clone();
@@ -556,11 +568,22 @@ impl Store {
     /// Writes the named images as one archive that is both a `docker save` one and an OCI layout.
     ///
     /// An image named by its id goes without a name, one named by a bare repository with all its
-    /// tags there.
+    /// tags there. Where an index led to an image, and more than this image or all of it is here, the
+    /// index goes with what is here.
     pub fn save(&self, typed: &[String], out: &mut dyn Write) -> Result<Vec<Saved>, SaveError> {
+        self.save_for(typed, &[], out)
+    }
+
+    /// The same; if platforms are given, only what is for those.
+    pub fn save_for(
+        &self,
+        typed: &[String],
+        platforms: &[Platform],
+        out: &mut dyn Write,
+    ) -> Result<Vec<Saved>, SaveError> {
         let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
         for typed in typed {
-            for (image, names) in self.choose(typed)? {
+            for (image, names) in self.choose(typed, platforms)? {
                 match chosen.iter_mut().find(|(known, _)| known.id == image.id) {
                     Some((_, known)) => {
                         known.extend(names);
@@ -587,21 +610,8 @@ impl Store {
         let (mut docker, mut manifests) = (Vec::new(), Vec::new());
         for (image, names) in &chosen {
             let manifest = self.save_image(image, &mut tar, &mut written)?;
-            let others = self.siblings(image)?;
-            let index = match others.is_empty() {
-                true => None,
-                false => self.index_of(image)?,
-            };
-            let target = match index {
-                Some(index) => {
-                    for other in &others {
-                        self.save_image(other, &mut tar, &mut written)?;
-                    }
-                    save_document(&index, &mut tar, &mut written)?;
-                    index
-                }
-                None => manifest,
-            };
+            let target = self.save_bundle(image, platforms, &mut tar, &mut written)?;
+            let target = target.unwrap_or(manifest);
             manifests.extend(index_entries(image, &target, names));
             docker.push(DockerImage {
                 config: blob_path(&image.id),
@@ -653,10 +663,7 @@ impl Store {
         };
         for layer in &image.layers {
             if written.insert(layer.digest.clone()) {
-                let file = self
-                    .find_blob(&layer.digest)
-                    .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
-                    .map_err(unread(&layer.digest))?;
+                let file = self.opened(&layer.digest)?;
                 append(tar, &blob_path(&layer.digest), layer.size_bytes, file)?;
             }
         }
@@ -669,31 +676,69 @@ impl Store {
         Ok(manifest)
     }
 
-    /// The index that led to an image, byte for byte.
-    fn index_of(&self, image: &Image) -> Result<Option<Document>, SaveError> {
-        let indexes = self.tables().indexes_of(&image.id);
-        let indexes = indexes.map_err(|source| FindError::Metadata {
-            typed: image.id.to_string(),
-            source,
-        })?;
-        for row in indexes {
-            let blob = |source| SaveError::Blob {
-                digest: row.digest.clone(),
-                source,
+    /// Writes the index that led to an image and what of its members is wanted and here, if the
+    /// index is to go; answers it.
+    fn save_bundle(
+        &self,
+        image: &Image,
+        platforms: &[Platform],
+        tar: &mut tar::Builder<&mut dyn Write>,
+        written: &mut HashSet<Digest>,
+    ) -> Result<Option<Document>, SaveError> {
+        let Some(bundle) = self.bundle(image)? else {
+            return Ok(None);
+        };
+        let goes = match platforms {
+            [] => bundle.holds_more_than_an_image() || bundle.is_complete(),
+            [_] => false,
+            _ => true,
+        };
+        if !goes {
+            return Ok(None);
+        }
+        let wanted = |entry: &Descriptor| {
+            let suits = |platform: &Platform| {
+                let own = entry.platform.as_ref();
+                own.and_then(|own| own.rank_on(platform)).is_some()
             };
-            if let Some(file) = self.find_blob(&row.digest).map_err(blob)? {
-                let mut bytes = Vec::new();
-                let mut file = file.take(limits::MANIFEST_BYTES);
-                file.read_to_end(&mut bytes).map_err(blob)?;
-                let media_type = row.media_type;
-                return Ok(Some(Document { media_type, bytes }));
+            platforms.is_empty() || platforms.iter().any(suits)
+        };
+        for member in &bundle.members {
+            match &member.content {
+                Content::Image(other) if wanted(&member.descriptor) => {
+                    self.save_image(other, tar, written)?;
+                }
+                Content::Attached { manifest, blobs } if platforms.is_empty() => {
+                    for blob in blobs {
+                        if written.insert(blob.digest.clone()) {
+                            let file = self.opened(&blob.digest)?;
+                            append(tar, &blob_path(&blob.digest), blob.size, file)?;
+                        }
+                    }
+                    save_document(manifest, tar, written)?;
+                }
+                _ => {}
             }
         }
-        Ok(None)
+        save_document(&bundle.index, tar, written)?;
+        Ok(Some(bundle.index))
+    }
+
+    fn opened(&self, digest: &Digest) -> Result<std::fs::File, SaveError> {
+        self.find_blob(digest)
+            .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .map_err(|source| SaveError::Blob {
+                digest: digest.clone(),
+                source,
+            })
     }
 
     /// The images that a text to be saved means, each with the names it is saved under.
-    fn choose(&self, typed: &str) -> Result<Vec<(Image, Vec<Reference>)>, SaveError> {
+    fn choose(
+        &self,
+        typed: &str,
+        platforms: &[Platform],
+    ) -> Result<Vec<(Image, Vec<Reference>)>, SaveError> {
         let reference = typed.parse::<Reference>().ok();
         if let Some(reference) = &reference
             && reference.tag().is_none()
@@ -722,6 +767,12 @@ impl Store {
             .iter()
             .filter(|name| Some(*name) == reference.as_ref());
         let names = named.cloned().collect();
+        // All of them must be here, and the first speaks for the others.
+        let mut suiting = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            suiting.push(self.find_image_for(typed, platform)?);
+        }
+        let image = suiting.into_iter().next().unwrap_or(image);
         Ok(vec![(image, names)])
     }
 }
@@ -785,6 +836,23 @@ fn index_entries(image: &Image, target: &Document, names: &[Reference]) -> Vec<D
         .collect()
 }
 
+/// Leaves what is for one of these platforms; none of them may be in vain.
+fn choose_platforms(images: &mut Vec<NewImage>, platforms: &[Platform]) -> Result<(), LoadError> {
+    let suits = |image: &NewImage, platform: &Platform| {
+        let config: Option<ImageConfig> = vocab::config::read(&image.config).ok();
+        config.is_some_and(|config| config.platform().rank_on(platform).is_some())
+    };
+    for platform in platforms {
+        if !images.iter().any(|image| suits(image, platform)) {
+            return Err(LoadError::Platform(platform.clone()));
+        }
+    }
+    if !platforms.is_empty() {
+        images.retain(|image| platforms.iter().any(|platform| suits(image, platform)));
+    }
+    Ok(())
+}
+
 /// The images of a `docker save` archive.
 fn docker_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
     let list: Vec<DockerImage> = serde_json::from_slice(contents.document("manifest.json")?)
@@ -825,9 +893,9 @@ fn docker_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
         images.push(NewImage {
             config,
             manifest,
-            index: None,
             layers,
             names,
+            ..NewImage::default()
         });
     }
     Ok(images)
@@ -936,6 +1004,7 @@ fn oci_image(
             for image in &mut images {
                 // The outermost index is the one that the names mean.
                 image.index = Some(document.clone());
+                image.attached.extend(attached(contents, &index, image)?);
             }
             Ok(images)
         }
@@ -959,13 +1028,50 @@ fn oci_image(
             Ok(vec![NewImage {
                 config,
                 manifest,
-                index: None,
                 layers,
                 names,
+                ..NewImage::default()
             }])
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// What an index says about one of its images, as far as it is in the archive.
+fn attached(
+    contents: &Contents,
+    index: &Index,
+    image: &NewImage,
+) -> Result<Vec<Document>, LoadError> {
+    let manifest = image.manifest.as_ref();
+    let own = manifest.map(|manifest| Hasher::sha256(&manifest.bytes));
+    let mut found = Vec::new();
+    for entry in &index.manifests {
+        let is_there = |blob: &Descriptor| {
+            let path = blob_path(&blob.digest);
+            contents.documents.contains_key(contents.resolve(&path))
+        };
+        if bundle::attests(entry) != own || !is_there(entry) {
+            continue;
+        }
+        let bytes = contents.blob(&entry.digest)?.to_vec();
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| LoadError::Malformed(format!("{}: {error}", entry.digest)))?;
+        let blobs = || manifest.layers.iter().chain([&manifest.config]);
+        // An archive may leave out what nothing needs to run.
+        if !blobs().all(is_there) {
+            continue;
+        }
+        for blob in blobs() {
+            found.push(Document {
+                media_type: blob.media_type.clone(),
+                bytes: contents.blob(&blob.digest)?.to_vec(),
+            });
+        }
+        let media_type = entry.media_type.clone();
+        found.push(Document { media_type, bytes });
+    }
+    Ok(found)
 }
 
 fn annotated_names(entry: &Descriptor) -> Vec<Reference> {

@@ -59,3 +59,8 @@ impl Write for Hasher {
         Ok(())
     }
 }
+
+/// The sha256 digest of some bytes, by which everything here is known.
+pub fn digest(bytes: &[u8]) -> Digest {
+    Hasher::sha256(bytes)
+}

@@ -57,6 +57,9 @@ pub struct NewImage {
     pub manifest: Option<Document>,
     /// The index through which the manifest was found.
     pub index: Option<Document>,
+    /// What else that index leads to and is kept with the image: the manifests of attestations and
+    /// the blobs that those name.
+    pub attached: Vec<Document>,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
     /// Tags that now mean this image, and `repo@digest` names by which it is known.
@@ -278,6 +281,7 @@ impl Store {
             config,
             manifest,
             index,
+            attached,
             layers,
             names,
         } = image;
@@ -298,22 +302,19 @@ impl Store {
                 source,
             })
         };
-        let document = |document: Option<&Document>| {
-            let Some(Document { media_type, bytes }) = document else {
-                return Ok(None);
-            };
-            let row = DocumentRow {
-                digest: put(bytes)?,
-                media_type: media_type.clone(),
-                size_bytes: bytes.len() as u64,
-            };
-            Ok(Some(row))
+        let document = |document: &Document| {
+            Ok(DocumentRow {
+                digest: put(&document.bytes)?,
+                media_type: document.media_type.clone(),
+                size_bytes: document.bytes.len() as u64,
+            })
         };
         // Held throughout, so that no removal takes a document between its file and its record.
         let mut tables = self.tables();
         put(&config)?;
-        let manifest = document(manifest.as_ref())?;
-        let index = document(index.as_ref())?;
+        let manifest = manifest.as_ref().map(document).transpose()?;
+        let index = index.as_ref().map(document).transpose()?;
+        let attached = attached.iter().map(document).collect::<Result<_, _>>()?;
         let index_digest = index.as_ref().map(|index| &index.digest);
         let names = self
             .names_to_move(&tables, &id, index_digest, names)
@@ -330,6 +331,7 @@ impl Store {
             layers: &pairs,
             manifest,
             index,
+            attached,
             names: &names,
         };
         match tables.put_image(&row) {
@@ -493,7 +495,11 @@ impl Store {
     }
 
     /// Removes an image that has no name any more.
-    fn delete(&self, id: &Digest, records: &mut Vec<Removed>) -> Result<(), MetadataError> {
+    pub(crate) fn delete(
+        &self,
+        id: &Digest,
+        records: &mut Vec<Removed>,
+    ) -> Result<(), MetadataError> {
         let (layers, documents) = self.tables().remove_image(id)?;
         records.push(Removed::Deleted(id.clone()));
         let (gone, _) = self.collect_layers(&layers)?;
@@ -639,7 +645,12 @@ fn is_single(names: &[Reference]) -> bool {
 }
 
 /// What keeps an image.
-fn conflict(id: &Digest, force: bool, names: &[Reference], users: &[User]) -> Option<RemoveError> {
+pub(crate) fn conflict(
+    id: &Digest,
+    force: bool,
+    names: &[Reference],
+    users: &[User],
+) -> Option<RemoveError> {
     let conflict = |force: &'static str, reason: String| {
         Some(RemoveError::InUse {
             image: id.short().to_owned(),

@@ -44,6 +44,7 @@
 //! | `compress` | plain layers in the form in which they travel |
 //! | `images` | lookup, names, removal by Docker's rules |
 //! | `archive` | load, import and save of whole images |
+//! | `bundle` | an index, and what of its members is here |
 //! | `platforms` | images of several platforms under one name |
 //! | `pack` | directory trees as tars: export and commit |
 //! | `compression` | what bytes are compressed with |
@@ -56,6 +57,7 @@
 
 mod archive;
 mod blobs;
+mod bundle;
 pub mod changes;
 mod collect;
 mod compress;
@@ -80,9 +82,11 @@ mod usage;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError, Saved};
 pub use blobs::{Ingest, IngestError};
+pub use bundle::{Bundle, Content, Member, attests};
 pub use explain::{ExplainError, Explained, ExplainedLayer, NamedFile};
 pub use files::disk_bytes;
 pub use fsck::{Damage, Verified, VerifyError};
+pub use hash::digest;
 pub use images::{
     Document, FindError, Image, NewImage, PutError, RemoveError, Removed, TagError, User,
 };

@@ -3,7 +3,7 @@
 //! ```text
 //! images(id, tagged)                         id: digest of the configuration
 //! image_layers(image, position, diff_id, blob, size, media_type)   lowest layer at position 0
-//! documents(image, digest, media_type, size, kind)   kind: 'manifest' or 'index'
+//! documents(image, digest, media_type, size, kind)   kind: 'manifest', 'index', 'attached'
 //! names(name, image)                         name: repository:tag or repository@digest, in full
 //! layers(diff_id, size, made)                a layer that is there; size: bytes of its files
 //! layer_blobs(diff_id, blob, size, media_type)       the forms in which it came
@@ -110,6 +110,8 @@ pub(crate) struct NewRow<'a> {
     pub(crate) layers: &'a [(Digest, LayerBlob)],
     pub(crate) manifest: Option<DocumentRow>,
     pub(crate) index: Option<DocumentRow>,
+    /// What goes with the image without being of it.
+    pub(crate) attached: Vec<DocumentRow>,
     pub(crate) names: &'a [Reference],
 }
 
@@ -354,8 +356,10 @@ impl Tables {
                 )?;
             }
         }
-        for (kind, document) in [("manifest", &new.manifest), ("index", &new.index)] {
-            let Some(document) = document else { continue };
+        let documents = new.manifest.iter().map(|document| ("manifest", document));
+        let documents = documents.chain(new.index.iter().map(|document| ("index", document)));
+        let attached = new.attached.iter().map(|document| ("attached", document));
+        for (kind, document) in documents.chain(attached) {
             // The last manifest is the one that fits the forms above.
             transaction.execute(
                 "DELETE FROM documents WHERE image = ?1 AND kind = ?2 AND ?2 = 'manifest'",
@@ -396,6 +400,15 @@ impl Tables {
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Where each name of `from` goes from now on.
+    pub(crate) fn move_names(&mut self, from: &Digest, to: &Digest) -> Result<()> {
+        self.0.execute(
+            "UPDATE names SET image = ?2 WHERE image = ?1",
+            params![from.to_string(), to.to_string()],
+        )?;
+        Ok(())
     }
 
     /// The images that an index led to as well.

@@ -8,7 +8,7 @@
 use vocab::image::ImageConfig;
 use vocab::{Digest, Platform, Reference};
 
-use crate::images::{FindError, Image};
+use crate::images::{FindError, Image, RemoveError, Removed, User, conflict};
 use crate::metadata::{MetadataError, Tables};
 use crate::store::Store;
 
@@ -47,6 +47,39 @@ impl Store {
             found.extend(self.find_image_by_id(&id)?);
         }
         Ok(found)
+    }
+
+    /// Removes what is here of an image for these platforms. Its names stay with what is left; if
+    /// nothing is left, they go with the last.
+    pub fn remove_platforms(
+        &self,
+        typed: &str,
+        platforms: &[Platform],
+        force: bool,
+        users: &dyn Fn(&Digest) -> Vec<User>,
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let mut records = Vec::new();
+        for platform in platforms {
+            let image = self.find_image_for(typed, platform)?;
+            let mut left = self.siblings(&image)?;
+            left.sort_by_key(|sibling| rank_here(&sibling.config));
+            let Some(heir) = left.first() else {
+                records.extend(self.remove_image(typed, force, false, users)?);
+                continue;
+            };
+            if let Some(conflict) = conflict(&image.id, force, &[], &users(&image.id)) {
+                return Err(conflict);
+            }
+            let failed = |source| RemoveError::Metadata {
+                image: image.id.short().to_owned(),
+                source,
+            };
+            self.tables()
+                .move_names(&image.id, &heir.id)
+                .map_err(failed)?;
+            self.delete(&image.id, &mut records).map_err(failed)?;
+        }
+        Ok(records)
     }
 
     /// Which of the names of an image being put in it gets: those that a sibling better for this
@@ -88,10 +121,13 @@ impl Store {
             std::io::Read::read_to_end(&mut file, &mut bytes).ok()?;
             vocab::config::read::<ImageConfig>(&bytes).ok()
         });
-        config
-            .and_then(|config| config.platform().rank_on(&Platform::host()))
-            .unwrap_or(u8::MAX)
+        config.map_or(u8::MAX, |config| rank_here(&config))
     }
+}
+
+fn rank_here(config: &ImageConfig) -> u8 {
+    let rank = config.platform().rank_on(&Platform::host());
+    rank.unwrap_or(u8::MAX)
 }
 
 /// Whether an image is only here as the sibling of one that has a name.

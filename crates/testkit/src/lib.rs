@@ -9,6 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`image`] | layers, images and archives, built in memory |
+//! | [`layout`] | images of several platforms, with what is said about them |
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
 //! | [`guest`] | a Linux with other cgroups, booted under qemu |
 //! | [`proxy`] | what stands before a real registry and spoils what passes |
@@ -23,6 +24,7 @@
 pub mod guest;
 pub mod http;
 pub mod image;
+pub mod layout;
 pub mod page;
 pub mod proxy;
 pub mod registry;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vocab::config::{ContainerConfig, Healthcheck, Set};
 use vocab::manifest::Descriptor;
 
-use super::{DriverData, is_zero};
+use super::{DriverData, Identity, ImageManifestSummary, is_zero};
 
 /// One line of `docker images`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct ImageSummary {
     /// What its names point at (API 1.48).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+    /// The manifests that leads to, if asked for (API 1.47).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ImageManifestSummary>>,
     /// `repository@digest`; never `null`.
     pub repo_digests: Vec<String>,
     /// `repository:tag`; never `null`.
@@ -97,6 +100,12 @@ pub struct ImageInspect {
     /// What its names point at (API 1.48).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<Descriptor>,
+    /// The manifests that leads to, if asked for (API 1.48).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ImageManifestSummary>>,
+    /// Where it came from (API 1.53).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// How containers of an image run.

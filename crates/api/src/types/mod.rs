@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`containers`] | create, list, inspect, top, stats, wait, exec |
 //! | [`images`] | list, inspect, history, delete, prune, progress |
+//! | [`manifests`] | what the names of an image point at |
 //! | [`networks`] | list, inspect, create, connect |
 //! | [`system`] | version, info, events, auth, disk usage |
 //! | [`volumes`] | list, inspect, create, prune |
@@ -17,12 +18,14 @@ use serde::{Deserialize, Serialize};
 
 mod containers;
 mod images;
+mod manifests;
 mod networks;
 mod system;
 mod volumes;
 
 pub use containers::*;
 pub use images::*;
+pub use manifests::*;
 pub use networks::*;
 pub use system::*;
 pub use volumes::*;

@@ -1,25 +1,12 @@
 //! The daemon as a program: first command, several side by side, rights, routes not done.
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::client::CLIENTS;
 use testkit::tool;
 
 use crate::host::Host;
-
-/// One HTTP/1.0 exchange on the socket: status line, headers and body.
-fn raw(host: &Host, request: &str) -> String {
-    let mut stream = UnixStream::connect(host.socket()).unwrap();
-    stream
-        .write_all(request.replace('\n', "\r\n").as_bytes())
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
 
 #[test]
 fn privileged_several_daemons_live_side_by_side() {
@@ -115,33 +102,30 @@ fn privileged_an_ordinary_user_reads_what_to_do() {
 #[test]
 fn privileged_routes_that_are_not_done_say_so() {
     let host = Host::empty();
-    let answer = raw(
-        &host,
-        "POST /v1.47/swarm/init HTTP/1.0\nHost: x\nContent-Length: 0\n\n",
-    );
+    let answer = host.raw("POST /v1.47/swarm/init HTTP/1.0\nHost: x\nContent-Length: 0\n\n");
     assert!(
         answer.starts_with("HTTP/1.0 501") || answer.starts_with("HTTP/1.1 501"),
         "{answer}"
     );
     assert!(answer.contains("/swarm/init"), "{answer}");
-    let answer = raw(&host, "GET /nonsense HTTP/1.0\nHost: x\n\n");
+    let answer = host.raw("GET /nonsense HTTP/1.0\nHost: x\n\n");
     assert!(
         answer.contains(" 404 ") && answer.contains(r#"{"message":"page not found"}"#),
         "{answer}"
     );
-    let answer = raw(&host, "GET /v9.99/version HTTP/1.0\nHost: x\n\n");
+    let answer = host.raw("GET /v9.99/version HTTP/1.0\nHost: x\n\n");
     assert!(
         answer.contains(" 400 ")
             && answer
                 .contains("client version 9.99 is too new. Maximum supported API version is 1.5"),
         "{answer}"
     );
-    let answer = raw(&host, "GET /v1.2/version HTTP/1.0\nHost: x\n\n");
+    let answer = host.raw("GET /v1.2/version HTTP/1.0\nHost: x\n\n");
     assert!(
         answer.contains(" 400 ") && answer.contains("client version 1.2 is too old"),
         "{answer}"
     );
-    let answer = raw(&host, "GET /_ping HTTP/1.0\nHost: x\n\n").to_lowercase();
+    let answer = host.raw("GET /_ping HTTP/1.0\nHost: x\n\n").to_lowercase();
     for header in [
         "api-version: 1.",
         "ostype: linux",

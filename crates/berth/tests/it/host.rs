@@ -1,6 +1,7 @@
 //! One berth host for one test: scratch roots, a daemon, and what must be gone afterwards.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -72,6 +73,17 @@ impl Host {
     /// The socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.root.path().join("berth.sock")
+    }
+
+    /// One HTTP/1.0 exchange on the socket: status line, headers and body.
+    pub(crate) fn raw(&self, request: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream
+            .write_all(request.replace('\n', "\r\n").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// Starts the daemon and waits until it answers.

@@ -21,6 +21,7 @@ mod escapes;
 mod guest;
 mod host;
 mod images;
+mod platforms;
 mod registries;
 mod runtime;
 mod terminal;

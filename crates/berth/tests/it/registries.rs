@@ -1,8 +1,6 @@
 //! Images to and from real registries, with both command lines.
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -296,17 +294,6 @@ fn privileged_credentials_are_kept_by_helpers() {
     }
 }
 
-/// One request on the daemon's socket: status line, headers and body.
-fn raw(host: &Host, request: &str) -> String {
-    let mut stream = UnixStream::connect(host.socket()).unwrap();
-    stream
-        .write_all(request.replace('\n', "\r\n").as_bytes())
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 fn privileged_credentials_are_checked_and_names_resolved_for_programs() {
     let (host, registry) = (Host::empty(), Registry::start_protected());
@@ -322,8 +309,7 @@ fn privileged_credentials_are_checked_and_names_resolved_for_programs() {
     let auth = |password: &str| {
         let body = account(password);
         let length = body.len();
-        raw(
-            &host,
+        host.raw(
             &format!(
                 "POST /v1.47/auth HTTP/1.0\nHost: x\nContent-Type: application/json\nContent-Length: {length}\n\n{body}"
             ),
@@ -341,12 +327,9 @@ fn privileged_credentials_are_checked_and_names_resolved_for_programs() {
     );
 
     let resolve = |header: &str| {
-        raw(
-            &host,
-            &format!(
-                "GET /v1.47/distribution/{address}/team/app:1/json HTTP/1.0\nHost: x\n{header}\n"
-            ),
-        )
+        host.raw(&format!(
+            "GET /v1.47/distribution/{address}/team/app:1/json HTTP/1.0\nHost: x\n{header}\n"
+        ))
     };
     let anonymous = resolve("");
     assert!(

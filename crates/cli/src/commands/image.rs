@@ -236,11 +236,29 @@ async fn push(invocation: Invocation) -> Result<u8> {
         )
         .send()
         .await?;
-    progress::show(answer, if quiet { To::Nowhere } else { To::Stdout }, |_| {}).await?;
+    let mut notes = Vec::new();
+    let to = if quiet { To::Nowhere } else { To::Stdout };
+    progress::show(answer, to, |said| notes.extend(note(&said))).await?;
     if quiet {
         output::line(complete)?;
     }
+    for note in notes {
+        output::line(note)?;
+    }
     Ok(0)
+}
+
+/// What people should know of a push, in Docker's words.
+fn note(said: &serde_json::Value) -> Option<String> {
+    said["manifestPushedInsteadOfIndex"]
+        .as_bool()
+        .filter(|only| *only)?;
+    let index = said["originalIndex"]["digest"].as_str()?;
+    let manifest = said["selectedManifest"]["digest"].as_str()?;
+    Some(format!(
+        "\n Info -> Not all multiplatform-content is present and only the available single-platform image \
+         was pushed\n         {index} -> {manifest}"
+    ))
 }
 
 async fn tag(invocation: Invocation) -> Result<u8> {

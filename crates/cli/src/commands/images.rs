@@ -27,7 +27,7 @@ pub const IMAGES: Command = Command {
         ),
         switch("no-trunc", "Do not cut ids"),
         switch("quiet", "Only ids").short('q'),
-        switch("tree", ""),
+        switch("tree", "Show the platforms of each image"),
     ]],
     words: (0, 1),
     stops: false,
@@ -73,8 +73,9 @@ const LISTING: Listing<'_> = Listing {
 
 async fn images(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    if typed.on("tree") {
-        return Err(Failure::new("berth does not do --tree yet"));
+    let tree = typed.on("tree");
+    if tree {
+        super::tree::check(typed)?;
     }
     let format = match typed.get("format") {
         Some(format) => Some(format.to_owned()),
@@ -83,6 +84,10 @@ async fn images(invocation: Invocation) -> Result<u8> {
     let mut filters = filters(typed);
     if let Some(name) = typed.words.first() {
         filters.add("reference", name);
+    }
+    if tree {
+        let client = invocation.session.client().await?;
+        return super::tree::tree(&client, typed, &filters).await;
     }
     let shown = Shown {
         whole: typed.on("no-trunc"),

@@ -19,6 +19,7 @@ pub mod run;
 pub mod start;
 pub mod stats;
 pub mod system;
+pub mod tree;
 pub mod volume;
 
 use api::Filters;

@@ -42,6 +42,7 @@ pub(crate) fn image_summary(image: Image, version: Version) -> ImageSummary {
         labels: image.config.config.and_then(|config| config.labels),
         parent_id: String::new(),
         descriptor: None,
+        manifests: None,
         repo_digests: digests,
         repo_tags: tags,
         shared_size: image.shared_bytes.map_or(-1, bytes),
@@ -98,6 +99,8 @@ pub(crate) fn image_inspect(image: Image, driver: String, version: Version) -> I
             last_tag_time: moment(image.last_tagged),
         },
         descriptor: None,
+        manifests: None,
+        identity: None,
     }
 }
 
@@ -224,6 +227,7 @@ mod tests {
             created: None,
             last_tagged: None,
             containers: 2,
+            target: None,
         }
     }
 

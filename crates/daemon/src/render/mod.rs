@@ -4,6 +4,7 @@
 
 mod containers;
 mod images;
+mod manifests;
 mod others;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ pub(crate) use containers::{container_inspect, container_summary, stats};
 pub(crate) use images::{
     history_item, image_explained, image_inspect, image_removed, image_summary, image_verified,
 };
+pub(crate) use manifests::{attestation, identity, manifests};
 pub(crate) use others::{event, network, places, volume, volume_with_usage};
 
 /// Appends a document and a newline, as Go's encoder does.

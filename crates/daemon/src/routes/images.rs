@@ -12,7 +12,7 @@ use vocab::{Platform, Reference};
 
 use super::Outcome;
 use super::containers::prune_filters;
-use super::transfer::platform;
+use super::transfer::{platform, platforms};
 use crate::answer::{self, Refusal};
 use crate::call::Call;
 use crate::render;
@@ -36,11 +36,28 @@ pub(crate) async fn list(call: Call) -> Outcome {
         all: call.query.flag("all"),
         filters: filters.into_map(),
         shared: call.query.flag("shared-size"),
+        targets: call.speaks(47),
     };
+    let manifests = call.query.flag("manifests");
+    let identity = call.query.flag("identity") && call.speaks(53);
     let found = call.engine().list_images(options).await?;
     let list: Vec<_> = found
         .into_iter()
-        .map(|image| render::image_summary(image, call.version))
+        .map(|image| {
+            let origin = identity.then(|| render::identity(&image)).flatten();
+            let target = image.target.clone();
+            let mut summary = render::image_summary(image, call.version);
+            if let Some(target) = target {
+                if manifests {
+                    let all = render::manifests(&target, origin.as_ref());
+                    // Who sees the parts expects their sum.
+                    summary.size = all.iter().map(|one| one.size.total).sum();
+                    summary.manifests = Some(all);
+                }
+                summary.descriptor = call.speaks(48).then_some(target.descriptor);
+            }
+            summary
+        })
         .collect();
     Ok(answer::ok(&list))
 }
@@ -49,15 +66,42 @@ pub(crate) async fn list(call: Call) -> Outcome {
 pub(crate) async fn inspect(call: Call) -> Outcome {
     let driver = call.daemon.storage_driver.clone();
     let platform = platform(&call)?.filter(|_| call.speaks(49));
+    let manifests = call.query.flag("manifests") && call.speaks(48);
+    if manifests && platform.is_some() {
+        let both = "conflicting options: manifests and platform options cannot both be set";
+        return Err(Refusal::invalid(both));
+    }
     let image = call
         .engine()
         .inspect_image(call.name(), platform.as_ref())
         .await?;
-    Ok(answer::ok(&render::image_inspect(
-        image,
-        driver,
-        call.version,
-    )))
+    let origin = render::identity(&image).filter(|_| call.speaks(53));
+    let id = image.id.to_string();
+    let mut shown = render::image_inspect(image, driver, call.version);
+    if call.speaks(48) {
+        let target = call.engine().image_target(&id).await?;
+        shown.manifests = manifests.then(|| render::manifests(&target, origin.as_ref()));
+        shown.descriptor = Some(target.descriptor);
+    }
+    shown.identity = origin;
+    Ok(answer::ok(&shown))
+}
+
+/// `GET /images/{name}/attestations`.
+pub(crate) async fn attestations(call: Call) -> Outcome {
+    let mut platforms = platforms(&call, "platform")?;
+    if platforms.len() > 1 {
+        return Err(Refusal::invalid("only one platform may be specified"));
+    }
+    let kinds = call.query.all("type").map(str::to_owned).collect();
+    let found = call.engine().image_statements(
+        call.name(),
+        platforms.pop(),
+        kinds,
+        call.query.flag("statement"),
+    );
+    let list: Vec<_> = found.await?.into_iter().map(render::attestation).collect();
+    Ok(answer::ok(&list))
 }
 
 /// `GET /images/{name}/history`.
@@ -101,9 +145,13 @@ fn unreadable(error: vocab::reference::ParseReferenceError) -> Refusal {
 /// `DELETE /images/{name}`.
 pub(crate) async fn remove(call: Call) -> Outcome {
     let (force, no_prune) = (call.query.flag("force"), call.query.flag("noprune"));
+    let platforms = match call.speaks(50) {
+        true => platforms(&call, "platforms")?,
+        false => Vec::new(),
+    };
     let removed = call
         .engine()
-        .remove_image(call.name(), force, no_prune)
+        .remove_image_for(call.name(), &platforms, force, no_prune)
         .await?;
     let list: Vec<_> = removed.into_iter().map(render::image_removed).collect();
     Ok(answer::ok(&list))

@@ -7,6 +7,7 @@ pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
+pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod plugins;

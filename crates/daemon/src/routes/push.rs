@@ -63,6 +63,18 @@ impl Pushing {
 
 /// A step in Docker's words; that an image has arrived is told to people and to programs.
 fn lines(step: registry::Progress) -> bytes::Bytes {
+    if let registry::Progress::PushedInstead { index, manifest } = &step {
+        let result = serde_json::json!({
+            "manifestPushedInsteadOfIndex": true,
+            "originalIndex": index,
+            "selectedManifest": manifest,
+        });
+        return line(&api::types::Progress {
+            detail: Some(api::types::ProgressDetail::default()),
+            aux: Some(result),
+            ..api::types::Progress::default()
+        });
+    }
     let registry::Progress::Pushed {
         tag,
         digest,

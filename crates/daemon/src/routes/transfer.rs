@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use api::types::{ErrorDetail, Progress, ProgressDetail};
 use bytes::{Buf, Bytes};
-use engine::images::{ImportImage, LoadedImage, PullError};
+use engine::images::{ImportImage, PullError};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use registry::LayerState;
@@ -44,17 +44,23 @@ pub(crate) async fn create(call: Call) -> Outcome {
 }
 
 pub(super) fn platform(call: &Call) -> Result<Option<Platform>, Refusal> {
-    let Some(text) = call.query.said("platform") else {
-        return Ok(None);
-    };
+    let text = call.query.said("platform");
+    text.map(read_platform).transpose()
+}
+
+/// All that are named by a key that may stand there several times.
+pub(super) fn platforms(call: &Call, key: &str) -> Result<Vec<Platform>, Refusal> {
+    let said = call.query.all(key).filter(|text| !text.is_empty());
+    said.map(read_platform).collect()
+}
+
+fn read_platform(text: &str) -> Result<Platform, Refusal> {
     // Either `os/arch/variant`, or a platform object of OCI.
     if text.starts_with('{') {
         return serde_json::from_str(text)
-            .map(Some)
             .map_err(|error| Refusal::invalid(format!("failed to parse platform: {error}")));
     }
     text.parse()
-        .map(Some)
         .map_err(|error: vocab::platform::ParsePlatformError| Refusal::invalid(error.to_string()))
 }
 
@@ -146,6 +152,8 @@ pub(super) fn shown(step: registry::Progress) -> Progress {
             id: tag,
             ..status(format!("Pulling from {repository}"))
         },
+        // That is for programs, and told by whoever pushes.
+        registry::Progress::PushedInstead { .. } => Progress::default(),
         registry::Progress::Digest(digest) => status(format!("Digest: {digest}")),
         registry::Progress::Pushed {
             tag,
@@ -227,31 +235,8 @@ async fn import(call: Call) -> Outcome {
     Ok(lines(vec![status(id.to_string())]))
 }
 
-/// `POST /images/load`.
-pub(crate) async fn load(call: Call) -> Outcome {
-    if call.query.said("platform").is_some() {
-        return Err(Refusal::new(
-            Kind::NotImplemented,
-            "berth does not choose a platform on load yet",
-        ));
-    }
-    let engine = call.engine().clone();
-    let loaded = with_tar(call, |tar| async move { engine.load_images(tar).await }).await?;
-    let all = loaded.into_iter().map(|image| {
-        let text = match image {
-            LoadedImage::Named(name) => format!("Loaded image: {name}\n"),
-            LoadedImage::Unnamed(id) => format!("Loaded image ID: {id}\n"),
-        };
-        Progress {
-            stream: text,
-            ..Progress::default()
-        }
-    });
-    Ok(lines(all.collect()))
-}
-
 /// Runs `work` on the body of `call` as something that can be read.
-async fn with_tar<T, E, F>(
+pub(super) async fn with_tar<T, E, F>(
     mut call: Call,
     work: impl FnOnce(Box<dyn Read + Send>) -> F,
 ) -> Result<T, E>
@@ -333,16 +318,14 @@ pub(crate) async fn save_several(call: Call) -> Outcome {
 }
 
 async fn save(call: Call, names: Vec<String>) -> Outcome {
-    if call.query.said("platform").is_some() && call.speaks(48) {
-        return Err(Refusal::new(
-            Kind::NotImplemented,
-            "berth does not choose a platform on save yet",
-        ));
-    }
+    let platforms = match call.speaks(48) {
+        true => platforms(&call, "platform")?,
+        false => Vec::new(),
+    };
     let engine = Arc::clone(call.engine());
     written(|out| {
         async move {
-            let outcome = engine.save_images(&names, out).await;
+            let outcome = engine.save_images(&names, platforms, out).await;
             outcome.map_err(Refusal::from)
         }
         .boxed()

@@ -491,18 +491,24 @@ pub enum PushError {
         /// What the registry says it is.
         found: Digest,
     },
-    /// The image is of another platform than was asked for.
-    #[error(
-        "image with reference {reference} was found but its platform ({found}) does not match \
-         the specified platform ({wanted})"
-    )]
-    OtherPlatform {
-        /// The whole name as people write it.
+    /// The index that led to the image cannot be read.
+    #[error("read the index of {reference}")]
+    Index {
+        /// The image's name as people write it.
         reference: String,
-        /// What was asked for.
-        wanted: Box<Platform>,
-        /// What it is.
-        found: Box<Platform>,
+        /// Cause.
+        source: store::SaveError,
+    },
+    /// Of the images of an index some are here, but not all.
+    #[error(
+        "{reference} is for several platforms, of which only some are here ({here}): pull the others, \
+         or push one with --platform"
+    )]
+    Incomplete {
+        /// The image's name as people write it.
+        reference: String,
+        /// The platforms of those that are here.
+        here: String,
     },
     /// The store could not be read.
     #[error("read {what}")]
@@ -533,7 +539,8 @@ impl Failure for PushError {
         match self {
             Self::NoCredentials => Kind::Unauthorized,
             Self::Request(error) | Self::Blob { source: error, .. } => error.kind(),
-            Self::OtherPlatform { .. } | Self::Missing { .. } => Kind::NotFound,
+            Self::Incomplete { .. } | Self::Missing { .. } => Kind::NotFound,
+            Self::Index { source, .. } => source.kind(),
             Self::Taken { .. }
             | Self::Read { .. }
             | Self::Compress(_)

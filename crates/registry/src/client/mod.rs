@@ -3,7 +3,9 @@
 //! | module | holds |
 //! |---|---|
 //! | `pull` | a pull from name to image; resolving a name |
+//! | `attached` | what an index says about the image that is pulled |
 //! | `push` | a push from image to name |
+//! | `form` | what travels in a push |
 //! | `check` | a login |
 //! | `layer` | one layer's bytes, over as many connections as it takes |
 //! | `upload` | one blob's bytes the other way |
@@ -17,11 +19,13 @@
 //! | `retry` | what is worth another try |
 //! | `strangers` | what fuzz targets reach |
 
+mod attached;
 mod challenge;
 mod check;
 mod credentials;
 mod document;
 mod error;
+mod form;
 mod hosts;
 mod layer;
 mod places;
@@ -222,14 +226,15 @@ impl Client {
     /// Sends `image` to the registry of `reference`, under the tag of that (`latest` if it has none);
     /// answers the digest of its manifest, by which the store knows the image from then on.
     ///
-    /// An image that came with a manifest goes with the same, byte for byte. What the registry has
-    /// is not sent. For `progress`, the same holds as for a pull; dropping the future ends the push.
+    /// An image that came with a manifest goes with the same, byte for byte. If it was found through
+    /// an index and everything that leads to is here, all of it goes, unless it is to go `alone`; it
+    /// also does if no other image of the index is here. What the registry has is not sent. For `progress`, the same holds as for a pull; dropping the future ends the push.
     pub async fn push(
         &self,
         store: Arc<Store>,
         image: Image,
         reference: &Reference,
-        platform: Option<&Platform>,
+        alone: bool,
         credentials: Option<&Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Digest, PushError> {
@@ -238,7 +243,7 @@ impl Client {
             store,
             image,
             reference: &reference.clone().or_latest(),
-            platform,
+            alone,
             credentials: credentials.filter(|given| !given.is_anonymous()),
             tell: Teller(progress),
         };

@@ -4,6 +4,7 @@ use std::fmt;
 
 use tokio::sync::mpsc;
 use vocab::Digest;
+use vocab::manifest::Descriptor;
 
 /// One step of a pull or a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,13 @@ pub enum Progress {
     },
     /// Everything is in the store (`Digest: sha256:…`).
     Digest(Digest),
+    /// Of an index that is not here as a whole, only one image went.
+    PushedInstead {
+        /// The index.
+        index: Box<Descriptor>,
+        /// The image's manifest.
+        manifest: Box<Descriptor>,
+    },
     /// Everything is in the registry (`latest: digest: sha256:… size: 528`).
     Pushed {
         /// Under which tag.

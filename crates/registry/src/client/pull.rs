@@ -11,6 +11,7 @@ use vocab::image::ImageConfig;
 use vocab::manifest::Manifest;
 use vocab::{Digest, Platform, Reference};
 
+use super::attached::attached;
 use super::document::{Understood, check_image, read_config};
 use super::hosts::Endpoint;
 use super::layer::{Fetch, Wanted};
@@ -39,6 +40,13 @@ struct Chosen {
     index: Option<Document>,
     document: Document,
     manifest: Box<Manifest>,
+}
+
+/// What its manifest named, and what was said about it.
+struct Came {
+    config: Vec<u8>,
+    layers: Vec<Layer>,
+    attached: Vec<Stored>,
 }
 
 impl Pull<'_> {
@@ -92,8 +100,20 @@ impl Pull<'_> {
         let config = session.config_blob(&chosen.manifest.config).await?;
         let read = read_config(&config, &chosen.manifest)?;
         self.check_platform(&read)?;
-        let layers = self.layers(&session, &chosen.manifest, &read).await?;
-        let pulled = self.put(chosen, config, layers, before).await?;
+        let (layers, attached) = tokio::join!(
+            self.layers(&session, &chosen.manifest, &read),
+            Box::pin(attached(
+                &session,
+                chosen.index.as_ref(),
+                &chosen.document.digest
+            )),
+        );
+        let came = Came {
+            config,
+            layers: layers?,
+            attached,
+        };
+        let pulled = self.put(chosen, came, before).await?;
         self.tell
             .tell(Progress::Digest(pulled.digest.clone()))
             .await;
@@ -258,8 +278,7 @@ impl Pull<'_> {
     async fn put(
         &self,
         chosen: Chosen,
-        config: Vec<u8>,
-        layers: Vec<Layer>,
+        came: Came,
         before: Option<&Image>,
     ) -> Result<Pulled, PullError> {
         let mut names = vec![self.reference.with_digest(chosen.digest.clone())];
@@ -267,10 +286,11 @@ impl Pull<'_> {
             names.push(self.reference.clone());
         }
         let image = NewImage {
-            config,
+            config: came.config,
             manifest: Some(stored(chosen.document)),
             index: chosen.index.map(stored),
-            layers,
+            attached: came.attached,
+            layers: came.layers,
             names,
         };
         let store = Arc::clone(&self.store);

@@ -1,25 +1,21 @@
 //! A push: the blobs that the registry does not have, several at a time, then the manifest.
 
-use std::io;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
-use store::{Document, Image, Layer, NewImage, Store};
-use vocab::manifest::media_type;
-use vocab::{Algorithm, Digest, Platform, Reference};
+use store::{Document, Image, NewImage, Store};
+use vocab::{Algorithm, Digest, Reference};
 
+use super::form::Form;
 use super::progress::{LayerState, Progress, Teller};
 use super::retry::is_unreachable;
 use super::session::{Purpose, Session, content_digest, digest_of};
 use super::transport::Body;
 use super::upload::{Arrived, Outgoing, Upload};
 use super::{Client, Credentials, PushError, RequestError};
-
-/// Repositories of the registry that are tried for a blob before it is sent (as dockerd does).
-const ELSEWHERE: usize = 4;
 
 /// What is to go, and where.
 pub(super) struct Push<'a> {
@@ -28,24 +24,15 @@ pub(super) struct Push<'a> {
     pub(super) image: Image,
     /// With a tag.
     pub(super) reference: &'a Reference,
-    pub(super) platform: Option<&'a Platform>,
+    /// Whether what belongs to the image by an index stays here.
+    pub(super) alone: bool,
     pub(super) credentials: Option<&'a Credentials>,
     pub(super) tell: Teller,
-}
-
-/// The image in the form in which it travels.
-struct Form {
-    manifest: Document,
-    /// Lowest first; of those that are kept as a plain tar, the compressed ones.
-    layers: Vec<Layer>,
-    /// The configuration and the layers.
-    blobs: Vec<Outgoing>,
 }
 
 impl Push<'_> {
     /// Answers the digest of the manifest.
     pub(super) async fn run(&self) -> Result<Digest, PushError> {
-        self.check_platform()?;
         for diff_id in self.image.config.rootfs.diff_ids.iter().rev() {
             self.tell
                 .layer(diff_id.short(), LayerState::Preparing)
@@ -73,22 +60,10 @@ impl Push<'_> {
         unreachable!("the last place's outcome is returned")
     }
 
-    fn check_platform(&self) -> Result<(), PushError> {
-        let found = self.image.config.platform();
-        match self.platform {
-            Some(wanted) if found.rank_on(wanted).is_none() => Err(PushError::OtherPlatform {
-                reference: self.reference.familiar(),
-                wanted: Box::new(wanted.clone()),
-                found: Box::new(found),
-            }),
-            _ => Ok(()),
-        }
-    }
-
     async fn form(&self) -> Result<Form, PushError> {
         let (store, image) = (Arc::clone(&self.store), self.image.clone());
-        let reference = self.reference.clone();
-        tasks::blocking(move || form(&store, image, &reference)).await
+        let (reference, alone) = (self.reference.clone(), self.alone);
+        tasks::blocking(move || Form::new(&store, image, &reference, alone)).await
     }
 
     async fn push_to(&self, session: &Session<'_>, form: &Arc<Form>) -> Result<Digest, PushError> {
@@ -137,7 +112,12 @@ impl Push<'_> {
         form: &Arc<Form>,
     ) -> Result<Digest, PushError> {
         let tag = self.reference.tag().unwrap_or_default();
-        let Document { media_type, bytes } = &form.manifest;
+        for member in &form.members {
+            let digest = digest_of(&member.bytes, Algorithm::Sha256).to_string();
+            let Document { media_type, bytes } = member;
+            session.put_manifest(&digest, media_type, bytes).await?;
+        }
+        let Document { media_type, bytes } = form.target();
         let digest = digest_of(bytes, Algorithm::Sha256);
         let told = session.put_manifest(tag, media_type, bytes).await?;
         if let Some(found) = told.filter(|found| *found != digest) {
@@ -148,6 +128,11 @@ impl Push<'_> {
             });
         }
         self.note(form, &digest).await?;
+        if let Some((index, manifest)) = form.instead.clone() {
+            self.tell
+                .tell(Progress::PushedInstead { index, manifest })
+                .await;
+        }
         self.tell
             .tell(Progress::Pushed {
                 tag: tag.to_owned(),
@@ -163,7 +148,8 @@ impl Push<'_> {
         let new = NewImage {
             config: self.image.raw_config.clone(),
             manifest: Some(form.manifest.clone()),
-            index: None,
+            index: form.index.clone(),
+            attached: Vec::new(),
             layers: form.layers.clone(),
             names: vec![self.reference.with_digest(digest.clone())],
         };
@@ -174,7 +160,7 @@ impl Push<'_> {
 }
 
 impl Session<'_> {
-    /// Gives a manifest a tag; answers what the registry calls it, if it says so.
+    /// Puts a manifest down, under a tag or its digest; answers what the registry calls it, if it says so.
     async fn put_manifest(
         &self,
         tag: &str,
@@ -194,108 +180,6 @@ impl Session<'_> {
         })
         .await
     }
-}
-
-/// Blocking: what travels of an image. One that has a manifest travels as that says, byte for byte;
-/// for another one, its layers are compressed and a manifest is made.
-fn form(store: &Store, mut image: Image, reference: &Reference) -> Result<Form, PushError> {
-    let diff_ids = image.config.rootfs.diff_ids.clone();
-    let read = |what: &str| {
-        let what = what.to_owned();
-        move |source| PushError::Read { what, source }
-    };
-    let mut layers = Vec::new();
-    for (diff_id, blob) in diff_ids.iter().zip(&mut image.layers) {
-        let missing = || PushError::Missing {
-            digest: diff_id.clone(),
-            reference: reference.familiar(),
-        };
-        let made_here = image.manifest.is_none() && blob.media_type == media_type::OCI_LAYER;
-        let layer = match made_here {
-            true => store.compress_layer(diff_id).map_err(PushError::Compress)?,
-            false => {
-                let found = store.find_layer_of_blob(&blob.digest);
-                let found = found.map_err(|source| PushError::LookUp {
-                    what: format!("layer {}", blob.digest),
-                    source,
-                })?;
-                found.map(|layer| layer.with_media_type(&blob.media_type))
-            }
-        };
-        let layer = layer.ok_or_else(missing)?;
-        *blob = layer.blob().clone();
-        layers.push(layer);
-    }
-    let manifest = store.manifest(&image).map_err(read("the manifest"))?;
-    let elsewhere = elsewhere(store, &image, reference)?;
-    let mut blobs = vec![Outgoing {
-        digest: image.id.clone(),
-        size: image.raw_config.len() as u64,
-        file: open(store, &image.id)?,
-        elsewhere: Vec::new(),
-        id: None,
-    }];
-    for ((diff_id, layer), elsewhere) in diff_ids.iter().zip(&layers).zip(elsewhere) {
-        let blob = layer.blob();
-        if is_foreign(&blob.media_type) || blobs.iter().any(|known| known.digest == blob.digest) {
-            continue;
-        }
-        blobs.push(Outgoing {
-            digest: blob.digest.clone(),
-            size: blob.size_bytes,
-            file: open(store, &blob.digest)?,
-            elsewhere,
-            id: Some(diff_id.short().to_owned()),
-        });
-    }
-    Ok(Form {
-        manifest,
-        layers,
-        blobs,
-    })
-}
-
-/// Layers that nobody but their owner may hand out.
-fn is_foreign(media_type: &str) -> bool {
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
-}
-
-fn open(store: &Store, digest: &Digest) -> Result<Option<Arc<std::fs::File>>, PushError> {
-    let file = store.find_blob(digest).map_err(|source: io::Error| {
-        let what = format!("blob {digest}");
-        PushError::Read { what, source }
-    })?;
-    Ok(file.map(Arc::new))
-}
-
-/// For each layer of `image`, other repositories of the same registry whose images have it.
-fn elsewhere(
-    store: &Store,
-    image: &Image,
-    reference: &Reference,
-) -> Result<Vec<Vec<String>>, PushError> {
-    let images = store.images().map_err(|source| PushError::LookUp {
-        what: "other images".to_owned(),
-        source,
-    })?;
-    let of_layer = |digest: &Digest| {
-        let mut found: Vec<String> = images
-            .iter()
-            .filter(|other| other.layers.iter().any(|layer| layer.digest == *digest))
-            .flat_map(|other| &other.digests)
-            .filter(|name| name.domain() == reference.domain() && name.path() != reference.path())
-            .map(|name| name.path().to_owned())
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        found.truncate(ELSEWHERE);
-        found
-    };
-    Ok(image
-        .layers
-        .iter()
-        .map(|layer| of_layer(&layer.digest))
-        .collect())
 }
 
 /// Whether nothing came of it because nobody was there.

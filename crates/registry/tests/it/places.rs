@@ -213,6 +213,6 @@ async fn a_registry_may_want_a_certificate_of_its_clients() {
     let (sender, _told) = tokio::sync::mpsc::channel(64);
     let copy = format!("{domain}/team/copy:1").parse().unwrap();
     let store = std::sync::Arc::clone(&scratch.store);
-    let pushed = known.push(store, image, &copy, None, None, sender).await;
+    let pushed = known.push(store, image, &copy, false, None, sender).await;
     assert_eq!(pushed.unwrap(), pulled.digest);
 }

@@ -26,7 +26,7 @@ async fn push(
     let reference: Reference = to.parse().unwrap();
     let (sender, mut receiver) = mpsc::channel(4);
     let store = Arc::clone(&scratch.store);
-    let pushing = client.push(store, image, &reference, None, credentials, sender);
+    let pushing = client.push(store, image, &reference, false, credentials, sender);
     let listening = async {
         let mut told = Vec::new();
         while let Some(progress) = receiver.recv().await {

@@ -274,7 +274,7 @@ async fn a_foreign_layer_is_fetched_from_where_it_is_and_not_pushed() {
     let (sender, _told) = tokio::sync::mpsc::channel(64);
     let store = std::sync::Arc::clone(&scratch.store);
     let pushed = impatient()
-        .push(store, stored, &target, None, None, sender)
+        .push(store, stored, &target, false, None, sender)
         .await;
     assert_eq!(pushed.unwrap(), pulled.digest);
     let there = other.request("HEAD", &format!("/v2/app/blobs/{digest}"), None, b"");
