@@ -266,6 +266,16 @@ impl Client {
         self.call(Method::POST, path)
     }
 
+    /// HEAD `path`.
+    pub fn head(&self, path: impl Display) -> Call<'_> {
+        self.call(Method::HEAD, path)
+    }
+
+    /// PUT `path`.
+    pub fn put(&self, path: impl Display) -> Call<'_> {
+        self.call(Method::PUT, path)
+    }
+
     /// DELETE `path`.
     pub fn delete(&self, path: impl Display) -> Call<'_> {
         self.call(Method::DELETE, path)

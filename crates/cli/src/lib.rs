@@ -19,6 +19,7 @@
 //! | [`session`] | the daemon's address, and its start when there is none |
 //! | [`attached`], [`terminal`] | stdio of a process: bytes, raw mode, size, signals, detach keys |
 //! | [`progress`], [`credentials`] | pulls as they go; registry credentials |
+//! | [`local`] | files of this host as tars, and out of them |
 //! | [`commands`] | the commands |
 //!
 //! Nothing is done before a command is known: no configuration is read and no connection made for
@@ -37,6 +38,7 @@ pub mod flags;
 pub mod format;
 pub mod grammar;
 pub mod human;
+pub mod local;
 pub mod output;
 pub mod progress;
 pub mod session;

@@ -1,9 +1,12 @@
-//! A container's files on their way out: as a tar, or as a new image.
+//! A container's files as a tar, as a new image, and what it changed of those of its image.
 
 use std::io::Write;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use store::Difference;
 use store::{NewImage, SnapshotError};
 use vocab::config::ContainerConfig;
 use vocab::image::History;
@@ -13,7 +16,7 @@ use vocab::{Digest, Failure, Kind, Platform, Reference};
 use crate::Engine;
 use crate::containers::{FindError, PauseError, Status};
 use crate::events::container as announce;
-use crate::spec::cache::open_root;
+use crate::spec::cache::{open_layers, open_root};
 
 /// Why a container was not exported.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,40 @@ impl Failure for ExportError {
         }
     }
 }
+
+/// Why it is not told what a container changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangesError {
+    /// It is not there.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Its layers cannot be mounted.
+    #[error("mount the layers of the container")]
+    Snapshot(#[from] SnapshotError),
+    /// Files of it.
+    #[error("compare the container with its image")]
+    Files(#[source] std::io::Error),
+}
+
+impl Failure for ChangesError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(error) => error.kind(),
+            _ => Kind::Internal,
+        }
+    }
+}
+
+/// What is made at a start so that something can be mounted there; no container's doing.
+const MOUNT_POINTS: &[&str] = &[
+    "/.dockerenv",
+    "/dev",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/proc",
+    "/sys",
+];
 
 /// What an image made of a container is to be.
 #[derive(Clone, Debug, Default)]
@@ -127,11 +164,25 @@ impl Engine {
         tasks::blocking(move || {
             let mounts = store.mount_snapshot(&id)?;
             let root = open_root(&mounts).map_err(ExportError::Mount)?;
-            store::pack(std::os::fd::AsFd::as_fd(&root), &mut out).map_err(ExportError::Pack)
+            store::pack(root.as_fd(), &mut out).map_err(ExportError::Pack)
         })
         .await?;
         announce::happened(&self.shared.events, "export", &view.record, &view.name, &[]);
         Ok(())
+    }
+
+    /// What a container changed of its image's files, in the order of paths.
+    pub async fn changes(&self, typed: &str) -> Result<Vec<(PathBuf, Difference)>, ChangesError> {
+        let id = self.shared.index().find(typed)?.view().record.id;
+        let store = Arc::clone(&self.shared.store);
+        tasks::blocking(move || {
+            let mounts = store.mount_snapshot(&id)?;
+            let upper = std::fs::File::open(&mounts.upper).map_err(ChangesError::Files)?;
+            let lower = open_layers(&mounts.lower).map_err(ChangesError::Files)?;
+            let hidden: Vec<_> = MOUNT_POINTS.iter().map(PathBuf::from).collect();
+            store::differences(upper.as_fd(), lower.as_fd(), &hidden).map_err(ChangesError::Files)
+        })
+        .await
     }
 
     /// Makes an image of a container: that of its image and one layer more.

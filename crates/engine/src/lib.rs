@@ -11,6 +11,7 @@
 //! | [`config`] | what the daemon decides for the engine |
 //! | [`containers`] | records, the state machine, the owner task, every container operation |
 //! | [`exec`] | commands started inside running containers |
+//! | [`archive`] | files of a container, taken out and put in |
 //! | [`attach`] | stdio of a container or a command, detach keys |
 //! | [`logs`] | reading what monitors wrote |
 //! | [`stats`] | resource usage and process tables |
@@ -29,6 +30,7 @@
 //!
 //! What you will not find: HTTP, JSON of the API, `fork`, `mount`.
 
+pub mod archive;
 pub mod attach;
 pub mod config;
 pub mod containers;

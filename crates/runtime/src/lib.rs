@@ -27,13 +27,14 @@
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`hooks`] | programs of the specification that run at six points of a container's life |
 //! | [`state`] | what hooks, agents and the `state` command are told about a container |
+//! | [`offline`] | the files of a container that does not run, in a mount namespace of their own |
 //! | [`overlay`] | layers joined to one root, on every kernel |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
 //! | [`sealed`] | running the caller so that containers cannot write its program |
 //! | [`capability`] | names, numbers, the default set |
 //!
-//! What you will not find: threads, tokio, images, networks, policy, a log. The child is a fork
+//! What you will not find: threads (but the one of [`offline`]), tokio, images, networks, policy, a log. The child is a fork
 //! that never execs a helper: it is the container's own pid 1 from its first instruction (with
 //! namespaces of another owner to join, the sibling of one).
 
@@ -45,6 +46,7 @@ pub mod error;
 pub mod features;
 pub mod gate;
 pub mod hooks;
+pub mod offline;
 pub mod overlay;
 pub mod seccomp;
 pub mod state;

@@ -46,7 +46,10 @@
 //! | `archive` | load, import and save of whole images |
 //! | `bundle` | an index, and what of its members is here |
 //! | `platforms` | images of several platforms under one name |
-//! | `pack` | directory trees as tars: export and commit |
+//! | `pack` | directory trees as tars: export, commit, copy |
+//! | `difference` | what a writable layer changes of those beneath it |
+//! | `filling` | a file whose bytes come out of a tar |
+//! | `unpack` | tars put into directories that others change: copy |
 //! | `compression` | what bytes are compressed with |
 //! | `explain` | what is in an image, and what of it is in vain |
 //! | `usage` | what all of it occupies |
@@ -62,9 +65,11 @@ pub mod changes;
 mod collect;
 mod compress;
 mod compression;
+mod difference;
 pub mod erofs;
 mod explain;
 mod files;
+mod filling;
 mod fsck;
 mod hash;
 mod images;
@@ -78,11 +83,13 @@ mod platforms;
 mod snapshots;
 mod store;
 mod tree;
+mod unpack;
 mod usage;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError, Saved};
 pub use blobs::{Ingest, IngestError};
 pub use bundle::{Bundle, Content, Member, attests};
+pub use difference::{Difference, differences};
 pub use explain::{ExplainError, Explained, ExplainedLayer, NamedFile};
 pub use files::disk_bytes;
 pub use fsck::{Damage, Verified, VerifyError};
@@ -93,7 +100,8 @@ pub use images::{
 pub use layers::{Layer, LayerBlob, LayerIngest, ReceiveError};
 pub use lease::Lease;
 pub use metadata::MetadataError;
-pub use pack::{PackError, pack};
+pub use pack::{FileId, PackError, pack, pack_one};
 pub use snapshots::{CommitError, Driver, Mounts, ParseDriverError, SnapshotError};
 pub use store::{OpenError, Options, Store};
+pub use unpack::{UnpackIntoError, Unpacking, unpack};
 pub use usage::{DiskUsage, Usage, UsageError};

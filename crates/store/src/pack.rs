@@ -1,4 +1,5 @@
-//! A directory tree as a tar: what a container shows (export), or what it changed (commit).
+//! A directory tree as a tar: what a container shows (export), what it changed (commit), or one
+//! thing in it (copy).
 //!
 //! The tree is walked relative to descriptors, names sorted, and nothing in it is followed: links
 //! are written as links, devices as devices, sockets left out. What ustar cannot say is said by PAX
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
@@ -69,12 +70,33 @@ pub(crate) fn pack_tree(
         tree,
         out,
         links: HashMap::new(),
+        closed: &[],
     };
     let root = open_directory(root, b".").map_err(reading(b""))?;
     packing.directory(&root, &mut Vec::new())?;
-    // Two blocks of zeros end a tar.
-    packing.write(&[0; 1024])?;
-    packing.out.flush().map_err(PackError::Write)
+    packing.end()
+}
+
+/// Which file that is: its device and its number there.
+pub type FileId = (u64, u64);
+
+/// Writes one thing as a tar: `name` in the directory `at`, and what is beneath it, as `shown`.
+/// Directories in `closed` are written without what is in them.
+pub fn pack_one(
+    at: BorrowedFd<'_>,
+    name: &[u8],
+    shown: &[u8],
+    closed: &[FileId],
+    out: &mut dyn Write,
+) -> Result<(), PackError> {
+    let mut packing = Packing {
+        tree: Tree::Whole,
+        out,
+        links: HashMap::new(),
+        closed,
+    };
+    packing.entry(at, name, &mut shown.to_vec())?;
+    packing.end()
 }
 
 fn open_directory(at: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
@@ -95,12 +117,20 @@ struct Packing<'a> {
     tree: Tree,
     out: &'a mut dyn Write,
     /// Where each file with several names was written first.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<FileId, Vec<u8>>,
+    /// Directories that are not gone into.
+    closed: &'a [FileId],
 }
 
 impl Packing<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         self.out.write_all(bytes).map_err(PackError::Write)
+    }
+
+    /// Two blocks of zeros end a tar.
+    fn end(mut self) -> Result<(), PackError> {
+        self.write(&[0; 1024])?;
+        self.out.flush().map_err(PackError::Write)
     }
 
     /// What is in a directory; `path` is its own, and is the same again afterwards.
@@ -116,17 +146,22 @@ impl Packing<'_> {
         names.sort();
         for name in names {
             let length = path.len();
-            if length > 0 {
+            if length > 0 && !path.ends_with(b"/") {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            self.entry(at, &name, path)?;
+            self.entry(at.as_fd(), &name, path)?;
             path.truncate(length);
         }
         Ok(())
     }
 
-    fn entry(&mut self, at: &OwnedFd, name: &[u8], path: &mut Vec<u8>) -> Result<(), PackError> {
+    fn entry(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &[u8],
+        path: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
         let found = match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             // It went while the others were written.
@@ -150,9 +185,12 @@ impl Packing<'_> {
         }
         match kind {
             FileType::Directory => {
-                let below = open_directory(at.as_fd(), name).map_err(reading(path))?;
+                let below = open_directory(at, name).map_err(reading(path))?;
                 entry.kind(EntryType::Directory);
                 self.write(&entry.finish(0))?;
+                if self.closed.contains(&(found.st_dev, found.st_ino)) {
+                    return Ok(());
+                }
                 if self.tree == Tree::Changes && is_opaque(&place).map_err(reading(path))? {
                     let length = path.len();
                     path.extend_from_slice(b"/.wh..wh..opq");
@@ -162,10 +200,8 @@ impl Packing<'_> {
                 self.directory(&below, path)
             }
             FileType::RegularFile => {
-                // The kind may have changed since; a fifo must not hold us up.
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let file = openat(at, name, flags, Mode::empty()).map_err(reading(path))?;
-                self.file(&entry, File::from(file), path)
+                let file = open_regular(at, name).map_err(reading(path))?;
+                self.file(&entry, file, path)
             }
             FileType::Symlink => {
                 let target = readlinkat(at, name, Vec::new()).map_err(reading(path))?;
@@ -220,8 +256,21 @@ impl Packing<'_> {
     }
 }
 
+/// Opens a file that was a regular one a moment ago. A fifo in its place must not hold us up, and
+/// a device must not even be opened: some do things then.
+fn open_regular(at: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(at, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::STALE);
+    }
+    let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(link, flags, Mode::empty())?))
+}
+
 /// A path for the calls that take no descriptor.
-fn magic(at: &OwnedFd, name: &[u8]) -> PathBuf {
+fn magic(at: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(at.as_raw_fd().to_string())
         .join(OsStr::from_bytes(name))
@@ -375,7 +424,10 @@ impl Entry {
         if this.is_directory {
             // Old readers tell a directory by its slash.
             let name = &mut this.header.as_old_mut().name;
-            if let Some(end) = name.iter().position(|byte| *byte == 0) {
+            let end = name.iter().position(|byte| *byte == 0);
+            if let Some(end) = end
+                && !name[..end].ends_with(b"/")
+            {
                 name[end] = b'/';
             }
         }

@@ -159,10 +159,20 @@ enum State {
     Done,
 }
 
+/// What names that begin with `.wh.` mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// That something of the layers beneath is gone.
+    Whiteouts,
+    /// Nothing: they are names.
+    Plain,
+}
+
 /// Splits a tar that comes in portions.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     parser: Parser,
+    names: Names,
     /// Header bytes that do not make a whole header yet.
     pending: Vec<u8>,
     state: State,
@@ -176,7 +186,12 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
+    /// For a layer.
     pub(crate) fn new() -> Self {
+        Self::with_names(Names::Whiteouts)
+    }
+
+    pub(crate) fn with_names(names: Names) -> Self {
         let mut parser = Parser::new(Limits {
             max_metadata_size: u32::try_from(limits::HEADER_BYTES).unwrap_or(u32::MAX),
             max_path_len: u32::try_from(limits::PATH_BYTES).ok(),
@@ -188,6 +203,7 @@ impl Splitter {
         parser.set_ignore_pax_errors(true);
         Self {
             parser,
+            names,
             pending: Vec::new(),
             state: State::Header,
             position: 0,
@@ -319,7 +335,7 @@ impl Splitter {
         self.last.extend_from_slice(&entry.path);
         let extended = extended(&entry).map_err(|reason| wrong(&entry.path, &reason))?;
         let size = entry.size;
-        let checked = check(&entry, extended, self.position, sparse)?;
+        let checked = check(&entry, extended, self.position, sparse, self.names)?;
         let padding = (BLOCK - size % BLOCK) % BLOCK;
         match checked {
             Some(entry) => {
@@ -439,6 +455,7 @@ fn check(
     extended: Extended,
     position: u64,
     sparse: Option<(Vec<tar_core::SparseEntry>, u64)>,
+    names: Names,
 ) -> Result<Option<Entry>, UnpackError> {
     let path = clean(&raw.path).map_err(|reason| wrong(&raw.path, reason))?;
     let number =
@@ -492,9 +509,12 @@ fn check(
     if path.is_empty() && node != Node::Directory {
         return Err(wrong(&raw.path, "would replace the root directory"));
     }
-    let (path, node) = match whiteout(path, node) {
-        Some(found) => found,
-        None => return Ok(None),
+    let (path, node) = match names {
+        Names::Plain => (path, node),
+        Names::Whiteouts => match whiteout(path, node) {
+            Some(found) => found,
+            None => return Ok(None),
+        },
     };
     if matches!(node, Node::Character { major: 0, minor: 0 }) {
         // On overlayfs this is a whiteout, which a layer must spell `.wh.`.

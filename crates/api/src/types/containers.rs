@@ -706,3 +706,40 @@ pub struct Change {
     /// In the container.
     pub path: String,
 }
+
+/// What is at a path in a container; in the header [`PATH_STAT`], as JSON in base64.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPathStat {
+    /// The last part of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// As Go writes modes: permissions, and what it is in the upper bits.
+    pub mode: u32,
+    /// When it changed.
+    pub mtime: String,
+    /// Where a link leads in the end.
+    pub link_target: String,
+}
+
+/// The header with a [`ContainerPathStat`].
+pub const PATH_STAT: &str = "x-docker-container-path-stat";
+
+impl ContainerPathStat {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.mode & (1 << 31) != 0
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.mode & (1 << 27) != 0
+    }
+
+    /// Whether it is neither device, pipe nor socket.
+    pub fn is_plain(&self) -> bool {
+        const OTHERS: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21;
+        self.mode & OTHERS == 0
+    }
+}

@@ -325,3 +325,86 @@ fn privileged_sockets_and_state_are_for_root_alone() {
     }
     assert!(found > 0, "nothing was looked at");
 }
+
+/// CVE-2018-15664: a container exchanges a directory for a link to the host while it is copied from
+/// and to. And without haste: links that are there before.
+///
+/// Taken out: `ResolveFlags::IN_ROOT` in `engine::archive` and `store::unpack`. Seen: `of the host`,
+/// and files outside.
+#[test]
+fn privileged_links_of_a_container_lead_no_copy_to_the_host() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let place = outside.to_str().unwrap();
+    let script = format!(
+        "mkdir -p /real /copies; echo inside > /real/secret; ln -s {place} /out; \
+         while :; do rm -f /way; ln -s {place} /way; rm -f /way; mkdir /way 2>/dev/null; \
+         echo inside > /way/secret; rm -rf /way; done"
+    );
+    let run = ["run", "-d", "--name", "box", "busybox", "sh", "-c", &script];
+    host.berth(&run).ok();
+    host.wait_until("the container has begun", || {
+        host.berth(&["cp", "box:/out", "-"]).code == Some(0)
+    });
+    let file = host.path().join("file");
+    fs::write(&file, "made").unwrap();
+    let file = file.to_str().unwrap();
+    for client in CLIENTS {
+        for _ in 0..6 {
+            for path in ["/way/secret", "/way/.", "/out/secret", "/out/", "/out/."] {
+                let said = client.run(&host, &["cp", &format!("box:{path}"), "-"]);
+                assert!(!said.stdout.contains("of the host"), "{path}: {said:?}");
+            }
+            for path in ["/way/made", "/way", "/out/made", "/out"] {
+                // Whether it goes depends on the moment; where it goes does not.
+                client.run(&host, &["cp", file, &format!("box:{path}")]);
+            }
+        }
+    }
+    host.berth(&["kill", "box"]).ok();
+    host.berth(&["wait", "box"]).ok();
+    for client in CLIENTS {
+        let said = client.run(&host, &["cp", "box:/out/secret", "-"]);
+        assert!(!said.stdout.contains("of the host"), "{said:?}");
+        client.run(&host, &["cp", file, "box:/out/made"]);
+    }
+    assert_eq!(names(&outside), ["secret"]);
+    let secret = fs::read_to_string(outside.join("secret")).unwrap();
+    assert_eq!(secret, "of the host");
+}
+
+/// CVE-2019-14271: what copied was a process inside the container's root, which loaded the
+/// container's own libraries. Here none is: a copy works where there is nothing that could run, and
+/// a root that is all traps springs none.
+#[test]
+fn privileged_copying_runs_nothing_of_the_container() {
+    let host = Host::new();
+    let trap = "#!/bin/busybox sh\n/bin/busybox touch /sprung\n";
+    load(
+        &host,
+        &[
+            Entry::File("lib/libnss_files.so.2", trap),
+            Entry::File("usr/bin/tar", trap),
+            Entry::File("bin/gzip", trap),
+            Entry::File("etc/nsswitch.conf", "passwd: files evil\n"),
+        ],
+        &json!({"Cmd": ["/bin/busybox", "sleep", "1000"], "User": "app"}),
+    );
+    host.berth(&["run", "-d", "--name", "box", "evil"]).ok();
+    host.berth(&["create", "--name", "rests", "evil"]).ok();
+    let file = host.path().join("file");
+    fs::write(&file, "made").unwrap();
+    let file = file.to_str().unwrap();
+    for client in CLIENTS {
+        for name in ["box", "rests"] {
+            client
+                .run(&host, &["cp", "-a", file, &format!("{name}:/tmp")])
+                .ok();
+            client
+                .run(&host, &["cp", &format!("{name}:/tmp"), "-"])
+                .ok();
+            let changed = client.run(&host, &["diff", name]);
+            assert!(!changed.ok().contains("sprung"), "{changed:?}");
+        }
+    }
+}

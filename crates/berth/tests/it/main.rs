@@ -13,6 +13,7 @@
 
 mod client;
 mod conformance;
+mod copy;
 mod crash;
 mod daemon;
 mod daily;

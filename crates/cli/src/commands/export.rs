@@ -1,6 +1,6 @@
-//! A container's files on their way out: export, commit.
+//! A container's files: export, commit, diff.
 
-use api::types::CommitResponse;
+use api::types::{Change, CommitResponse};
 
 use super::image::save_to;
 use super::images::reference;
@@ -35,6 +35,36 @@ pub const COMMIT: Command = Command {
     stops: false,
     run: |invocation| Box::pin(commit(invocation)) as Run,
 };
+
+/// `diff`.
+pub const DIFF: Command = Command {
+    names: &["container diff", "diff"],
+    usage: "CONTAINER",
+    about: "Show which files differ from the image: A added, C changed, D deleted",
+    flags: &[],
+    words: (1, 1),
+    stops: false,
+    run: |invocation| Box::pin(diff(invocation)) as Run,
+};
+
+async fn diff(invocation: Invocation) -> Result<u8> {
+    if invocation.word(0).is_empty() {
+        return Err(Failure::new("Container name cannot be empty"));
+    }
+    let client = invocation.session.client().await?;
+    let path = format!("/containers/{}/changes", invocation.word(0));
+    let changes: Option<Vec<Change>> = client.get(path).read().await?;
+    for change in changes.unwrap_or_default() {
+        let letter = match change.kind {
+            0 => 'C',
+            1 => 'A',
+            2 => 'D',
+            _ => '?',
+        };
+        output::line(format!("{letter} {}", change.path))?;
+    }
+    Ok(0)
+}
 
 async fn export(invocation: Invocation) -> Result<u8> {
     let path = invocation

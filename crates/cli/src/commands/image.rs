@@ -336,7 +336,9 @@ fn file_body(file: File) -> impl futures_util::Stream<Item = io::Result<Bytes>> 
 }
 
 /// Anything readable as a request body.
-fn stream_body(from: Stdin) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
+pub(super) fn stream_body(
+    from: Stdin,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold(from, |from| async move {
         let mut buffer = vec![0; PIECE];
         let count = from.read(&mut buffer).await?;

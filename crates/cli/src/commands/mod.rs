@@ -3,6 +3,7 @@
 //! One file holds commands that do the same kind of thing; each command is a constant with its
 //! names, flags and help, so that the list below is all there is to know about what exists.
 
+pub mod cp;
 pub mod df;
 pub mod each;
 pub mod exec;
@@ -67,7 +68,9 @@ pub const DONE: &[&Command] = &[
     &image::PRUNE,
     &explain::EXPLAIN,
     &explain::VERIFY,
+    &cp::CP,
     &export::EXPORT,
+    &export::DIFF,
     &export::COMMIT,
     &volume::LS,
     &volume::CREATE,
@@ -116,8 +119,6 @@ pub const LATER: &[&str] = &[
     "config inspect",
     "config ls",
     "config rm",
-    "container cp",
-    "container diff",
     "container update",
     "context",
     "context create",
@@ -129,8 +130,6 @@ pub const LATER: &[&str] = &[
     "context show",
     "context update",
     "context use",
-    "cp",
-    "diff",
     "image build",
     "manifest",
     "manifest annotate",

@@ -2,6 +2,7 @@
 //!
 //! A route reads the query and the body, asks the engine once, and renders what comes back.
 
+pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod containers;
 pub(crate) mod events;

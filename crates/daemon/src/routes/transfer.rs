@@ -347,7 +347,7 @@ pub(crate) async fn export(call: Call) -> Outcome {
 }
 
 /// Answers with the tar that `write` writes. What it says before the first byte is a refusal.
-async fn written(
+pub(super) async fn written(
     write: impl FnOnce(Box<dyn Write + Send>) -> BoxFuture<'static, Result<(), Refusal>>,
 ) -> Outcome {
     let (sender, mut pieces) = mpsc::channel(PIECES);
@@ -357,7 +357,7 @@ async fn written(
     }));
     let first = tokio::select! {
         biased;
-        piece = pieces.recv() => piece,
+        Some(piece) = pieces.recv() => Some(piece),
         outcome = &mut writing => {
             outcome?;
             writing = std::future::ready(Ok(())).boxed();

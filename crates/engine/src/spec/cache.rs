@@ -154,10 +154,21 @@ impl Cache {
 /// The container's root as a read-only mount that is attached nowhere: it ends with the descriptor.
 pub(crate) fn open_root(mounts: &store::Mounts) -> io::Result<OwnedFd> {
     // The writable layer is only read here, so it is one more lower directory.
-    let layers: Vec<&Path> = std::iter::once(&mounts.upper)
+    let layers: Vec<PathBuf> = std::iter::once(&mounts.upper)
         .chain(&mounts.lower)
-        .map(PathBuf::as_path)
+        .cloned()
         .collect();
+    open_layers(&layers)
+}
+
+/// Layers joined, the uppermost first, as a read-only mount that is attached nowhere.
+pub(crate) fn open_layers(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+    // Overlayfs wants at least two.
+    if let [only] = layers {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        return Ok(rustix::fs::open(only, flags, Mode::empty())?);
+    }
+    let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -174,7 +185,8 @@ pub(crate) fn accounts_of_process(pid: i32) -> io::Result<Accounts> {
     read_accounts(root.as_fd())
 }
 
-fn read_accounts(root: std::os::fd::BorrowedFd<'_>) -> io::Result<Accounts> {
+/// The accounts in a root that strangers wrote. Blocks.
+pub(crate) fn read_accounts(root: std::os::fd::BorrowedFd<'_>) -> io::Result<Accounts> {
     Ok(Accounts {
         passwd: read_inside(root, "etc/passwd")?,
         group: read_inside(root, "etc/group")?,

@@ -34,7 +34,7 @@ mod dev;
 mod enter;
 mod hide;
 mod identity;
-mod inside;
+pub(crate) mod inside;
 mod program;
 mod terminal;
 pub(crate) mod view;

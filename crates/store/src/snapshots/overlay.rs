@@ -13,7 +13,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -24,9 +23,8 @@ use vocab::Digest;
 
 use super::{Layers, Unpack, Unpacked};
 use crate::files::Staged;
-use crate::tree::{
-    Content, Entry, Extent, Moment, Node, Splitter, UnpackError, Visit, shown, split,
-};
+use crate::filling::Filling;
+use crate::tree::{Entry, Moment, Node, Splitter, UnpackError, Visit, shown, split};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// On a directory that has whiteouts, so that overlayfs does not list them where no lower layer has
@@ -160,15 +158,6 @@ struct Tree {
     size_bytes: u64,
 }
 
-/// The file whose data is coming.
-struct Filling {
-    entry: Entry,
-    file: File,
-    extents: Vec<Extent>,
-    /// Which extent, and how far in it.
-    at: (usize, u64),
-}
-
 impl Visit for Tree {
     fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
         if entry.path.is_empty() {
@@ -206,54 +195,16 @@ impl Visit for Tree {
         self.create(entry, name)
     }
 
-    fn data(&mut self, mut bytes: &[u8]) -> Result<(), UnpackError> {
-        let filling = self.file.as_mut().expect("data follows a file");
-        while !bytes.is_empty() {
-            let (index, within) = filling.at;
-            let Some(extent) = filling.extents.get(index) else {
-                return Err(UnpackError::Malformed(format!(
-                    "`{}` has more data than its sparse map",
-                    shown(&filling.entry.path)
-                )));
-            };
-            let left = extent.length - within;
-            let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-            filling
-                .file
-                .write_all_at(&bytes[..take], extent.offset + within)
-                .map_err(|source| UnpackError::Io {
-                    what: "write",
-                    path: shown(&filling.entry.path),
-                    source,
-                })?;
-            bytes = &bytes[take..];
-            filling.at = if take as u64 == left {
-                (index + 1, 0)
-            } else {
-                (index, within + take as u64)
-            };
-        }
-        Ok(())
+    fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        self.file.as_mut().expect("data follows a file").push(bytes)
     }
 
     fn end(&mut self) -> Result<(), UnpackError> {
-        let Some(Filling { entry, file, .. }) = self.file.take() else {
+        let Some(filling) = self.file.take() else {
             return Ok(());
         };
+        let (entry, _) = filling.finish()?;
         let (_, name) = split(&entry.path);
-        if let Node::File(Content {
-            size,
-            sparse: Some(_),
-            ..
-        }) = &entry.node
-        {
-            file.set_len(*size).map_err(|source| UnpackError::Io {
-                what: "extend",
-                path: shown(&entry.path),
-                source,
-            })?;
-        }
-        drop(file);
         self.settle(&entry, name)
     }
 }
@@ -296,20 +247,8 @@ impl Tree {
                     | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
                     .map_err(made("make file"))?;
-                let whole = || {
-                    vec![Extent {
-                        offset: 0,
-                        length: content.size,
-                    }]
-                };
-                let extents = content.sparse.clone().unwrap_or_else(whole);
                 self.size_bytes += content.size;
-                self.file = Some(Filling {
-                    entry,
-                    file: File::from(file),
-                    extents,
-                    at: (0, 0),
-                });
+                self.file = Some(Filling::new(entry, File::from(file)));
                 // The rest waits for the data.
                 return Ok(());
             }

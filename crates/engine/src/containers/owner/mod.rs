@@ -85,6 +85,17 @@ pub(crate) enum Request {
     },
     /// Gets a connection to the stdio of this run, or of the next.
     Attach(PendingAttach),
+    /// Where its files are; `None` when they are going.
+    Lend(oneshot::Sender<Option<Lent>>),
+}
+
+/// Where a container's files are.
+#[derive(Debug)]
+pub(crate) enum Lent {
+    /// Where this process sees them.
+    Process(i32),
+    /// In its layers, and nothing happens to the container until the sender is dropped.
+    Files(oneshot::Sender<std::convert::Infallible>),
 }
 
 /// What an owner begins with: for a restarted engine, what has to be finished.
@@ -291,6 +302,27 @@ impl Owner {
                 } else {
                     self.attaches.retain(|waiting| !waiting.is_closed());
                     self.attaches.push(pending);
+                }
+            }
+            Request::Lend(answer) => self.lend(answer).await,
+        }
+    }
+
+    /// Tells where the files are, and waits until they are given back.
+    async fn lend(&mut self, answer: oneshot::Sender<Option<Lent>>) {
+        match self.course.phase {
+            Phase::Removing | Phase::Dead => drop(answer.send(None)),
+            phase if phase.has_process() => {
+                drop(answer.send(Some(Lent::Process(self.course.pid))));
+            }
+            _ => {
+                let (held, back) = oneshot::channel();
+                let cancel = self.shared.tasks.cancel();
+                if answer.send(Some(Lent::Files(held))).is_ok() {
+                    tokio::select! {
+                        _ = back => {}
+                        () = cancel.cancelled() => {}
+                    }
                 }
             }
         }
