@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use runtime::cgroup::systemd::{self, Scope, SystemdError};
+use runtime::cgroup::{self, CgroupError};
 use runtime::hooks::{self, HookError, Kind};
 use runtime::{
     Bundle, CreateError, Created, Gate, Options, Rootfs, StartError, State, Status, Stdio, oci,
@@ -50,6 +51,8 @@ pub(crate) enum LaunchError {
     NeedlessConsoleSocket,
     #[error("descriptor {fd} of --preserve-fds is not open")]
     NotInherited { fd: i32 },
+    #[error("find the cgroup")]
+    Cgroup(#[source] CgroupError),
     #[error("have systemd make the cgroup")]
     Systemd(#[source] SystemdError),
     #[error("run from where no container can write")]
@@ -243,7 +246,7 @@ pub(crate) fn read(
             linux.set_cgroups_path(None);
         } else {
             let path = cgroup_path(linux.cgroups_path().as_deref(), id);
-            linux.set_cgroups_path(Some(path));
+            linux.set_cgroups_path(Some(path.map_err(LaunchError::Cgroup)?));
         }
     }
     let terminal = spec.process().as_ref().and_then(oci::Process::terminal);
@@ -293,11 +296,20 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Below the root of the hierarchies, as runc puts those that are absolute; named after the
-/// container where nothing is said.
-fn cgroup_path(given: Option<&Path>, id: &str) -> PathBuf {
-    let given = given.map(clean).filter(|path| path != Path::new("/"));
-    given.unwrap_or_else(|| Path::new("/").join(id))
+/// Below the root of the hierarchies, if it is absolute, or else by the caller's own cgroup; named
+/// after the container where nothing is said.
+fn cgroup_path(given: Option<&Path>, id: &str) -> Result<PathBuf, CgroupError> {
+    let root = Path::new("/");
+    let cleaned = given.map(clean).filter(|path| path != root);
+    match cleaned {
+        Some(path) if given.is_some_and(Path::is_absolute) => Ok(path),
+        relative => {
+            let relative = relative
+                .as_deref()
+                .and_then(|path| path.strip_prefix(root).ok());
+            cgroup::relative(relative.unwrap_or_else(|| Path::new(id))).map(PathBuf::from)
+        }
+    }
 }
 
 /// A container whose process waits, with its directory locked.
@@ -516,9 +528,9 @@ pub(crate) fn poststart(container: &Container) -> Result<(), LaunchError> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DestroyError {
     #[error("end the container's processes")]
-    Kill(#[source] runtime::cgroup::CgroupError),
+    Kill(#[source] CgroupError),
     #[error("remove the container's cgroup")]
-    Cgroup(#[source] runtime::cgroup::CgroupError),
+    Cgroup(#[source] CgroupError),
     #[error("have systemd stop the container's scope")]
     Systemd(#[source] SystemdError),
     #[error(transparent)]
@@ -564,16 +576,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cgroups_are_found_below_the_root_of_the_hierarchies() {
-        for (given, path) in [
-            (None, "/id"),
-            (Some(""), "/id"),
-            (Some("/"), "/id"),
-            (Some("/a/b"), "/a/b"),
-            (Some("a/./b"), "/a/b"),
-            (Some("/a/../../b"), "/b"),
-        ] {
-            assert_eq!(cgroup_path(given.map(Path::new), "id"), Path::new(path));
+    fn cgroups_are_found_below_the_root_of_the_hierarchies_or_by_the_callers() {
+        let found = |given: Option<&str>| cgroup_path(given.map(Path::new), "id").unwrap();
+        assert_eq!(found(Some("/a/./b")), Path::new("/a/b"));
+        assert_eq!(found(Some("/a/../../b")), Path::new("/b"));
+        let own = |path: &str| PathBuf::from(cgroup::relative(Path::new(path)).unwrap());
+        assert_eq!(found(Some("a/./b")), own("a/b"));
+        assert_eq!(found(Some("../a")), own("a"));
+        for nothing in [None, Some(""), Some("/")] {
+            assert_eq!(found(nothing), own("id"));
         }
     }
 

@@ -60,7 +60,9 @@ pub fn exec_with(
     })?;
     let cgroup = match exec.cgroup.as_str() {
         "" => None,
-        path => Cgroup::of_running(path).map_err(CreateError::Cgroup)?,
+        path => Cgroup::of_running(path)
+            .and_then(|cgroup| cgroup.map(|it| it.for_another(init_pid)).transpose())
+            .map_err(CreateError::Cgroup)?,
     };
     let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;
@@ -81,7 +83,7 @@ pub fn exec_with(
         },
         process: &process,
         init,
-        namespaces: namespaces(exec),
+        namespaces: namespaces(exec, init_pid),
     };
     let foreign = another.in_user_namespace();
     let none = UnshareFlags::empty();
@@ -141,14 +143,23 @@ pub fn exec_with(
     }
 }
 
-/// The namespaces of the container's process but for its pid namespace, which is a matter of birth.
-fn namespaces(exec: &ExecProcess) -> ThreadNameSpaceType {
+/// The namespaces of the container's process but for its pid namespace, which is a matter of birth,
+/// and but for those that are the caller's too: an ordinary user may not even join those.
+fn namespaces(exec: &ExecProcess, init_pid: i32) -> ThreadNameSpaceType {
     let lists = |kind| exec.namespaces.iter().any(|listed| listed.typ() == kind);
-    let mut all = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::CONTROL_GROUP;
+    let shared = [
+        ("mnt", ThreadNameSpaceType::MOUNT),
+        ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+        ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+        ("net", ThreadNameSpaceType::NETWORK),
+        ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+    ];
+    let mut all = ThreadNameSpaceType::empty();
+    for (file, kind) in shared {
+        if !is_callers(file, init_pid) {
+            all |= kind;
+        }
+    }
     if lists(oci::LinuxNamespaceType::User) {
         all |= ThreadNameSpaceType::USER;
     }
@@ -156,4 +167,13 @@ fn namespaces(exec: &ExecProcess) -> ThreadNameSpaceType {
         all |= ThreadNameSpaceType::TIME;
     }
     all
+}
+
+/// Whether the process shares this namespace with the caller. What cannot be told is joined.
+fn is_callers(file: &str, pid: i32) -> bool {
+    let of = |process: &str| rustix::fs::stat(format!("/proc/{process}/ns/{file}"));
+    match (of("self"), of(&pid.to_string())) {
+        (Ok(own), Ok(its)) => (own.st_dev, own.st_ino) == (its.st_dev, its.st_ino),
+        _ => false,
+    }
 }

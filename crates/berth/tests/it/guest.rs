@@ -41,7 +41,7 @@ fn slow_a_container_of_runcs_command_line_is_in_a_scope_of_systemds() {
 
 const LIMITS: &str = "--exact daily::privileged_limits_reach_the_kernel";
 /// What a cgroup layout can break of `berth runtime`.
-const RUNTIME: &str = "--test-threads=2 runtime::commands runtime::exec";
+const RUNTIME: &str = "--test-threads=2 runtime::commands runtime::exec runtime::cgroups";
 
 /// Runs tests of this suite in a guest.
 fn check(cgroups: Cgroups, tests: &str) {

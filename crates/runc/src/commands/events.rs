@@ -33,6 +33,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 enum EventsError {
     #[error("duration interval must be greater than 0")]
     Interval,
+    #[error("invalid value {0:?} for flag -interval: parse error")]
+    NoInterval(String),
     #[error("container with id {0} is not running")]
     NotRunning(String),
     #[error("the container has no cgroup that counts what it uses")]
@@ -49,9 +51,7 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let container = container(context, arguments)?;
     let interval = match arguments.text("interval")? {
         None => INTERVAL,
-        Some(text) => vocab::time::parse_duration(text)
-            .filter(|interval| !interval.is_zero())
-            .ok_or(EventsError::Interval)?,
+        Some(text) => period(text)?,
     };
     let id = &container.record.id;
     let stopped = || EventsError::NotRunning(id.clone());
@@ -95,6 +95,19 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
             next = Instant::now() + interval;
         }
     }
+}
+
+fn period(text: &str) -> Result<Duration, EventsError> {
+    let (negative, size) = match text.strip_prefix('-') {
+        Some(size) => (true, size),
+        None => (false, text),
+    };
+    let period = vocab::time::parse_duration(size);
+    let period = period.ok_or_else(|| EventsError::NoInterval(text.to_owned()))?;
+    if negative || period.is_zero() {
+        return Err(EventsError::Interval);
+    }
+    Ok(period)
 }
 
 #[derive(Serialize)]
@@ -142,7 +155,7 @@ fn tell_stats(id: &str, cgroup: &Cgroup) -> Result<(), EventsError> {
 #[derive(Debug, Serialize)]
 struct Shown {
     cpu: Cpu,
-    cpuset: Empty,
+    cpuset: CpuSet,
     memory: Memory,
     pids: Pids,
     blkio: Blkio,
@@ -225,7 +238,7 @@ struct Memory {
     psi: Option<Psi>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct MemoryEntry {
     limit: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -233,6 +246,24 @@ struct MemoryEntry {
     #[serde(skip_serializing_if = "is_zero")]
     max: u64,
     failcnt: u64,
+}
+
+/// Version 1 tells more than is counted elsewhere; on version 2 runc tells nothing but zeros.
+#[derive(Debug, Serialize)]
+struct CpuSet {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cpus: Vec<u16>,
+    cpu_exclusive: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mems: Vec<u16>,
+    mem_hardwall: u64,
+    mem_exclusive: u64,
+    memory_migrate: u64,
+    memory_spread_page: u64,
+    memory_spread_slab: u64,
+    memory_pressure: u64,
+    sched_load_balance: u64,
+    sched_relax_domain_level: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -281,8 +312,19 @@ impl Shown {
             block: BlockIo { bytes, requests },
             huge_pages,
             pressure,
+            cpuset,
             ..
         } = stats;
+        let no_limit = memory.no_limit_bytes;
+        let entry = |counter: Counter| MemoryEntry {
+            // What is not counted has no limit that could be told.
+            limit: counter
+                .limit_bytes
+                .unwrap_or(if counter.is_counted { no_limit } else { 0 }),
+            usage: counter.usage_bytes,
+            max: counter.max_usage_bytes,
+            failcnt: counter.failures,
+        };
         let entries = |all: Vec<DeviceIo>| {
             let entry = |one: DeviceIo| BlkioEntry {
                 major: one.major,
@@ -309,18 +351,18 @@ impl Shown {
                 },
                 psi: pressure.cpu.map(Psi::from),
             },
-            cpuset: Empty {},
+            cpuset: cpuset.into(),
             memory: Memory {
                 cache: memory.stat.get("cache").copied().unwrap_or(0),
                 usage: MemoryEntry {
-                    limit: memory.limit_bytes.unwrap_or(u64::MAX),
+                    limit: memory.limit_bytes.unwrap_or(memory.no_limit_bytes),
                     usage: memory.usage_bytes,
                     max: memory.max_usage_bytes,
                     failcnt: memory.failures,
                 },
-                swap: memory.swap.into(),
-                kernel: memory.kernel.into(),
-                kernel_tcp: memory.kernel_tcp.into(),
+                swap: entry(memory.swap),
+                kernel: entry(memory.kernel),
+                kernel_tcp: entry(memory.kernel_tcp),
                 raw: memory.stat,
                 psi: pressure.memory.map(Psi::from),
             },
@@ -343,19 +385,44 @@ impl Shown {
     }
 }
 
-impl From<Counter> for MemoryEntry {
-    fn from(counter: Counter) -> Self {
-        // What is not counted has no limit that could be told.
-        if counter == Counter::default() {
-            return Self::default();
-        }
+impl From<runtime::cgroup::CpuSet> for CpuSet {
+    fn from(set: runtime::cgroup::CpuSet) -> Self {
+        let flags = set.flags.as_ref();
+        let number = |name: &str| {
+            let value = flags.and_then(|flags| flags.get(name));
+            value.copied().unwrap_or(0)
+        };
+        let flag = |name: &str| u64::try_from(number(name)).unwrap_or(0);
+        let list = |text: &str| {
+            if flags.is_some() {
+                numbers(text)
+            } else {
+                Vec::new()
+            }
+        };
         Self {
-            limit: counter.limit_bytes.unwrap_or(u64::MAX),
-            usage: counter.usage_bytes,
-            max: counter.max_usage_bytes,
-            failcnt: counter.failures,
+            cpus: list(&set.cpus),
+            cpu_exclusive: flag("cpu_exclusive"),
+            mems: list(&set.mems),
+            mem_hardwall: flag("mem_hardwall"),
+            mem_exclusive: flag("mem_exclusive"),
+            memory_migrate: flag("memory_migrate"),
+            memory_spread_page: flag("memory_spread_page"),
+            memory_spread_slab: flag("memory_spread_slab"),
+            memory_pressure: flag("memory_pressure"),
+            sched_load_balance: flag("sched_load_balance"),
+            sched_relax_domain_level: number("sched_relax_domain_level"),
         }
     }
+}
+
+/// `0-2,7` as its numbers.
+fn numbers(list: &str) -> Vec<u16> {
+    let part = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    list.split(',').filter_map(part).flatten().collect()
 }
 
 impl From<HugePages> for Hugetlb {
@@ -400,6 +467,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_interval_is_a_time_above_nothing() {
+        assert_eq!(period("100ms").unwrap(), Duration::from_millis(100));
+        let said = |text| period(text).unwrap_err().to_string();
+        for nothing in ["0s", "-1s"] {
+            assert_eq!(said(nothing), "duration interval must be greater than 0");
+        }
+        assert_eq!(
+            said("soon"),
+            "invalid value \"soon\" for flag -interval: parse error"
+        );
+    }
+
+    #[test]
     fn stats_have_the_shape_of_runcs() {
         let mut stats = Stats::default();
         stats.cpu.usage_nanos = 7;
@@ -408,6 +488,10 @@ mod tests {
         stats.memory.stat.insert(String::from("rss"), 5);
         stats.memory.swap.usage_bytes = 2;
         stats.memory.swap.limit_bytes = Some(9);
+        stats.memory.kernel.is_counted = true;
+        stats.memory.no_limit_bytes = u64::MAX;
+        stats.cpuset.cpus = String::from("0-1,3");
+        stats.cpuset.flags = Some([(String::from("sched_relax_domain_level"), -1)].into());
         let pages = HugePages {
             usage_bytes: 8,
             ..HugePages::default()
@@ -431,9 +515,11 @@ mod tests {
              \"cpu\":{\"usage\":{\"total\":7,\"kernel\":0,\"user\":0},\"throttling\":{},\
              \"psi\":{\"some\":{\"avg10\":0.0,\"avg60\":0.0,\"avg300\":0.0,\"total\":0},\
              \"full\":{\"avg10\":0.0,\"avg60\":0.0,\"avg300\":0.0,\"total\":0}}},\
-             \"cpuset\":{},\
+             \"cpuset\":{\"cpus\":[0,1,3],\"cpu_exclusive\":0,\"mem_hardwall\":0,\"mem_exclusive\":0,\
+             \"memory_migrate\":0,\"memory_spread_page\":0,\"memory_spread_slab\":0,\
+             \"memory_pressure\":0,\"sched_load_balance\":0,\"sched_relax_domain_level\":-1},\
              \"memory\":{\"usage\":{\"limit\":18446744073709551615,\"usage\":4096,\"failcnt\":0},\
-             \"swap\":{\"limit\":9,\"usage\":2,\"failcnt\":0},\"kernel\":{\"limit\":0,\"failcnt\":0},\
+             \"swap\":{\"limit\":9,\"usage\":2,\"failcnt\":0},\"kernel\":{\"limit\":18446744073709551615,\"failcnt\":0},\
              \"kernelTCP\":{\"limit\":0,\"failcnt\":0},\"raw\":{\"rss\":5}},\
              \"pids\":{\"current\":1},\
              \"blkio\":{\"ioServiceBytesRecursive\":[{\"major\":8,\"op\":\"Read\",\"value\":3}]},\

@@ -1,14 +1,14 @@
 //! `exec`: one more process in a running container.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use runtime::cgroup::{BelowError, Cgroup};
 use runtime::{CreateError, ExecProcess, Status, oci};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::create::{CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS};
 use super::run::DETACH;
@@ -41,7 +41,7 @@ pub(crate) const COMMAND: Command = Command::new(
         PRESERVE_FDS,
         Flag::value(
             &["cgroup"],
-            "run it in an existing cgroup below the container's",
+            "run it in an existing cgroup below the container's, [controller[,controller...]:]path",
         ),
         Flag::switch(&["ignore-paused"], "also in a paused container"),
     ],
@@ -63,20 +63,22 @@ enum ExecError {
     Creating,
     #[error("exec args cannot be empty")]
     NoCommand,
-    #[error("read `{path}`")]
+    #[error("open {}", path.display())]
     ReadProcess { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Config(CreateError),
     #[error("the container's configuration has no process")]
     NoProcess,
-    #[error("bad {what}: {given:?} is no number")]
+    #[error("bad {what}: strconv.Atoi: parsing {given:?}: invalid syntax")]
     Number { what: &'static str, given: String },
-    #[error("bad capability: {0:?}")]
-    Capability(String),
-    #[error("invalid cgroup {0:?}: the path must stay below the container's")]
-    Cgroup(String),
-    #[error("--cgroup with a controller is not supported: {0:?}")]
-    CgroupController(String),
+    #[error("invalid --cgroup argument: {given} ({why})")]
+    Cgroup { given: String, why: &'static str },
+    #[error("invalid --cgroup argument(s): controller {0} specified multiple times")]
+    CgroupTwice(String),
+    #[error("the container has no cgroup, so none is below it")]
+    NoCgroup,
+    #[error("unable to create new parent process")]
+    Below(#[from] BelowError),
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -114,7 +116,7 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Attendance::Detached => None,
     };
     let stdio = launch::stdio(Some(&process), terminal, attendance);
-    let cgroup = cgroup(&container, arguments.text("cgroup")?)?;
+    let cgroup = cgroup(&container, &arguments.texts("cgroup")?)?;
     let linux = config.linux().as_ref();
     let exec = ExecProcess {
         process,
@@ -207,7 +209,13 @@ fn process(
     }
     user.set_additional_gids(Some(groups));
     process.set_user(user);
-    add_capabilities(&mut process, &arguments.texts("cap")?)?;
+    let unknown = add_capabilities(&mut process, &arguments.texts("cap")?);
+    if !unknown.is_empty() {
+        let unknown = unknown.join(" ");
+        context.log.warn(&format!(
+            "ignoring unknown or unavailable capabilities: [{unknown}]"
+        ));
+    }
     Ok(process)
 }
 
@@ -219,17 +227,19 @@ fn number(what: &'static str, typed: &str) -> Result<u32, ExecError> {
 }
 
 /// To all sets but the inheritable one, which would hand them on to every program that is run
-/// (CVE-2022-29162); so also not to the ambient one, which must be part of that.
-fn add_capabilities(process: &mut oci::Process, names: &[&str]) -> Result<(), ExecError> {
+/// (CVE-2022-29162); so also not to the ambient one, which must be part of that. Answers with those
+/// that nobody knows.
+fn add_capabilities<'a>(process: &mut oci::Process, names: &[&'a str]) -> Vec<&'a str> {
+    let mut unknown = Vec::new();
     if names.is_empty() {
-        return Ok(());
+        return unknown;
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
-        let bad = || ExecError::Capability((*name).to_owned());
-        let one: oci::Capability = serde_json::from_value::<Value>(json!(name))
-            .and_then(serde_json::from_value)
-            .map_err(|_| bad())?;
+        let Ok(one) = serde_json::from_value::<oci::Capability>(json!(name)) else {
+            unknown.push(*name);
+            continue;
+        };
         let with = |set: &Option<oci::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(one);
@@ -245,28 +255,47 @@ fn add_capabilities(process: &mut oci::Process, names: &[&str]) -> Result<(), Ex
         sets.set_permitted(permitted);
     }
     process.set_capabilities(Some(sets));
-    Ok(())
+    unknown
 }
 
-/// The container's cgroup, or the one below it that is asked for.
-fn cgroup(container: &Container, below: Option<&str>) -> Result<String, ExecError> {
+/// The container's cgroup, or what is asked for below it: one path for all hierarchies, or some for
+/// single controllers.
+fn cgroup(container: &Container, asked: &[&str]) -> Result<String, ExecError> {
     let own = container.record.cgroup.clone().unwrap_or_default();
-    let Some(below) = below.filter(|below| !below.is_empty()) else {
-        return Ok(own);
-    };
-    if below.contains(':') {
-        return Err(ExecError::CgroupController(below.to_owned()));
+    let mut place = own;
+    for (controller, path) in below(asked)? {
+        let cgroup = Cgroup::open(&place).map_err(|_| ExecError::NoCgroup)?;
+        place = cgroup.below(controller, path)?;
     }
-    let path = Path::new(below.trim_start_matches('/'));
-    let plain = |component| matches!(component, std::path::Component::Normal(_));
-    if !path.components().all(plain) {
-        return Err(ExecError::Cgroup(below.to_owned()));
+    Ok(place)
+}
+
+/// `[controller[,controller...]:]path`, again and again, as controllers and paths.
+fn below<'a>(asked: &[&'a str]) -> Result<Vec<(Option<&'a str>, &'a str)>, ExecError> {
+    let mut below: Vec<(Option<&str>, &str)> = Vec::new();
+    for given in asked {
+        let bad = |why| ExecError::Cgroup {
+            given: (*given).to_owned(),
+            why,
+        };
+        let Some((controllers, path)) = given.split_once(':') else {
+            if asked.len() > 1 {
+                return Err(bad("missing <controller>: prefix"));
+            }
+            below.push((None, given));
+            continue;
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return Err(bad("empty <controller> prefix"));
+            }
+            if below.iter().any(|(known, _)| *known == Some(controller)) {
+                return Err(ExecError::CgroupTwice(controller.to_owned()));
+            }
+            below.push((Some(controller), path));
+        }
     }
-    let path = OsStr::to_string_lossy(path.as_os_str());
-    Ok(match path.as_ref() {
-        "" => own,
-        path => format!("{own}/{path}"),
-    })
+    Ok(below)
 }
 
 #[cfg(test)]
@@ -331,29 +360,39 @@ mod tests {
         assert_eq!(said(&["id"]), "exec args cannot be empty");
         assert_eq!(
             said(&["-u", "foo", "id", "x"]),
-            "bad uid: \"foo\" is no number"
+            "bad uid: strconv.Atoi: parsing \"foo\": invalid syntax"
         );
-        assert_eq!(
-            said(&["-c", "CAP_X", "id", "x"]),
-            "bad capability: \"CAP_X\""
-        );
+        planned(&["-c", "CAP_X", "id", "x"]).unwrap();
     }
 
     #[test]
     fn a_cgroup_is_below_the_containers() {
-        let dir = tempfile::tempdir().unwrap();
-        let containers = crate::state::Containers::new(dir.path().to_owned());
-        let directory = containers.claim("x").unwrap();
-        let record = crate::state::Record {
-            cgroup: Some(String::from("/c")),
-            ..crate::state::Record::sample("x")
-        };
-        let container = Container { directory, record };
-        assert_eq!(cgroup(&container, None).unwrap(), "/c");
-        assert_eq!(cgroup(&container, Some("/")).unwrap(), "/c");
-        assert_eq!(cgroup(&container, Some("/a/b")).unwrap(), "/c/a/b");
-        for bad in ["..", "a/../../b", "cpu:a"] {
-            assert!(cgroup(&container, Some(bad)).is_err(), "{bad}");
-        }
+        assert_eq!(below(&[]).unwrap(), []);
+        assert_eq!(below(&["/a/b"]).unwrap(), [(None, "/a/b")]);
+        assert_eq!(
+            below(&["cpu,memory:a", "name=systemd:b:c"]).unwrap(),
+            [
+                (Some("cpu"), "a"),
+                (Some("memory"), "a"),
+                (Some("name=systemd"), "b:c")
+            ]
+        );
+    }
+
+    #[test]
+    fn cgroups_that_contradict_each_other_are_refused() {
+        let said = |asked: &[&str]| below(asked).unwrap_err().to_string();
+        assert_eq!(
+            said(&["a", "cpu:b"]),
+            "invalid --cgroup argument: a (missing <controller>: prefix)"
+        );
+        assert_eq!(
+            said(&["cpu,:b"]),
+            "invalid --cgroup argument: cpu,:b (empty <controller> prefix)"
+        );
+        assert_eq!(
+            said(&["cpu:a", "memory,cpu:b"]),
+            "invalid --cgroup argument(s): controller cpu specified multiple times"
+        );
     }
 }

@@ -25,7 +25,7 @@ enum KillError {
     Signal(String),
     #[error("container not running")]
     NotRunning,
-    #[error("signal the container")]
+    #[error("unable to signal init")]
     Send(#[source] std::io::Error),
     #[error("signal the container's processes")]
     All(#[source] runtime::cgroup::CgroupError),
@@ -36,7 +36,8 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let signal = arguments.operands.get(1).map(|word| text(word));
     let signal = signal.transpose()?.unwrap_or("TERM");
     let number = vocab::signal::parse(signal)
-        .or_else(|| (signal == "0").then_some(0))
+        // Whether there is such a number, the kernel says.
+        .or_else(|| signal.parse().ok())
         .ok_or_else(|| KillError::Signal(signal.to_owned()))?;
     if arguments.switch("all")? {
         send_all(&container, number)?;

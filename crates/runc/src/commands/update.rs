@@ -47,10 +47,10 @@ pub(crate) const COMMAND: Command = Command::new(
         Flag::value(&["cpu-rt-runtime"], "realtime in a period, in microseconds"),
         Flag::value(&["cpuset-cpus"], "processors to use"),
         Flag::value(&["cpuset-mems"], "memory nodes to use"),
-        Flag::value(&["kernel-memory"], "no kernel knows this limit any more"),
+        Flag::value(&["kernel-memory"], "ignored: no kernel knows it any more"),
         Flag::value(
             &["kernel-memory-tcp"],
-            "no kernel knows this limit any more",
+            "ignored: no kernel knows it any more",
         ),
         Flag::value(&["memory"], "memory, in bytes, with k, m or g"),
         Flag::value(
@@ -96,9 +96,9 @@ const SIZES: &[(&str, &str, &str)] = &[
 enum UpdateError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    #[error("cannot update a container that has stopped")]
+    #[error("container not running")]
     Stopped,
-    #[error("read `{path}`")]
+    #[error("open {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Resources(CreateError),
@@ -136,7 +136,15 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
             let read = runtime::config::resources(&json).map_err(UpdateError::Resources)?;
             read.value
         }
-        None => asked(arguments)?,
+        None => {
+            for flag in ["kernel-memory", "kernel-memory-tcp"] {
+                if arguments.value(flag).is_some_and(|value| !value.is_empty()) {
+                    let said = "Kernel memory settings are ignored and will be removed";
+                    context.log.warn(said);
+                }
+            }
+            asked(arguments)?
+        }
     };
     let cgroup = container.cgroup().ok_or(UpdateError::NoCgroup)?;
     if let Some(scope) = &container.record.scope {
@@ -148,12 +156,7 @@ fn run(context: &Context, arguments: &Arguments) -> Outcome {
 
 /// What the flags say, as `linux.resources`.
 fn asked(arguments: &Arguments) -> Result<oci::LinuxResources, UpdateError> {
-    for flag in [
-        "kernel-memory",
-        "kernel-memory-tcp",
-        "l3-cache-schema",
-        "mem-bw-schema",
-    ] {
+    for flag in ["l3-cache-schema", "mem-bw-schema"] {
         if arguments.value(flag).is_some_and(|value| !value.is_empty()) {
             return Err(UpdateError::Unsupported(flag));
         }

@@ -39,6 +39,8 @@ pub(super) struct Hierarchy {
     /// Such as `cpu` and `cpuacct`, or the name of one without a controller, such as `name=systemd`.
     pub(super) controllers: Vec<String>,
     pub(super) mount: PathBuf,
+    /// The cgroup that is seen at the mount.
+    pub(super) root: PathBuf,
 }
 
 impl Hierarchy {
@@ -71,7 +73,7 @@ impl Host {
         }
     }
 
-    fn parse(mounts: &str) -> Self {
+    pub(super) fn parse(mounts: &str) -> Self {
         let mut host = Self::default();
         for line in mounts.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
@@ -82,7 +84,8 @@ impl Host {
             if !matches!(kind, Some("cgroup" | "cgroup2")) {
                 continue;
             }
-            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else {
+            let mut left = left.split(' ').skip(3).map(PathBuf::from);
+            let (Some(root), Some(mount)) = (left.next(), left.next()) else {
                 continue;
             };
             let better = mount.starts_with(PLACE);
@@ -103,10 +106,14 @@ impl Host {
                 .iter_mut()
                 .find(|known| known.controllers == controllers)
             {
-                Some(known) if better => known.mount = mount,
+                Some(known) if better => (known.mount, known.root) = (mount, root),
                 Some(_) => {}
                 None if controllers.is_empty() => {}
-                None => host.v1.push(Hierarchy { controllers, mount }),
+                None => host.v1.push(Hierarchy {
+                    controllers,
+                    mount,
+                    root,
+                }),
             }
         }
         host

@@ -14,6 +14,7 @@ mod dbus;
 mod devices;
 mod files;
 mod host;
+mod place;
 mod plan;
 mod stats;
 pub mod systemd;
@@ -22,20 +23,22 @@ mod v2;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
 
 pub use host::Layout;
+pub use place::{BelowError, relative};
 pub use stats::{
     BlockIo, Counter, Cpu, CpuSet, DeviceIo, HugePages, Memory, Pids, Pressure, Pressures, Rdma,
     Stall, Stats,
 };
 
 use crate::oci;
-use host::Host;
+use host::{Hierarchy, Host};
+use place::Place;
 use plan::{IfMissing, Write};
 
 /// An operation on a cgroup that failed.
@@ -47,6 +50,9 @@ pub enum CgroupError {
     /// What is mounted cannot be told.
     #[error("read /proc/self/mountinfo")]
     Mounts(#[source] io::Error),
+    /// Where the caller is cannot be told.
+    #[error("read /proc/self/cgroup")]
+    Own(#[source] io::Error),
     /// A path that is not absolute and plain.
     #[error("invalid cgroup path `{0}`")]
     Path(String),
@@ -102,6 +108,12 @@ pub enum CgroupError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Limits for an ordinary user who has no cgroup to set them in.
+    #[error(
+        "the limits of linux.resources need a cgroup that is delegated to this user (with systemd, \
+         run in `systemd-run --user --scope --property=Delegate=yes`); without one, leave them out"
+    )]
+    NotDelegated(#[source] Box<Self>),
     /// The device filter of version 2.
     #[error("filter the devices of `{path}`")]
     Devices {
@@ -158,7 +170,7 @@ impl CgroupError {
 #[derive(Debug)]
 pub struct Cgroup {
     host: Host,
-    path: PathBuf,
+    place: Place,
 }
 
 impl Cgroup {
@@ -190,26 +202,30 @@ impl Cgroup {
         // The reason for the failure is what the caller needs.
         let _ = cgroup.remove();
         match planned {
-            Ok(false) if error.is_not_allowed() && is_ordinary_user() => Ok(None),
+            Ok(limited) if error.is_not_allowed() && is_ordinary_user() => {
+                if limited {
+                    return Err(CgroupError::NotDelegated(Box::new(error)));
+                }
+                Ok(None)
+            }
             _ => Err(error),
         }
     }
 
-    /// One that exists (or did: operations on a removed cgroup say so).
+    /// One that exists (or did: operations on a removed cgroup say so). `path` is absolute below
+    /// the mounts; what [`relative`] and [`below`](Self::below) answer may name several.
     pub fn open(path: &str) -> Result<Self, CgroupError> {
-        let plain = |component| matches!(component, Component::Normal(_));
-        let relative = path.strip_prefix('/').map(Path::new);
-        match relative {
-            Some(relative)
-                if !relative.as_os_str().is_empty() && relative.components().all(plain) =>
-            {
-                Ok(Self {
-                    host: Host::find()?,
-                    path: relative.to_owned(),
-                })
-            }
-            _ => Err(CgroupError::Path(path.to_owned())),
-        }
+        let place = Place::parse(path)?;
+        Ok(Self {
+            host: Host::find()?,
+            place,
+        })
+    }
+
+    /// The path of one below it, in the hierarchy of `controller` or in all, for [`Self::open`].
+    pub fn below(&self, controller: Option<&str>, path: &str) -> Result<String, BelowError> {
+        let below = self.place.below(&self.host, controller, path)?;
+        Ok(below.to_string())
     }
 
     /// That of a container which runs; `None` where [`create`](Self::create) made none for want of
@@ -220,9 +236,20 @@ impl Cgroup {
         Ok((!absent).then_some(cgroup))
     }
 
-    /// The path below the mounts, without the leading slash.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where one more process of a container is put whose first process is `init`. In version 2 a
+    /// cgroup that hands controllers down takes no processes; a container that made cgroups below
+    /// its own has moved its processes there.
+    pub(crate) fn for_another(self, init: i32) -> Result<Self, CgroupError> {
+        let Some(directory) = self.v2().filter(|_| self.is_v2()) else {
+            return Ok(self);
+        };
+        let given = files::read_if_there(&directory.join("cgroup.subtree_control"))?;
+        if given.is_none_or(|given| given.trim().is_empty()) {
+            return Ok(self);
+        }
+        let inner = Self::open(&v2::path_of(init)?)?;
+        let is_below = inner.place.unified().starts_with(self.place.unified());
+        Ok(if is_below { inner } else { self })
     }
 
     /// Its directories, by the name that each has below a container's `/sys/fs/cgroup`; a single
@@ -232,7 +259,7 @@ impl Cgroup {
             .host
             .v1
             .iter()
-            .map(|h| (Some(h.name()), h.mount.join(&self.path)));
+            .map(|h| (Some(h.name()), self.within(h)));
         let alone = self.host.v1.is_empty();
         let v2 = self
             .v2()
@@ -247,7 +274,12 @@ impl Cgroup {
     }
 
     fn v2(&self) -> Option<PathBuf> {
-        self.host.v2.as_ref().map(|mount| mount.join(&self.path))
+        let mount = self.host.v2.as_ref();
+        mount.map(|mount| mount.join(self.place.unified()))
+    }
+
+    fn within(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(self.place.within(hierarchy))
     }
 
     /// Its directory in the hierarchy of a version 1 controller.
@@ -257,7 +289,7 @@ impl Cgroup {
             .v1
             .iter()
             .find(|h| h.controllers.iter().any(|c| c == controller));
-        hierarchy.map(|hierarchy| hierarchy.mount.join(&self.path))
+        hierarchy.map(|hierarchy| self.within(hierarchy))
     }
 
     fn is_v2(&self) -> bool {
@@ -266,10 +298,10 @@ impl Cgroup {
 
     fn make(&self) -> Result<(), CgroupError> {
         for hierarchy in &self.host.v1 {
-            v1::make(hierarchy, &self.path)?;
+            v1::make(hierarchy, self.place.within(hierarchy))?;
         }
         match &self.host.v2 {
-            Some(mount) => v2::make(mount, &self.path, self.is_v2()),
+            Some(mount) => v2::make(mount, self.place.unified(), self.is_v2()),
             None => Ok(()),
         }
     }
@@ -361,7 +393,7 @@ impl Cgroup {
     /// (kernel, cgroup.c, `cgroup_procs_write_start`; Linux 5.5).
     pub(crate) fn enter(&self, born_inside: bool) -> Result<(), CgroupError> {
         for hierarchy in &self.host.v1 {
-            files::write(&hierarchy.mount.join(&self.path).join("tasks"), "0")?;
+            files::write(&self.within(hierarchy).join("tasks"), "0")?;
         }
         match self.v2() {
             Some(directory) if !born_inside => files::write(&directory.join("cgroup.procs"), "0"),
@@ -373,8 +405,7 @@ impl Cgroup {
     pub fn add(&self, pid: i32) -> Result<(), CgroupError> {
         let pid = pid.to_string();
         for hierarchy in &self.host.v1 {
-            let file = hierarchy.mount.join(&self.path).join("cgroup.procs");
-            files::write(&file, &pid)?;
+            files::write(&self.within(hierarchy).join("cgroup.procs"), &pid)?;
         }
         match self.v2() {
             Some(directory) => files::write(&directory.join("cgroup.procs"), &pid),
@@ -389,7 +420,7 @@ impl Cgroup {
             self.host
                 .v1
                 .first()
-                .map(|h| h.mount.join(&self.path))
+                .map(|h| self.within(h))
                 .unwrap_or_default()
         })
     }
@@ -604,20 +635,5 @@ impl OomWatch {
 impl AsFd for OomWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_that_climbs_is_refused() {
-        for path in ["", "/", "relative", "/a/../b", "/.."] {
-            assert!(
-                matches!(Cgroup::open(path), Err(CgroupError::Path(_))),
-                "{path}"
-            );
-        }
     }
 }

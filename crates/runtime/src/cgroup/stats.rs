@@ -58,6 +58,8 @@ pub struct CpuSet {
     pub cpus: String,
     /// Memory nodes that are allowed.
     pub mems: String,
+    /// Switches of version 1, by the names of their files; `None` on version 2.
+    pub flags: Option<BTreeMap<String, i64>>,
 }
 
 /// Pressure by resource; `None` where the kernel does not measure it.
@@ -129,6 +131,8 @@ pub struct Memory {
     pub max_usage_bytes: u64,
     /// `None` is no limit.
     pub limit_bytes: Option<u64>,
+    /// What the kernel prints for no limit, where that is a number.
+    pub no_limit_bytes: u64,
     /// Times that the limit was met.
     pub failures: u64,
     /// Processes killed for want of memory.
@@ -146,6 +150,8 @@ pub struct Memory {
 /// One kind of memory, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
+    /// Whether it is counted at all.
+    pub is_counted: bool,
     /// Now.
     pub usage_bytes: u64,
     /// The most there was.
@@ -189,6 +195,20 @@ pub struct DeviceIo {
 
 /// Version 1 prints "no limit" as the largest page-aligned number; nothing real is above this.
 const NO_LIMIT_BYTES: u64 = 1 << 62;
+/// That number: `PAGE_COUNTER_MAX` pages.
+const NO_LIMIT_V1_BYTES: u64 = 0x7fff_ffff_ffff_f000;
+/// Version 1's switches of a cpuset.
+const CPUSET_FLAGS: [&str; 9] = [
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+];
 /// `cpuacct.stat` counts in ticks of a hundredth of a second (`USER_HZ`).
 const TICK_NANOS: u64 = 10_000_000;
 
@@ -246,6 +266,7 @@ pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, C
         stats.memory.max_usage_bytes = usage.max_usage_bytes;
         stats.memory.failures = usage.failures;
         stats.memory.limit_bytes = usage.limit_bytes;
+        stats.memory.no_limit_bytes = NO_LIMIT_V1_BYTES;
         stats.memory.swap = v1_memory(&at, "memory.memsw")?;
         stats.memory.kernel = v1_memory(&at, "memory.kmem")?;
         stats.memory.kernel_tcp = v1_memory(&at, "memory.kmem.tcp")?;
@@ -281,6 +302,14 @@ pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, C
     if let Some(at) = directory("cpuset") {
         stats.cpuset.cpus = line(&at.join("cpuset.cpus"))?;
         stats.cpuset.mems = line(&at.join("cpuset.mems"))?;
+        let mut flags = BTreeMap::new();
+        for name in CPUSET_FLAGS {
+            let text = line(&at.join(format!("cpuset.{name}")))?;
+            if let Ok(number) = text.parse() {
+                flags.insert(name.to_owned(), number);
+            }
+        }
+        stats.cpuset.flags = Some(flags);
     }
     Ok(stats)
 }
@@ -293,6 +322,7 @@ fn v1_memory(at: &Path, prefix: &str) -> Result<Counter, CgroupError> {
         return Ok(Counter::default());
     };
     Ok(Counter {
+        is_counted: true,
         usage_bytes,
         max_usage_bytes: of("max_usage_in_bytes")?.unwrap_or(0),
         limit_bytes: of("limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT_BYTES),
@@ -382,13 +412,16 @@ pub(super) fn v2(at: &Path) -> Result<Stats, CgroupError> {
     stats.memory.usage_bytes = number(&at.join("memory.current"))?.unwrap_or(0);
     stats.memory.max_usage_bytes = number(&at.join("memory.peak"))?.unwrap_or(0);
     stats.memory.limit_bytes = number(&at.join("memory.max"))?;
+    stats.memory.no_limit_bytes = u64::MAX;
     stats.memory.stat = map(&read_if_there(&at.join("memory.stat"))?.unwrap_or_default());
     let events = read_if_there(&at.join("memory.events"))?.unwrap_or_default();
     stats.memory.failures = keyed(&events, "max").unwrap_or(0);
     stats.memory.oom_kills = keyed(&events, "oom_kill").unwrap_or(0);
     let events = read_if_there(&at.join("memory.swap.events"))?.unwrap_or_default();
+    let swap = number(&at.join("memory.swap.current"))?;
     stats.memory.swap = Counter {
-        usage_bytes: count(&at.join("memory.swap.current"))?,
+        is_counted: swap.is_some(),
+        usage_bytes: swap.unwrap_or(0),
         max_usage_bytes: count(&at.join("memory.swap.peak"))?,
         limit_bytes: number(&at.join("memory.swap.max"))?,
         failures: keyed(&events, "max").unwrap_or(0),

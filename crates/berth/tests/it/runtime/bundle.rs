@@ -44,6 +44,7 @@ impl Bundle {
         bundle.spec["process"]["terminal"] = json!(false);
         bundle.spec["process"]["args"] = json!(["sh", "-c", script]);
         bundle.spec["root"]["readonly"] = json!(false);
+        bundle.spec["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
         bundle.write();
         bundle
     }

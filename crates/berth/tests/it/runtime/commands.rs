@@ -299,8 +299,26 @@ fn privileged_limits_can_be_changed_and_are_counted() {
         .run(&["update", "-r", resources.to_str().unwrap(), id])
         .ok();
     assert_eq!(stats()["data"]["memory"]["usage"]["limit"], 32 << 20);
+    let cpuset = &first["data"]["cpuset"];
+    // Only version 1 tells.
+    if fs::exists("/sys/fs/cgroup/cpuset").unwrap() {
+        assert_eq!(cpuset["mems"], json!([0]));
+        assert_eq!(cpuset["sched_relax_domain_level"], -1);
+        assert_eq!(
+            first["data"]["memory"]["kernel"]["limit"],
+            json!(9_223_372_036_854_771_712_u64)
+        );
+    }
+    assert_eq!(cpuset["cpu_exclusive"], 0);
     let wrong = bundle.run(&["update", "--memory", "10x", id]);
     assert!(wrong.fails(1).contains("invalid value for memory"));
+    let ignored = bundle.run(&["update", "--kernel-memory", "5", id]);
+    ignored.ok();
+    assert!(
+        ignored
+            .stderr
+            .contains("Kernel memory settings are ignored")
+    );
 }
 
 #[test]

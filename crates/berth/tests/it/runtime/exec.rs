@@ -1,6 +1,7 @@
 //! `exec`: more processes in a container that runs.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -138,7 +139,59 @@ fn privileged_a_process_can_be_put_into_a_cgroup_below() {
     ]);
     assert_ne!(run.ok(), "0");
     let run = bundle.run(&["exec", "--cgroup", "../x", &bundle.id, "true"]);
-    assert!(run.fails(255).contains("invalid cgroup"));
+    assert!(run.fails(255).contains("../x is not a sub cgroup path"));
+}
+
+#[test]
+fn privileged_a_process_can_be_put_into_a_cgroup_below_by_controller() {
+    let bundle = running();
+    let memory = Path::new("/sys/fs/cgroup/memory").join(&bundle.id);
+    let args = |controller: &str| format!("{controller}:/below");
+    let exec = |controller: &str| {
+        let (cgroup, id) = (args(controller), &bundle.id);
+        bundle.run(&["exec", "--cgroup", &cgroup, id, "cat", "/proc/self/cgroup"])
+    };
+    let said = exec("nope").fails(255).to_owned();
+    assert!(
+        said.contains("unknown controller nope in SubCgroupPaths"),
+        "{said}"
+    );
+    if !memory.exists() {
+        // A single hierarchy has none of a controller's own.
+        let said = exec("memory").fails(255).to_owned();
+        assert!(
+            said.contains("unknown controller memory in SubCgroupPaths"),
+            "{said}"
+        );
+        return;
+    }
+    fs::create_dir(memory.join("below")).unwrap();
+    for line in exec("memory").ok().lines() {
+        let is_memory = line.contains(":memory:");
+        assert_eq!(line.ends_with("/below"), is_memory, "{line}");
+    }
+}
+
+#[test]
+fn privileged_a_process_runs_beside_the_first_one_where_cgroups_below_have_controllers() {
+    let bundle = running();
+    let version_2 = |cgroup: &PathBuf| cgroup.join("cgroup.subtree_control").exists();
+    let Some(own) = bundle.cgroups().into_iter().find(version_2) else {
+        // Version 1 alone: processes may be where cgroups are below.
+        return;
+    };
+    let inner = own.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let pid = bundle.state()["pid"].to_string();
+    fs::write(inner.join("cgroup.procs"), &pid).unwrap();
+    let has_controllers = fs::read_to_string(own.join("cgroup.controllers"))
+        .unwrap()
+        .contains("pids");
+    if has_controllers {
+        fs::write(own.join("cgroup.subtree_control"), "+pids").unwrap();
+    }
+    let exec = ["exec", &bundle.id, "grep", "0::", "/proc/self/cgroup"];
+    assert_eq!(bundle.run(&exec).ok().ends_with("/inner"), has_controllers);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::bundle::Bundle;
+use super::cgroups::memberships;
 use crate::host::PATIENCE;
 
 const WORKERS: usize = 8;
@@ -24,6 +25,8 @@ impl Place {
         Self(Bundle::sh("exec sleep 1000").with(|spec| {
             spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
             spec["linux"]["resources"]["pids"] = json!({"limit": 32});
+            // Each container has its own, named after it.
+            spec["linux"].as_object_mut().unwrap().remove("cgroupsPath");
         }))
     }
 
@@ -113,12 +116,11 @@ fn said(output: &Output) -> String {
 /// Directories of any hierarchy whose name begins so.
 fn cgroups(prefix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap();
-    let hierarchies = hierarchies.map(|entry| entry.unwrap().path());
-    for place in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        let Ok(entries) = fs::read_dir(place) else {
-            continue;
-        };
+    for (hierarchy, own) in memberships("self") {
+        // By this process's own, or beside it where version 2 is alone.
+        let own = hierarchy.join(own.strip_prefix("/").unwrap());
+        let beside = own.parent().unwrap().to_owned();
+        let entries = [own, beside].into_iter().flat_map(fs::read_dir).flatten();
         let paths = entries.flatten().map(|entry| entry.path());
         found.extend(paths.filter(|path| {
             let name = path.file_name().unwrap().to_string_lossy();

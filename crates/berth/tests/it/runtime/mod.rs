@@ -1,11 +1,13 @@
 //! `berth runtime` as a program: each command, and Podman and Docker that start containers with it.
 
 mod bundle;
+mod cgroups;
 mod commands;
 mod docker;
 mod driver;
 mod exec;
 mod interrupted;
 mod podman;
+mod rootless;
 mod systemd;
 mod terminal;

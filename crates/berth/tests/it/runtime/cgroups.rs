@@ -1,0 +1,84 @@
+//! Where a container's cgroups are.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::bundle::Bundle;
+
+/// In which cgroup of each hierarchy a process is; hierarchies by their directory.
+pub(super) fn memberships(pid: &str) -> BTreeMap<PathBuf, PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let alone = text.lines().count() == 1;
+    let split = |line: &str| {
+        let (controllers, path) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+        let name = match controllers.trim_start_matches("name=") {
+            "" if alone => "",
+            "" => "unified",
+            name => name,
+        };
+        (Path::new("/sys/fs/cgroup").join(name), PathBuf::from(path))
+    };
+    // What the kernel lists is not mounted everywhere.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_mounted = |place: &Path| mounts.contains(&format!(" {} ", place.display()));
+    let all = text.lines().map(split);
+    all.filter(|(place, _)| is_mounted(place)).collect()
+}
+
+#[test]
+fn privileged_a_cgroup_is_by_the_callers_own_if_its_path_is_relative() {
+    for asked in ["", "/", "NAME/deep", "../NAME/./deep"] {
+        let bundle = Bundle::sh("exec sleep 1000");
+        let name = bundle.id.clone();
+        let bundle = bundle.with(|spec| {
+            let linux = spec["linux"].as_object_mut().unwrap();
+            match asked {
+                "" => drop(linux.remove("cgroupsPath")),
+                asked => linux["cgroupsPath"] = json!(asked.replace("NAME", &name)),
+            }
+        });
+        let below = match asked {
+            "" | "/" => PathBuf::from(&name),
+            _ => Path::new(&name).join("deep"),
+        };
+        bundle.run(&["run", "-d", &name]).ok();
+        let (own, of) = (
+            memberships("self"),
+            memberships(&bundle.state()["pid"].to_string()),
+        );
+        for (hierarchy, path) in &of {
+            let mut above = own[hierarchy].as_path();
+            if of.len() == 1 {
+                // A cgroup of version 2 that has processes hands no controllers down.
+                above = above.parent().unwrap_or(above);
+            }
+            assert_eq!(path, &above.join(&below), "{}", hierarchy.display());
+        }
+        for command in [
+            &["pause"][..],
+            &["resume"],
+            &["update", "--pids-limit", "77"],
+        ] {
+            bundle.run(&[command, &[&name]].concat()).ok();
+        }
+        let ran = bundle.run(&["exec", &name, "cat", "/proc/self/cgroup"]);
+        assert_eq!(
+            ran.ok(),
+            bundle.run(&["exec", &name, "cat", "/proc/1/cgroup"]).ok()
+        );
+        bundle.run(&["kill", &name, "KILL"]).ok();
+        bundle.wait_for("stopped");
+        bundle.run(&["delete", &name]).ok();
+        for (hierarchy, path) in &of {
+            let directory = hierarchy.join(path.strip_prefix("/").unwrap());
+            assert!(!directory.exists(), "{}", directory.display());
+            if path.ends_with("deep") {
+                // What is above is not the container's.
+                fs::remove_dir(directory.parent().unwrap()).unwrap();
+            }
+        }
+    }
+}
