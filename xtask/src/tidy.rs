@@ -41,7 +41,7 @@ const USES: &[(&str, &[&str])] = &[
     ("conformance", &[]),
     (
         "fuzzing",
-        &["registry", "runc", "runtime", "store", "vocab"],
+        &["network", "registry", "runc", "runtime", "store", "vocab"],
     ),
 ];
 

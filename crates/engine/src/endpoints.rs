@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use network::{Attach, AttachError, Bridge, Sysctl};
+use network::files::Dns;
+use network::{Attach, AttachError, Bridge, NamesError, Sysctl};
 use vocab::config::EndpointSettings;
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
 use crate::Engine;
 use crate::containers::FindError;
+use crate::containers::launch;
 use crate::containers::owner::Request;
 use crate::containers::ports;
 use crate::containers::record::{Joined, Record as Container};
@@ -132,6 +134,9 @@ pub enum ConnectError {
     /// Joining failed.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// Names cannot be answered.
+    #[error(transparent)]
+    Names(NamesError),
     /// Leaving, or another endpoint's taking over, failed.
     #[error("container {} failed to leave network {network}", container.short())]
     Leave {
@@ -165,6 +170,7 @@ impl Failure for ConnectError {
             | Self::NotConnected { .. }
             | Self::Namespace { .. }
             | Self::Leave { .. }
+            | Self::Names(_)
             | Self::Record(_) => Kind::Internal,
         }
     }
@@ -381,6 +387,7 @@ pub(crate) fn settings(
 /// A container on its way onto one network.
 pub(crate) struct Joining<'a> {
     pub(crate) record: &'a Container,
+    pub(crate) name: &'a str,
     pub(crate) bridge: &'a Bridge,
     pub(crate) settings: &'a EndpointSettings,
     /// How its link is called inside.
@@ -427,6 +434,7 @@ impl Shared {
     pub(crate) async fn join(
         &self,
         record: &Container,
+        name: &str,
         mode: &Mode,
         sandbox: Option<&OwnedFd>,
     ) -> Result<Vec<Joined>, JoinError> {
@@ -446,6 +454,7 @@ impl Shared {
                 (Some(bridge), Some(sandbox)) => {
                     let joining = Joining {
                         record,
+                        name,
                         bridge,
                         settings,
                         interface: interface(settings, &done),
@@ -484,6 +493,7 @@ impl Shared {
     ) -> Result<network::Endpoint, JoinError> {
         let Joining {
             record,
+            name,
             bridge,
             settings,
             interface,
@@ -502,6 +512,10 @@ impl Shared {
             .ipam_config
             .as_ref()
             .and_then(|ipam| ipam.ipv4_address.parse().ok());
+        let names = match has_names(&bridge.name) {
+            true => names(record, name, settings),
+            false => Vec::new(),
+        };
         let sysctls = sysctls(settings).map_err(JoinError::Setting)?;
         let sysctls = sysctls.into_iter().map(|(path, value)| Sysctl {
             path: path.replace("IFNAME", &interface),
@@ -515,6 +529,7 @@ impl Shared {
             ports,
             default_route: way_out,
             sysctls: sysctls.collect(),
+            names,
             interface,
         };
         self.links
@@ -524,6 +539,30 @@ impl Shared {
                 network: bridge.name.clone(),
                 source,
             })
+    }
+}
+
+/// How a container's questions for names go on.
+pub(crate) fn asking(shared: &Shared, record: &Container) -> network::dns::Asking {
+    let Dns {
+        servers, options, ..
+    } = launch::dns(shared, record);
+    let mut ndots = options
+        .iter()
+        .filter_map(|option| option.strip_prefix("ndots:"));
+    let qualified = ndots.next_back().is_some_and(|number| number != "0");
+    network::dns::Asking { servers, qualified }
+}
+
+impl Mode {
+    /// Whether the container finds others by name.
+    pub(crate) fn has_names(&self) -> bool {
+        match self {
+            Self::Own(networks) => networks
+                .iter()
+                .any(|(record, _)| record.bridge.is_some() && has_names(&record.name)),
+            Self::Host | Self::Container { .. } => false,
+        }
     }
 }
 

@@ -14,8 +14,10 @@ pub mod mutate;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use network::dns::{self, Lookup, Verdict};
 use runc::state::Record;
 use runtime::{Bundle, CreateError, Rootfs};
 use serde_json::Value;
@@ -27,11 +29,12 @@ use vocab::{Platform, Reference};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("authenticate", authenticate),
     ("config", config),
     ("erofs", erofs),
     ("manifest", manifest),
+    ("names", names),
     ("reference", reference),
     ("state", state),
 ];
@@ -157,6 +160,55 @@ pub fn reference(bytes: &[u8]) {
             );
         }
     }
+}
+
+/// Questions for names, and what name servers say to them: half of the bytes for each.
+///
+/// # Panics
+/// If a reply is larger than who asks takes, or is not the reply to what was asked.
+pub fn names(bytes: &[u8]) {
+    /// Two containers of a network, of which one has three addresses.
+    struct Known;
+
+    impl Lookup for Known {
+        fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+            let known = |last| IpAddr::from([10, 0, 0, last]);
+            match name {
+                "a" => Some(vec![known(2)]),
+                "b.c" => Some(vec![known(3), known(4), known(5)]),
+                _ => None,
+            }
+        }
+
+        fn name(&self, address: IpAddr) -> Option<String> {
+            (address == IpAddr::from([10, 0, 0, 2])).then(|| "a.c".to_owned())
+        }
+
+        fn has_way_out(&self) -> bool {
+            true
+        }
+    }
+
+    for datagram in [true, false] {
+        if let Verdict::Reply(reply) = dns::judge(bytes, &Known, datagram, true) {
+            assert!(
+                reply.get(..2) == bytes.get(..2),
+                "it has the query's number"
+            );
+            assert!(
+                reply.len() <= if datagram { 1232 } else { 65_535 },
+                "it fits"
+            );
+        }
+    }
+    let (query, reply) = bytes.split_at(bytes.len() / 2);
+    if let Some(retold) = dns::retold(query, reply) {
+        assert!(
+            retold.get(..2) == query.get(..2),
+            "it has the query's number"
+        );
+    }
+    dns::retold(bytes, bytes);
 }
 
 /// `WWW-Authenticate` of a registry.

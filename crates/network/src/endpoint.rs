@@ -59,6 +59,8 @@ pub struct Attach {
     pub default_route: bool,
     /// Kernel settings of the link, written before it carries packets.
     pub sysctls: Vec<Sysctl>,
+    /// What others on the network may call it; the first is what its address is called.
+    pub names: Vec<String>,
 }
 
 /// A kernel setting inside a container's network namespace.
@@ -123,6 +125,9 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Published ports, in the order they were asked for.
     pub ports: Vec<PublishedPort>,
+    /// What others on the network may call it; the first is what its address is called.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 impl Endpoint {

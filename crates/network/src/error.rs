@@ -283,6 +283,22 @@ impl Failure for DetachError {
     }
 }
 
+/// [`crate::Networks::hear`] failed.
+#[derive(Debug, thiserror::Error)]
+#[error("answer questions for names in container {}", container.short())]
+pub struct NamesError {
+    /// The container.
+    pub container: ContainerId,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+impl Failure for NamesError {
+    fn kind(&self) -> Kind {
+        Kind::Internal
+    }
+}
+
 /// [`crate::Networks::choose_subnet`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SubnetError {

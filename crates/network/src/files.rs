@@ -77,6 +77,26 @@ pub fn resolv_conf(host: &str, wanted: &Dns) -> String {
     text
 }
 
+/// The `resolv.conf` of a container that asks `server` for names: search domains and options are
+/// the same, and names without a dot are asked for as they are.
+pub fn resolv_conf_for(server: IpAddr, host: &str, wanted: &Dns) -> String {
+    let ndots = |options: &[String]| options.iter().any(|option| option.starts_with("ndots:"));
+    let mut wanted = wanted.clone();
+    wanted.servers = vec![server];
+    if wanted.options.is_empty() {
+        wanted.options = parse(host).options;
+    }
+    if !ndots(&wanted.options) {
+        wanted.options.push("ndots:0".to_owned());
+    }
+    resolv_conf(host, &wanted)
+}
+
+/// Every name server of a `resolv.conf`, those on the host's loopback too.
+pub(crate) fn name_servers(text: &str) -> Vec<IpAddr> {
+    parse(text).servers
+}
+
 /// A container's `hosts`: the loopback names, extra hosts, then its own addresses.
 ///
 /// `extra` holds pairs of name and address as `--add-host` gives them.
@@ -186,6 +206,25 @@ mod tests {
                 "nameserver 8.8.8.8\nnameserver 8.8.4.4\n",
             );
         }
+    }
+
+    #[test]
+    fn who_asks_the_daemon_for_names_asks_for_short_ones_as_they_are() {
+        let server = IpAddr::from([127, 0, 0, 11]);
+        let host = "nameserver 192.168.1.1\nsearch a.example\noptions edns0\n";
+        assert_eq!(
+            resolv_conf_for(server, host, &Dns::default()),
+            "nameserver 127.0.0.11\nsearch a.example\noptions edns0 ndots:0\n"
+        );
+        let wanted = Dns {
+            servers: vec![[9, 9, 9, 9].into()],
+            options: vec!["ndots:2".to_owned()],
+            ..Dns::default()
+        };
+        assert_eq!(
+            resolv_conf_for(server, "", &wanted),
+            "nameserver 127.0.0.11\noptions ndots:2\n"
+        );
     }
 
     #[test]

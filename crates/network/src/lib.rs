@@ -13,9 +13,11 @@
 //! | `ipam` | which address of a subnet is free, and which subnet the host does not use |
 //! | `ports` | host ports, held by a bound socket so that nobody else takes them |
 //! | `rules` | one nftables table: what it should hold (pure), and bringing it there |
+//! | [`dns`] | names of containers, answered inside their namespaces |
 //! | `flows` | UDP flows that the kernel must forget when a port comes or goes |
 //! | [`files`] | the texts of `/etc/resolv.conf` and `/etc/hosts` |
 
+pub mod dns;
 mod endpoint;
 mod error;
 pub mod files;
@@ -33,5 +35,7 @@ pub use endpoint::{
     Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange, Protocol,
     PublishRequest, PublishedPort, Sysctl,
 };
-pub use error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
+pub use error::{
+    AttachError, BridgeError, DetachError, NamesError, OpenError, SandboxError, SubnetError,
+};
 pub use networks::{Config, Networks, SubnetPool};

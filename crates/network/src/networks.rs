@@ -18,14 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tasks::Group;
-use vocab::NetworkId;
+use vocab::{ContainerId, NetworkId};
 
-use crate::error::{AttachError, BridgeError, DetachError, OpenError, SandboxError, SubnetError};
+use crate::dns::{Asking, Names, Resolvers};
+use crate::error::{
+    AttachError, BridgeError, DetachError, NamesError, OpenError, SandboxError, SubnetError,
+};
 use crate::flows;
 use crate::ipam;
 use crate::links::{self, Link, Links, Pair, Port};
@@ -42,6 +46,8 @@ pub struct Config {
     pub pools: Vec<SubnetPool>,
     /// Whether to switch on `net.ipv4.ip_forward` (dockerd's `--ip-forward`).
     pub ip_forward: bool,
+    /// Where the host's name servers stand.
+    pub resolv_conf: PathBuf,
 }
 
 impl Config {
@@ -51,6 +57,7 @@ impl Config {
             instance: instance.to_owned(),
             pools: ipam::default_pools(),
             ip_forward: true,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
         }
     }
 
@@ -86,6 +93,7 @@ pub struct Networks {
     inner: Arc<Inner>,
     /// Looks after links of detached containers.
     sweeping: Group,
+    resolvers: Resolvers,
 }
 
 /// A port is tried so often, with this pause between: every child that the daemon forks has copies
@@ -101,7 +109,9 @@ impl Networks {
     /// Starts with no network; [`Networks::ensure_bridge`] adds them.
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let table = Table::open(config.table()).map_err(OpenError::Socket)?;
+        let resolvers = Resolvers::new(config.resolv_conf.clone());
         Ok(Self {
+            resolvers,
             inner: Arc::new(Inner {
                 config,
                 state: Mutex::new(State::new(table)),
@@ -160,7 +170,11 @@ impl Networks {
             attempts -= 1;
             match tasks::blocking(move || inner.attach((*netns).as_fd(), &wanted)).await {
                 Err(AttachError::PortInUse { .. }) if attempts > 0 => {}
-                attached => return attached,
+                Ok(endpoint) => {
+                    self.call(&endpoint);
+                    return Ok(endpoint);
+                }
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(BIND_PAUSE).await;
         }
@@ -173,6 +187,7 @@ impl Networks {
     ///
     /// Doing it again changes nothing.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        self.names().leave(endpoint);
         let (inner, name) = (Arc::clone(&self.inner), endpoint.host_interface.clone());
         self.sweeping.spawn("sweep", async move {
             tokio::time::sleep(LINK_GRACE).await;
@@ -188,6 +203,7 @@ impl Networks {
     ///
     /// Doing it again changes nothing.
     pub async fn disconnect(&self, endpoint: &Endpoint) -> Result<(), DetachError> {
+        self.names().leave(endpoint);
         let (inner, endpoint) = (Arc::clone(&self.inner), endpoint.clone());
         tasks::blocking(move || inner.disconnect(&endpoint)).await
     }
@@ -233,8 +249,61 @@ impl Networks {
     /// live containers have (addresses, held ports, rules) and removes what belongs to nobody.
     /// Connections go on meanwhile. May be called again to bring back what others removed.
     pub async fn restore(&self, endpoints: &[Endpoint]) -> Result<(), DetachError> {
-        let (inner, endpoints) = (Arc::clone(&self.inner), endpoints.to_vec());
-        tasks::blocking(move || inner.restore(&endpoints)).await
+        let (inner, held) = (Arc::clone(&self.inner), endpoints.to_vec());
+        let restored = tasks::blocking(move || inner.restore(&held)).await;
+        for endpoint in endpoints {
+            self.call(endpoint);
+        }
+        restored
+    }
+
+    /// Answers a container's questions for names, at [`crate::dns::ADDRESS`] inside its namespace,
+    /// until [`Networks::ignore`]. `fresh` says that the namespace has never been heard.
+    pub async fn hear(
+        &self,
+        container: ContainerId,
+        netns: BorrowedFd<'_>,
+        asking: Asking,
+        fresh: bool,
+    ) -> Result<(), NamesError> {
+        let failed = |source| NamesError { container, source };
+        let netns = netns.try_clone_to_owned().map_err(failed)?;
+        let heard = self.resolvers.hear(container, netns, asking, fresh);
+        heard.await.map_err(failed)
+    }
+
+    /// Whether a container's questions for names are answered.
+    pub fn hears(&self, container: &ContainerId) -> bool {
+        self.resolvers.hears(container)
+    }
+
+    /// Answers a container no more: its namespace is held open by that.
+    pub fn ignore(&self, container: &ContainerId) {
+        self.resolvers.forget(container);
+    }
+
+    /// Calls an endpoint by other names; `endpoint` has the new ones.
+    pub fn rename(&self, endpoint: &Endpoint) {
+        self.inner.state().rename(endpoint);
+        self.names().leave(endpoint);
+        self.call(endpoint);
+    }
+
+    /// Has others know an endpoint by its names.
+    fn call(&self, endpoint: &Endpoint) {
+        let name = {
+            let state = self.inner.state();
+            let bridge = state.find_bridge(&endpoint.network);
+            bridge.map(|bridge| bridge.name.clone())
+        };
+        if let Some(name) = name {
+            self.names().join(&name, endpoint);
+        }
+    }
+
+    fn names(&self) -> std::sync::RwLockWriteGuard<'_, Names> {
+        let names = self.resolvers.names().write();
+        names.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

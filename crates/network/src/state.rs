@@ -116,6 +116,7 @@ impl State {
             gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
             mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
             ports: Vec::new(),
+            names: wanted.names.clone(),
         };
         let mut held = Vec::new();
         // An internal network has no way in: its ports are not published, as in Docker.
@@ -214,6 +215,13 @@ impl State {
         }
         self.change(&[rules::withdraw(from), rules::publish(&new)].concat())?;
         Ok((old, new))
+    }
+
+    /// Calls an endpoint something else.
+    pub(crate) fn rename(&mut self, endpoint: &Endpoint) {
+        if let Some(member) = self.find_member(endpoint) {
+            member.endpoint.names.clone_from(&endpoint.names);
+        }
     }
 
     /// Gives back the endpoint's address and ports.

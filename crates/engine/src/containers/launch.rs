@@ -29,7 +29,7 @@ use vocab::{ContainerId, failure};
 use super::StartError;
 use super::link::{Link, LinkError};
 use super::record::{Joined, MountKind, Record, to_nanos};
-use crate::endpoints::Mode;
+use crate::endpoints::{self, Mode};
 use crate::shared::Shared;
 use crate::spec::security::Security;
 use crate::spec::{self, Facts, Namespace, Namespaces, devices, user};
@@ -68,14 +68,22 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(
     shared: &Arc<Shared>,
     record: &Arc<Record>,
+    name: &str,
     attaches: Vec<PendingAttach>,
 ) -> Result<Prepared, StartError> {
     let mode = shared.network_mode(record).map_err(StartError::Network)?;
     let sandbox = async {
-        match &mode {
-            Mode::Own(_) => Some(shared.links.open_sandbox().await).transpose(),
-            Mode::Host | Mode::Container { .. } => Ok(None),
+        let Mode::Own(_) = &mode else {
+            return Ok(None);
+        };
+        let links = &shared.links;
+        let sandbox = links.open_sandbox().await.map_err(StartError::Sandbox)?;
+        if mode.has_names() {
+            let asking = endpoints::asking(shared, record);
+            let heard = links.hear(record.id, sandbox.as_fd(), asking, true);
+            heard.await.map_err(StartError::Names)?;
         }
+        Ok(Some(sandbox))
     };
     let setup = {
         let (shared, record, mode) = (Arc::clone(shared), Arc::clone(record), mode.clone());
@@ -88,17 +96,15 @@ pub(crate) async fn prepare(
             give_back(shared, &record.id, &[]).await;
             remove_run_dir(shared, &record.id).await;
             setup?;
-            return Err(StartError::Sandbox(
-                sandbox
-                    .err()
-                    .unwrap_or_else(|| unreachable!("one of the two failed")),
-            ));
+            return Err(sandbox
+                .err()
+                .unwrap_or_else(|| unreachable!("one of the two failed")));
         }
     };
 
     let dir = shared.run_dir(&record.id);
     let spawned = spawn(shared, &dir, setup, sandbox.clone());
-    let joined = shared.join(record, &mode, sandbox.as_deref());
+    let joined = shared.join(record, name, &mode, sandbox.as_deref());
     let (spawned, joined) = tokio::join!(spawned, joined);
     let (endpoints, outcome) = match joined {
         Ok(endpoints) => (endpoints, Ok(())),
@@ -366,16 +372,31 @@ fn write_files(
         fs::write(&path, text).map_err(|source| StartError::Files { path, source })
     };
     write("hostname", &format!("{hostname}\n"))?;
-    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    write(
-        "resolv.conf",
-        &network::files::resolv_conf(&host, &dns(shared, record)),
-    )?;
+    write_resolv_conf(shared, record, mode.has_names())?;
     write("hosts", &hosts(shared, record, mode, hostname, &[]))?;
     Ok(dir.to_owned())
 }
 
-fn dns(shared: &Shared, record: &Record) -> Dns {
+/// Writes `resolv.conf`: the daemon answers where others are found by `names`.
+pub(crate) fn write_resolv_conf(
+    shared: &Shared,
+    record: &Record,
+    names: bool,
+) -> Result<(), StartError> {
+    use network::{dns::ADDRESS, files};
+    let path = shared.data_dir(&record.id).join("resolv.conf");
+    let wanted = dns(shared, record);
+    let written = files::host_resolv_conf().and_then(|host| {
+        let text = match names {
+            true => files::resolv_conf_for(ADDRESS.into(), &host, &wanted),
+            false => files::resolv_conf(&host, &wanted),
+        };
+        fs::write(&path, text)
+    });
+    written.map_err(|source| StartError::Files { path, source })
+}
+
+pub(crate) fn dns(shared: &Shared, record: &Record) -> Dns {
     let own = |wanted: &Option<Vec<String>>, default: &[String]| match wanted {
         Some(words) if !words.is_empty() => words.clone(),
         _ => default.to_vec(),
@@ -472,12 +493,12 @@ async fn finish(
     shared: &Arc<Shared>,
     record: &Arc<Record>,
     mode: &Mode,
-    endpoints: &[Joined],
+    joined: &[Joined],
     dir: &Path,
     attaches: Vec<PendingAttach>,
 ) -> Result<(), StartError> {
-    if endpoints.iter().any(|joined| joined.endpoint.is_some()) {
-        write_hosts(shared, record, mode, endpoints)?;
+    if joined.iter().any(|joined| joined.endpoint.is_some()) {
+        write_hosts(shared, record, mode, joined)?;
     }
     if !attaches.is_empty() {
         connect_attaches(dir, attaches).await;
@@ -563,6 +584,7 @@ fn log(shared: &Shared, record: &Record) -> Log {
 
 /// Gives back what a run held: addresses, ports, the mounted root. Goes on after a failure.
 pub(crate) async fn give_back(shared: &Arc<Shared>, id: &ContainerId, endpoints: &[Joined]) {
+    shared.links.ignore(id);
     let detached = async {
         for joined in endpoints {
             if let Some(endpoint) = &joined.endpoint

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use network::SandboxError;
+use network::{NamesError, SandboxError};
 use runtime::cgroup::CgroupError;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
@@ -527,6 +527,9 @@ pub enum StartError {
     /// Its network namespace.
     #[error("failed to set up container networking")]
     Sandbox(#[source] SandboxError),
+    /// The answers to its questions for names.
+    #[error("failed to set up container networking")]
+    Names(#[source] NamesError),
     /// Its networks.
     #[error(transparent)]
     Network(JoinError),
@@ -592,6 +595,7 @@ impl Failure for StartError {
             | Self::Root(_)
             | Self::Files { .. }
             | Self::Sandbox(_)
+            | Self::Names(_)
             | Self::Control(_)
             | Self::Monitor(_)
             | Self::Launch { .. }

@@ -14,6 +14,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use super::owner::{self, First, Owner};
 use super::record::{Course, Record, from_nanos};
 use super::state::{Event, Next, Phase};
 use super::{launch, remove};
+use crate::endpoints;
 use crate::shared::Shared;
 
 /// A container as it was recorded.
@@ -84,6 +86,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
             "take up the endpoints again"
         );
     }
+    hear_again(shared, &looked).await;
     let known: HashSet<ContainerId> = looked.iter().map(|(found, _)| found.record.id).collect();
     let owners = sweep(shared, known).await;
 
@@ -102,6 +105,49 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
         }
         adopt(shared, found, left);
     }
+}
+
+/// Answers questions for names again in every container that was told to ask the daemon.
+async fn hear_again(shared: &Arc<Shared>, looked: &[(Found, Option<Left>)]) {
+    for (found, left) in looked {
+        let Some(Left::Alive { pid, .. }) = left else {
+            continue;
+        };
+        let (id, pid) = (found.record.id, *pid);
+        if found
+            .course
+            .endpoints
+            .iter()
+            .all(|own| own.endpoint.is_none())
+        {
+            continue;
+        }
+        let path = shared.data_dir(&id).join("resolv.conf");
+        let asking = endpoints::asking(shared, &found.record);
+        let heard = async {
+            let opened = tasks::blocking(move || {
+                let told = fs::read_to_string(path).is_ok_and(|text| asks_daemon(&text));
+                told.then(|| owner::open_namespace(&id, pid)).transpose()
+            });
+            let opened = opened.await.map_err(|source| network::NamesError {
+                container: id,
+                source,
+            })?;
+            match opened {
+                Some(netns) => shared.links.hear(id, netns.as_fd(), asking, false).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = heard.await {
+            tracing::warn!(%id, error = failure::chain(&error), "names are not answered");
+        }
+    }
+}
+
+/// Whether a `resolv.conf` names the daemon.
+fn asks_daemon(text: &str) -> bool {
+    let daemon = format!("nameserver {}", network::dns::ADDRESS);
+    text.lines().any(|line| line == daemon)
 }
 
 fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {

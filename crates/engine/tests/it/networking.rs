@@ -356,3 +356,133 @@ async fn privileged_several_networks_are_joined_at_creation() {
     // Of equal priority the first by name is the way out; the network mode has the first link.
     assert_eq!(way_out(engine, "both").await.as_deref(), Some("eth1"));
 }
+
+/// A container that says what it finds under names until it has found each of them.
+async fn finds(place: &Place, network: &str, script: &str) -> String {
+    let name = format!("asks-{}", &vocab::ContainerId::random().to_string()[..6]);
+    place
+        .create_as(&name, &["sh", "-c", script], |_, host| {
+            host.network_mode = network.to_owned();
+        })
+        .await;
+    assert_eq!(
+        place.run(&name).await.code,
+        0,
+        "{}",
+        place.logged(&name).await
+    );
+    place.logged(&name).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_containers_find_each_other_by_name() {
+    let mut place = Place::with_bridge("10.213.14.1/24").await;
+    let engine = Arc::clone(place.engine());
+    create_network(&engine, "mine", "10.213.15.0/24", true).await;
+    let mut wanted = crate::place::wanted("db", &["sleep", "1000"], |config, host| {
+        config.hostname = "store".to_owned();
+        host.network_mode = "mine".to_owned();
+    });
+    let settings = EndpointSettings {
+        aliases: Some(vec!["database".to_owned()]),
+        ..EndpointSettings::default()
+    };
+    wanted.networking.endpoints_config = Some([("mine".to_owned(), Some(settings))].into());
+    let id = engine.create(wanted).await.unwrap().id;
+    place.start("db").await;
+
+    let short = id.short();
+    let ask = format!(
+        "cat /etc/resolv.conf; for n in db database DATABASE store {short} db.mine; do \
+         nslookup -type=a $n | grep -A1 Name: | tail -1; done; nslookup 10.213.15.2 | grep name"
+    );
+    let told = finds(&place, "mine", &ask).await;
+    assert!(told.starts_with("nameserver 127.0.0.11\n"), "{told}");
+    assert!(told.contains("ndots:0"), "{told}");
+    assert_eq!(told.matches("Address: 10.213.15.2").count(), 6, "{told}");
+    assert!(told.contains("name = db.mine"), "{told}");
+    // The resolver of the C library, by the file that names it.
+    let pinged = finds(&place, "mine", "ping -c 1 -W 5 database | head -1").await;
+    assert!(pinged.contains("10.213.15.2"), "{pinged}");
+    // Nothing outside is asked from an internal network, and nobody is known elsewhere.
+    let refused = finds(&place, "mine", "nslookup -type=a example.com; true").await;
+    assert!(refused.contains("NXDOMAIN"), "{refused}");
+    let other = finds(&place, "bridge", "cat /etc/resolv.conf").await;
+    assert!(!other.contains("127.0.0.11"), "{other}");
+
+    // A new name holds at once; after a restart of the engine all of it still does.
+    engine.rename("db", "data").await.unwrap();
+    let ask = "nslookup -type=a data | grep -A1 Name: | tail -1; nslookup -type=a db; true";
+    let told = finds(&place, "mine", ask).await;
+    assert!(
+        told.contains("Address: 10.213.15.2") && told.contains("NXDOMAIN"),
+        "{told}"
+    );
+    place
+        .create_as(
+            "long",
+            &[
+                "sh",
+                "-c",
+                "while ! nslookup -type=a after; do sleep 0.1; done",
+            ],
+            |_, host| {
+                host.network_mode = "mine".to_owned();
+            },
+        )
+        .await;
+    place.start("long").await;
+    drop(engine);
+    place.reopen().await;
+    let wait = place
+        .engine()
+        .wait("long", engine::containers::WaitCondition::NotRunning);
+    let wait = wait.await.unwrap();
+    place
+        .create_as("after", &["sleep", "1000"], |_, host| {
+            host.network_mode = "mine".to_owned();
+        })
+        .await;
+    place.start("after").await;
+    let code = tokio::time::timeout(crate::place::LONG, wait.outcome())
+        .await
+        .unwrap()
+        .code;
+    assert_eq!(code, 0);
+    // One that leaves is forgotten.
+    place.remove("data").await;
+    let told = finds(&place, "mine", "nslookup -type=a database; true").await;
+    assert!(told.contains("NXDOMAIN"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_container_finds_names_from_its_first_network_on() {
+    let place = Place::with_bridge("10.213.16.1/24").await;
+    let engine = place.engine();
+    create_network(engine, "mine", "10.213.17.0/24", false).await;
+    place
+        .create_as("db", &["sleep", "1000"], |_, host| {
+            host.network_mode = "mine".to_owned();
+        })
+        .await;
+    place.start("db").await;
+    let ask = "while ! nslookup -type=a db 127.0.0.11; do sleep 0.1; done; cat /etc/resolv.conf";
+    place.create("late", &["sh", "-c", ask]).await;
+    place.start("late").await;
+    let wait = engine
+        .wait("late", engine::containers::WaitCondition::NotRunning)
+        .await
+        .unwrap();
+    engine
+        .connect_network("mine", "late", EndpointSettings::default())
+        .await
+        .unwrap();
+    let code = tokio::time::timeout(crate::place::LONG, wait.outcome())
+        .await
+        .unwrap()
+        .code;
+    assert_eq!(code, 0);
+    let told = place.logged("late").await;
+    assert!(told.contains("Address: 10.213.17.2"), "{told}");
+    assert!(told.contains("nameserver 127.0.0.11"), "{told}");
+}

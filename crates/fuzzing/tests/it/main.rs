@@ -78,6 +78,11 @@ fn no_name_of_an_image_breaks_its_reader() {
 }
 
 #[test]
+fn no_question_for_a_name_breaks_its_reader() {
+    check("names");
+}
+
+#[test]
 fn no_state_breaks_its_reader() {
     check("state");
 }

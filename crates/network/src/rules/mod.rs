@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`plan`] | which changes bring the table where it should be; pure |
 //! | [`wire`] | a change as netlink messages |
+//! | [`redirect`] | another table, inside containers: it leads questions for names to the daemon |
 //!
 //! What the rules promise:
 //! * A published port works from other hosts (their address is kept), from the host itself
@@ -23,7 +24,9 @@
 //!   in its forward chain stays dropped.
 
 mod plan;
+mod redirect;
 mod wire;
 
 pub(crate) use plan::{Change, join, leave, publish, remove_table, whole, withdraw};
+pub(crate) use redirect::lead_names;
 pub(crate) use wire::Table;

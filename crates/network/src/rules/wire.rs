@@ -43,24 +43,72 @@ impl Table {
 }
 
 fn encode(table: &str, changes: &[Change]) -> Batch {
-    let mut transaction = Transaction {
-        batch: Batch::new(),
-        table,
-    };
-    transaction.mark(libc::NFNL_MSG_BATCH_BEGIN);
+    let mut transaction = Transaction::begin(table);
     for change in changes {
         transaction.change(change);
     }
-    transaction.mark(libc::NFNL_MSG_BATCH_END);
-    transaction.batch
+    transaction.end()
 }
 
-struct Transaction<'a> {
+/// Messages about one table that the kernel applies all together or not at all.
+pub(super) struct Transaction<'a> {
     batch: Batch,
     table: &'a str,
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
+    pub(super) fn begin(table: &'a str) -> Self {
+        let mut transaction = Self {
+            batch: Batch::new(),
+            table,
+        };
+        transaction.mark(libc::NFNL_MSG_BATCH_BEGIN);
+        transaction
+    }
+
+    pub(super) fn end(mut self) -> Batch {
+        self.mark(libc::NFNL_MSG_BATCH_END);
+        self.batch
+    }
+
+    pub(super) fn add_table(&mut self) {
+        self.message(libc::NFT_MSG_NEWTABLE, CREATE, |message| {
+            message.u32_be(NFTA_TABLE_FLAGS, 0);
+        });
+    }
+
+    pub(super) fn remove_table(&mut self) {
+        self.message(libc::NFT_MSG_DELTABLE, 0, |_| {});
+    }
+
+    /// A chain that lets pass what its rules do not.
+    pub(super) fn add_filter(&mut self, name: &'static str, point: libc::c_int, priority: i32) {
+        let kind = "filter";
+        let chain = Chain {
+            name,
+            hook: Some(Hook {
+                kind,
+                point,
+                priority,
+            }),
+            rules: Vec::new,
+        };
+        self.message(libc::NFT_MSG_NEWCHAIN, CREATE, |message| {
+            write_chain(message, &chain);
+        });
+    }
+
+    pub(super) fn add_rule(&mut self, chain: &str, rule: &[Expression]) {
+        self.message(libc::NFT_MSG_NEWRULE, CREATE | APPEND, |message| {
+            message.text(NFTA_RULE_CHAIN, chain);
+            message.nest(NFTA_RULE_EXPRESSIONS, |list| {
+                for expression in rule {
+                    list.nest(NFTA_LIST_ELEM, |item| expression.write(item));
+                }
+            });
+        });
+    }
+
     fn mark(&mut self, kind: libc::c_int) {
         let header = nfgenmsg(libc::AF_UNSPEC, libc::NFNL_SUBSYS_NFTABLES);
         self.batch
@@ -69,10 +117,8 @@ impl Transaction<'_> {
 
     fn change(&mut self, change: &Change) {
         match change {
-            Change::AddTable => self.message(libc::NFT_MSG_NEWTABLE, CREATE, |message| {
-                message.u32_be(NFTA_TABLE_FLAGS, 0);
-            }),
-            Change::RemoveTable => self.message(libc::NFT_MSG_DELTABLE, 0, |_| {}),
+            Change::AddTable => self.add_table(),
+            Change::RemoveTable => self.remove_table(),
             Change::AssertRules => self.assert_rules(),
             Change::Add(set, elements) => {
                 self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, *set, elements);
@@ -99,14 +145,7 @@ impl Transaction<'_> {
         }
         for chain in &CHAINS {
             for rule in (chain.rules)() {
-                self.message(libc::NFT_MSG_NEWRULE, CREATE | APPEND, |message| {
-                    message.text(NFTA_RULE_CHAIN, chain.name);
-                    message.nest(NFTA_RULE_EXPRESSIONS, |list| {
-                        for expression in &rule {
-                            list.nest(NFTA_LIST_ELEM, |item| expression.write(item));
-                        }
-                    });
-                });
+                self.add_rule(chain.name, &rule);
             }
         }
     }
@@ -528,7 +567,7 @@ fn to_published() -> Vec<Vec<Expression>> {
     ])]
 }
 
-fn is_ipv4() -> Vec<Expression> {
+pub(super) fn is_ipv4() -> Vec<Expression> {
     let ipv4 = u8::try_from(libc::NFPROTO_IPV4).expect("2");
     vec![
         Expression::Meta {
@@ -557,6 +596,69 @@ fn is_loopback(offset: u32) -> Vec<Expression> {
         },
     ];
     concat(&[is_ipv4(), first_byte])
+}
+
+pub(super) mod payload {
+    //! Parts of rules about places in a packet.
+
+    use super::{Expression, NETWORK, REG_1, TRANSPORT};
+
+    /// Bytes at a place in the network header.
+    pub(in super::super) fn network_is(offset: u32, value: &[u8]) -> Vec<Expression> {
+        is(NETWORK, offset, value)
+    }
+
+    /// The transport's number.
+    pub(in super::super) fn transport_is(number: u8) -> Vec<Expression> {
+        vec![
+            Expression::Meta {
+                key: libc::NFT_META_L4PROTO,
+                to: REG_1,
+            },
+            Expression::Equal {
+                register: REG_1,
+                value: vec![number],
+            },
+        ]
+    }
+
+    /// The port at a place in the transport header.
+    pub(in super::super) fn port_is(offset: u32, port: u16) -> Vec<Expression> {
+        is(TRANSPORT, offset, &port.to_be_bytes())
+    }
+
+    /// Writes that port; the checksum, at its place, is put right where it is there already.
+    pub(in super::super) fn set_port(offset: u32, port: u16, checksum: u32) -> Vec<Expression> {
+        vec![
+            Expression::Load {
+                value: port.to_be_bytes().to_vec(),
+                to: REG_1,
+            },
+            Expression::Store {
+                base: TRANSPORT,
+                offset,
+                length: 2,
+                from: REG_1,
+                checksum,
+            },
+        ]
+    }
+
+    fn is(base: u32, offset: u32, value: &[u8]) -> Vec<Expression> {
+        let length = u32::try_from(value.len()).expect("an address or a port");
+        vec![
+            Expression::Payload {
+                base,
+                offset,
+                length,
+                to: REG_1,
+            },
+            Expression::Equal {
+                register: REG_1,
+                value: value.to_vec(),
+            },
+        ]
+    }
 }
 
 fn is_not_lo() -> Vec<Expression> {
@@ -646,7 +748,7 @@ fn write_chain(message: &mut Attributes<'_>, chain: &Chain) {
 
 /// One instruction of a rule.
 #[derive(Clone, Debug)]
-enum Expression {
+pub(super) enum Expression {
     Meta {
         key: libc::c_int,
         to: u32,
@@ -695,6 +797,19 @@ enum Expression {
     Accept,
     Drop,
     Jump(&'static str),
+    /// A constant into a register.
+    Load {
+        value: Vec<u8>,
+        to: u32,
+    },
+    /// A register into the packet.
+    Store {
+        base: u32,
+        offset: u32,
+        length: u32,
+        from: u32,
+        checksum: u32,
+    },
 }
 
 impl Expression {
@@ -706,7 +821,7 @@ impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta { .. } => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::Store { .. } => "payload",
             Self::Connection { .. } => "ct",
             Self::DestinationType { .. } => "fib",
             Self::Mask { .. } => "bitwise",
@@ -714,7 +829,7 @@ impl Expression {
             Self::Member { .. } | Self::Map { .. } => "lookup",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
-            Self::Accept | Self::Drop | Self::Jump(_) => "immediate",
+            Self::Accept | Self::Drop | Self::Jump(_) | Self::Load { .. } => "immediate",
         }
     }
 
@@ -775,6 +890,26 @@ impl Expression {
                 data.u32_be(NFTA_NAT_REG_PROTO_MIN, *port);
             }
             Self::Masquerade => {}
+            Self::Load { value, to } => {
+                data.u32_be(NFTA_IMMEDIATE_DREG, *to);
+                data.nest(NFTA_IMMEDIATE_DATA, |nest| {
+                    nest.bytes(NFTA_DATA_VALUE, value);
+                });
+            }
+            Self::Store {
+                base,
+                offset,
+                length,
+                from,
+                checksum,
+            } => {
+                data.u32_be(NFTA_PAYLOAD_SREG, *from);
+                data.u32_be(NFTA_PAYLOAD_BASE, *base);
+                data.u32_be(NFTA_PAYLOAD_OFFSET, *offset);
+                data.u32_be(NFTA_PAYLOAD_LEN, *length);
+                data.u32_be(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET);
+                data.u32_be(NFTA_PAYLOAD_CSUM_OFFSET, *checksum);
+            }
             Self::Accept => verdict(data, libc::NF_ACCEPT, None),
             Self::Drop => verdict(data, libc::NF_DROP, None),
             Self::Jump(chain) => verdict(data, libc::NFT_JUMP, Some(chain)),
@@ -854,6 +989,10 @@ const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_PAYLOAD_SREG: u16 = 5;
+const NFTA_PAYLOAD_CSUM_TYPE: u16 = 6;
+const NFTA_PAYLOAD_CSUM_OFFSET: u16 = 7;
+const NFT_PAYLOAD_CSUM_INET: u32 = 1;
 const NFTA_FIB_DREG: u16 = 1;
 const NFTA_FIB_RESULT: u16 = 2;
 const NFTA_FIB_FLAGS: u16 = 3;
@@ -890,6 +1029,7 @@ mod tests {
     use crate::{Bridge, Endpoint, Mac, PublishedPort};
 
     const TEXT: &str = include_str!("table.nft");
+    const NAMES: &str = include_str!("names.nft");
 
     fn table(name: &str) -> Table {
         Table::open(name.to_owned()).unwrap()
@@ -920,6 +1060,7 @@ mod tests {
             gateway: None,
             mac: Mac::of([172, 17, 0, 2].into()),
             ports,
+            names: Vec::new(),
         }
     }
 
@@ -993,6 +1134,20 @@ mod tests {
             listed()
         });
         assert_eq!(ours, load(TEXT));
+    }
+
+    #[test]
+    fn privileged_the_table_inside_containers_is_the_one_in_the_text() {
+        for again in [false, true] {
+            let ours = apart(|| {
+                if again {
+                    crate::rules::lead_names(1, 2, true).unwrap();
+                }
+                crate::rules::lead_names(1053, 2053, !again).unwrap();
+                listed()
+            });
+            assert_eq!(ours, load(NAMES));
+        }
     }
 
     #[test]

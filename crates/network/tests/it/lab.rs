@@ -29,7 +29,7 @@ pub(crate) fn on_a_host(test: impl AsyncFnOnce() + Send) {
             sys::namespace::unshare(UnshareFlags::NEWNET).expect("root rights are needed");
             ip("link set lo up");
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
+                .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(test());
@@ -124,6 +124,7 @@ pub(crate) fn wanted(bridge: &Bridge, ports: &[PublishRequest]) -> Attach {
         ports: ports.to_vec(),
         default_route: true,
         sysctls: Vec::new(),
+        names: Vec::new(),
     }
 }
 
@@ -157,7 +158,7 @@ pub(crate) fn tcp(
 }
 
 /// A host beside ours, `lan0` on our side.
-async fn lan(networks: &Networks) -> OwnedFd {
+pub(crate) async fn lan(networks: &Networks) -> OwnedFd {
     let lan = networks.open_sandbox().await.unwrap();
     let here = rustix::thread::gettid().as_raw_nonzero();
     inside(&lan, || {

@@ -139,10 +139,12 @@ impl Owner {
             return Ok(joined);
         };
         let sandbox = self.namespace()?;
+        self.be_heard(network, &sandbox).await?;
         let way_out = self.way_out(record)? == Some(network.id);
         let holder = self.holder();
         let joining = Joining {
             record,
+            name: &self.name,
             bridge,
             settings,
             interface: endpoints::interface(settings, &self.course.endpoints),
@@ -158,6 +160,47 @@ impl Owner {
         }
         let joined = self.course.endpoints.last().cloned();
         Ok(joined.unwrap_or_else(|| endpoints::joined(network, None)))
+    }
+
+    /// Has the daemon answer for names from the first network of a user on. It goes on when the
+    /// last is left: what is written in `resolv.conf` stays true.
+    async fn be_heard(&self, network: &Network, sandbox: &OwnedFd) -> Result<(), ConnectError> {
+        let links = &self.shared.links;
+        if !endpoints::has_names(&network.name) || links.hears(&self.record.id) {
+            return Ok(());
+        }
+        let asking = endpoints::asking(&self.shared, &self.record);
+        let heard = links.hear(self.record.id, sandbox.as_fd(), asking, false);
+        heard.await.map_err(ConnectError::Names)?;
+        let (shared, record) = (Arc::clone(&self.shared), Arc::clone(&self.record));
+        let written = tasks::blocking(move || launch::write_resolv_conf(&shared, &record, true));
+        if let Err(error) = written.await {
+            self.warn("write resolv.conf", &error);
+        }
+        Ok(())
+    }
+
+    /// After a new name: others on its networks know it by that.
+    pub(super) async fn call_endpoints(&mut self) {
+        let names = |network: &str| {
+            let mut networks = self.record.networks.iter();
+            let (_, settings) = networks.find(|(name, _)| name == network)?;
+            Some(endpoints::names(&self.record, &self.name, settings))
+        };
+        for joined in &mut self.course.endpoints {
+            if let Some(endpoint) = &mut joined.endpoint
+                && endpoints::has_names(&joined.network)
+                && let Some(names) = names(&joined.network)
+            {
+                endpoint.names = names;
+                self.shared.links.rename(endpoint);
+            }
+        }
+        if self.course.phase.has_process()
+            && let Err(error) = self.write(Durability::Normal).await
+        {
+            self.warn("record the endpoints", &error);
+        }
     }
 
     /// Takes the link of a container that runs away; `record` does not have the network any more.

@@ -3,6 +3,8 @@
 
 mod connecting;
 
+pub(crate) use connecting::open_namespace;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -450,6 +452,7 @@ impl Owner {
         }
         let old = std::mem::replace(&mut self.name, name);
         self.shared.index().release(&old, id);
+        self.call_endpoints().await;
         self.publish();
         self.announce("rename", &[("oldName", format!("/{old}"))]);
         Ok(())
@@ -601,7 +604,7 @@ impl Owner {
     }
 
     async fn launch_steps(&mut self, attaches: Vec<PendingAttach>) -> Result<Link, StartError> {
-        let prepared = launch::prepare(&self.shared, &self.record, attaches).await?;
+        let prepared = launch::prepare(&self.shared, &self.record, &self.name, attaches).await?;
         self.course.pid = prepared.pid;
         self.course.endpoints.clone_from(&prepared.endpoints);
         // From here on a restarted engine finds a container that holds addresses: it must know.
