@@ -70,7 +70,7 @@ impl Engine {
     pub async fn verify_image(&self, typed: &str) -> Result<(Image, Verified), VerifyImageError> {
         let (store, typed) = (Arc::clone(&self.shared.store), typed.to_owned());
         let (image, verified) = tasks::blocking(move || {
-            let image = store.find_image(&typed)?;
+            let image = store.find_image_or_torn(&typed)?;
             let verified = store.verify(&image)?;
             Ok::<_, VerifyImageError>((image, verified))
         })

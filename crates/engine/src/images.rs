@@ -490,18 +490,16 @@ impl Engine {
         no_prune: bool,
     ) -> Result<Vec<RemovedImage>, RemoveImageError> {
         let platforms = platforms.to_vec();
-        let found = self
-            .find_image(typed)
-            .await
-            .map_err(store::RemoveError::Find)?;
         let (shared, typed) = (Arc::clone(&self.shared), typed.to_owned());
-        let removed = tasks::blocking(move || {
+        let (found, removed) = tasks::blocking(move || {
+            let found = shared.store.find_image_or_torn(&typed)?;
             let users = |image: &Digest| shared.image_users(image);
             let store = &shared.store;
-            match platforms.as_slice() {
+            let removed = match platforms.as_slice() {
                 [] => store.remove_image(&typed, force, no_prune, &users),
                 platforms => store.remove_platforms(&typed, platforms, force, &users),
-            }
+            };
+            Ok::<_, store::RemoveError>((found, removed?))
         })
         .await?;
         let id = found.id.to_string();

@@ -87,6 +87,8 @@ impl Engine {
                 warnings.push(format!("WARNING: No {limit} limit support"));
             }
         }
+        let told = self.shared.store.told().iter();
+        warnings.extend(told.map(|sentence| format!("WARNING: {sentence}")));
         Info {
             id: self.shared.id.clone(),
             containers,

@@ -527,10 +527,8 @@ impl Store {
     /// names; else one that berth makes, always the same for the same image.
     pub fn manifest(&self, image: &Image) -> io::Result<Document> {
         if let Some(manifest) = &image.manifest
-            && let Some(file) = self.find_blob(&manifest.digest)?
+            && let Some(bytes) = self.find_document(&manifest.digest, limits::MANIFEST_BYTES)?
         {
-            let mut bytes = Vec::new();
-            file.take(limits::MANIFEST_BYTES).read_to_end(&mut bytes)?;
             let named: Manifest = serde_json::from_slice(&bytes)?;
             let (named, kept) = (named.layers.iter(), image.layers.iter());
             if named
@@ -666,6 +664,12 @@ impl Store {
                 let file = self.opened(&layer.digest)?;
                 append(tar, &blob_path(&layer.digest), layer.size_bytes, file)?;
             }
+        }
+        if image.raw_config.is_empty() {
+            return Err(unread(&image.id)(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the configuration is damaged or lost",
+            )));
         }
         let manifest = self.manifest(image).map_err(unread(&image.id))?;
         if written.insert(image.id.clone()) {

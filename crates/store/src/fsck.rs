@@ -13,12 +13,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use vocab::{Digest, Failure, Kind};
+use vocab::{Digest, Failure, Kind, Reference};
 
 use crate::files;
 use crate::hash::Hasher;
 use crate::images::Image;
+use crate::limits;
 use crate::metadata::MetadataError;
+use crate::recovery::Recovery;
 use crate::snapshots;
 use crate::store::{COPY_BYTES, OpenError, Store};
 
@@ -71,14 +73,18 @@ impl Failure for VerifyError {
 
 impl Store {
     /// Makes tables and directories agree again after whatever ended the last process.
-    pub(crate) fn check(&self, path: &Path) -> Result<(), OpenError> {
+    pub(crate) fn check(&self, path: &Path, recovery: &mut Recovery) -> Result<(), OpenError> {
         let metadata = |source| OpenError::Metadata {
             path: path.to_owned(),
             source,
         };
+        if recovery.is_new {
+            self.find_images_by_blobs(recovery).map_err(metadata)?;
+        }
         self.quarantine_torn_blobs().map_err(metadata)?;
+        self.quarantine_torn_documents(recovery).map_err(metadata)?;
+        self.remove_unknown_snapshots(path, recovery)?;
         self.forget_lost_layers(path)?;
-        self.remove_unknown_snapshots(path)?;
         let old = SystemTime::now()
             .checked_sub(ORPHAN_KEEP)
             .unwrap_or(SystemTime::UNIX_EPOCH);
@@ -93,13 +99,48 @@ impl Store {
         Ok(())
     }
 
-    /// Blobs that are shorter or longer than recorded: the file system lost something.
+    /// Blobs that are gone, shorter or longer than recorded: the file system lost something.
     fn quarantine_torn_blobs(&self) -> Result<(), MetadataError> {
         let recorded = self.tables().blob_sizes()?;
         for (blob, size_bytes) in recorded {
-            let found = fs::metadata(self.blobs().path(&blob));
-            if found.is_ok_and(|found| found.len() != size_bytes) {
-                self.quarantine(&blob)?;
+            match fs::metadata(self.blobs().path(&blob)) {
+                Ok(found) if found.len() != size_bytes => self.quarantine(&blob)?,
+                // No layer came as it, so that it can come again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.tables().forget_form(&blob)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Configurations, manifests and indexes are small enough to be read each time.
+    fn quarantine_torn_documents(&self, recovery: &mut Recovery) -> Result<(), MetadataError> {
+        let ids = self.tables().image_ids()?;
+        for id in ids {
+            let documents = self.tables().documents_of(&id)?;
+            for document in documents.into_iter().chain([id.clone()]) {
+                let reason = match self.find_document(&document, limits::CONFIG_BYTES) {
+                    Ok(Some(_)) => continue,
+                    Ok(None) => "is missing".to_owned(),
+                    Err(error) => {
+                        self.quarantine(&document)?;
+                        format!("is damaged and was put aside ({error})")
+                    }
+                };
+                let names = self.tables().names_of(&id)?;
+                let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+                recovery.tell(match document == id {
+                    true => format!(
+                        "the configuration of image {id} ({}) {reason}: pull, load or remove it",
+                        names.join(", ")
+                    ),
+                    false => format!(
+                        "the manifest {document} of image {id} ({}) {reason}: pull or load it again",
+                        names.join(", ")
+                    ),
+                });
             }
         }
         Ok(())
@@ -137,7 +178,19 @@ impl Store {
         Ok(())
     }
 
-    fn remove_unknown_snapshots(&self, path: &Path) -> Result<(), OpenError> {
+    fn remove_unknown_snapshots(
+        &self,
+        path: &Path,
+        recovery: &mut Recovery,
+    ) -> Result<(), OpenError> {
+        let file = |what, path| move |source| OpenError::File { what, path, source };
+        let snapshots = self.root().join("snapshots");
+        let names = snapshots::names(&snapshots).map_err(file("list", snapshots.clone()))?;
+        self.restore_snapshots(recovery, &names)
+            .map_err(|source| OpenError::Metadata {
+                path: path.to_owned(),
+                source,
+            })?;
         let owners = self.tables().snapshots();
         let owners: HashSet<String> = owners
             .map_err(|source| OpenError::Metadata {
@@ -146,9 +199,7 @@ impl Store {
             })?
             .into_iter()
             .collect();
-        let file = |what, path| move |source| OpenError::File { what, path, source };
-        let snapshots = self.root().join("snapshots");
-        for name in snapshots::names(&snapshots).map_err(file("list", snapshots.clone()))? {
+        for name in names {
             if !owners.contains(&name) {
                 let path = snapshots.join(&name);
                 files::remove(&path).map_err(file("remove", path.clone()))?;
@@ -165,8 +216,9 @@ impl Store {
         for blob in blobs {
             self.verify_blob(&blob, &mut found)?;
         }
-        for diff_id in &image.config.rootfs.diff_ids {
-            self.verify_layer(diff_id, &mut found)?;
+        let layers = self.tables().layers_of(&image.id)?;
+        for diff_id in layers {
+            self.verify_layer(&diff_id, &mut found)?;
         }
         Ok(found)
     }
@@ -177,7 +229,10 @@ impl Store {
             source,
         };
         let reason = match self.find_blob(blob).map_err(read)? {
-            None => "is missing".to_owned(),
+            None => {
+                self.tables().forget_form(blob)?;
+                "is missing".to_owned()
+            }
             Some(file) => {
                 let (actual, bytes) = digest_of(file, blob).map_err(read)?;
                 found.bytes += bytes;

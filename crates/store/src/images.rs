@@ -340,8 +340,9 @@ impl Store {
         }
     }
 
-    /// All images, newest first. One whose configuration was lost is left out, with a warning, and
-    /// so are those that are only here for other platforms under the name of their sibling.
+    /// All images, newest first; without those that are only here for other platforms under the name
+    /// of their sibling. One whose configuration is lost or damaged is among them, so that it can be
+    /// seen and removed, with an empty one.
     pub fn images(&self) -> Result<Vec<Image>, MetadataError> {
         let tables = self.tables();
         let mut rows = Vec::new();
@@ -353,14 +354,7 @@ impl Store {
         drop(tables);
         let mut images: Vec<Image> = rows
             .into_iter()
-            .filter_map(|row| {
-                let id = row.id.clone();
-                let image = self.complete(row);
-                if let Err(error) = &image {
-                    tracing::warn!(image = %id, %error, "cannot be read");
-                }
-                image.ok()
-            })
+            .map(|row| self.complete_or_torn(row))
             .collect();
         images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         Ok(images)
@@ -383,6 +377,29 @@ impl Store {
         let (id, _) = self.resolve(typed)?;
         self.find_image_by_id(&id)?
             .ok_or_else(|| FindError::NotFound(typed.to_owned()))
+    }
+
+    /// The image that a user means, also if its configuration is lost or damaged, and empty then.
+    pub fn find_image_or_torn(&self, typed: &str) -> Result<Image, FindError> {
+        let (id, _) = self.resolve(typed)?;
+        let row = self.tables().find_image(&id);
+        let row = row.map_err(|source| FindError::Metadata {
+            typed: typed.to_owned(),
+            source,
+        })?;
+        row.map(|row| self.complete_or_torn(row))
+            .ok_or_else(|| FindError::NotFound(typed.to_owned()))
+    }
+
+    fn complete_or_torn(&self, row: ImageRow) -> Image {
+        match self.complete(row.clone()) {
+            Ok(image) => image,
+            Err(error) => {
+                let error = vocab::failure::chain(&error);
+                tracing::warn!(image = %row.id, %error, "is damaged");
+                assembled(row, Vec::new(), ImageConfig::default())
+            }
+        }
     }
 
     /// Lets `name` mean this image, whatever it meant before.
@@ -573,49 +590,65 @@ impl Store {
     }
 
     fn complete(&self, row: ImageRow) -> Result<Image, FindError> {
-        let ImageRow {
-            id,
-            tagged,
-            size_bytes,
-            layers,
-            names,
-            manifest,
-        } = row;
         let unreadable = |source| FindError::Config {
-            id: id.clone(),
+            id: row.id.clone(),
             source,
         };
-        let mut raw_config = Vec::new();
-        self.find_blob(&id)
-            .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
-            .and_then(|file| file.take(limits::CONFIG_BYTES).read_to_end(&mut raw_config))
+        let raw_config = self
+            .find_document(&row.id, limits::CONFIG_BYTES)
+            .and_then(|bytes| bytes.ok_or_else(|| io::ErrorKind::NotFound.into()))
             .map_err(unreadable)?;
-        let config: ImageConfig = vocab::config::read(&raw_config)
+        let config = vocab::config::read(&raw_config)
             .map_err(|error| unreadable(io::Error::other(error)))?;
-        let (digests, names) = names.into_iter().partition(|name| name.digest().is_some());
-        Ok(Image {
-            created: config
-                .created
-                .as_deref()
-                .and_then(vocab::time::parse_rfc3339),
-            id,
-            config,
-            raw_config,
-            names,
-            digests,
-            size_bytes,
-            tagged,
-            manifest: manifest.map(|row| Descriptor {
-                media_type: row.media_type,
-                digest: row.digest,
-                size: row.size_bytes,
-                urls: Vec::new(),
-                annotations: std::collections::BTreeMap::new(),
-                platform: None,
-                artifact_type: None,
-            }),
-            layers,
-        })
+        Ok(assembled(row, raw_config, config))
+    }
+
+    /// The bytes of a small blob, if they are what its name says.
+    pub(crate) fn find_document(&self, blob: &Digest, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.find_blob(blob)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        let mut hasher = Hasher::new(blob.algorithm());
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if actual != *blob {
+            let reason = format!("blob {blob} has digest {actual}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// What the tables and the configuration say.
+fn assembled(row: ImageRow, raw_config: Vec<u8>, config: ImageConfig) -> Image {
+    let (digests, names) = row
+        .names
+        .into_iter()
+        .partition(|name| name.digest().is_some());
+    Image {
+        created: config
+            .created
+            .as_deref()
+            .and_then(vocab::time::parse_rfc3339),
+        id: row.id,
+        config,
+        raw_config,
+        names,
+        digests,
+        size_bytes: row.size_bytes,
+        tagged: row.tagged,
+        manifest: row.manifest.map(|row| Descriptor {
+            media_type: row.media_type,
+            digest: row.digest,
+            size: row.size_bytes,
+            urls: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        }),
+        layers: row.layers,
     }
 }
 

@@ -26,7 +26,9 @@
 //!   layers/erofs/<hex>.index …and the EROFS metadata that indexes it
 //!   snapshots/<id>/upper     a container's writable layer
 //!   snapshots/<id>/work      overlayfs' scratch space beside it
-//!   quarantine/              blobs that turned out to be damaged
+//!   snapshots/<id>/base      what it stands on, a copy
+//!   records/<hex>            what the tables say of an image, a copy
+//!   quarantine/              blobs and tables that turned out to be damaged
 //!   empty/                   the lower directory of an image without layers
 //! RUN/layers/<hex>/          driver `erofs`: where that layer is mounted, read-only
 //! ```
@@ -46,6 +48,8 @@
 //! | `archive` | load, import and save of whole images |
 //! | `bundle` | an index, and what of its members is here |
 //! | `platforms` | images of several platforms under one name |
+//! | `records` | copies of what the tables say, and sums of it |
+//! | `recovery` | new tables where the old ones are damaged |
 //! | `pack` | directory trees as tars: export, commit, copy |
 //! | `difference` | what a writable layer changes of those beneath it |
 //! | `filling` | a file whose bytes come out of a tar |
@@ -80,6 +84,8 @@ pub mod limits;
 mod metadata;
 mod pack;
 mod platforms;
+mod records;
+mod recovery;
 mod snapshots;
 mod store;
 mod tree;

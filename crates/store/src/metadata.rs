@@ -10,6 +10,8 @@
 //! uses(image, moment)                        when a container of it was last made or removed, or it came
 //! snapshots(owner, image, made)
 //! snapshot_layers(owner, position, diff_id)  outlives the image's row
+//! sums(image, sum)                           of its record, see `records`
+//! generation(number)                         how often an image changed
 //! ```
 //!
 //! Times are nanoseconds since 1970. Nothing here touches files; the callers move files first and
@@ -23,6 +25,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use vocab::{ContainerId, Digest, Reference};
 
 use crate::layers::LayerBlob;
+use crate::records::{self, Base, LayerRecord, Record, Records};
 
 /// The tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,10 @@ use crate::layers::LayerBlob;
 pub struct MetadataError(#[from] rusqlite::Error);
 
 /// The format that this code writes (`PRAGMA user_version`).
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
+
+/// Kept beside the format (`PRAGMA application_id`), so that no turned bit passes for a later one.
+const APPLICATION: i64 = 0x6265_0000;
 
 const SCHEMA: &str = "
     CREATE TABLE images(id TEXT PRIMARY KEY, tagged INTEGER) STRICT, WITHOUT ROWID;
@@ -81,12 +87,21 @@ const USES: &str = "
         moment INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// The open database.
+/// What format 3 has more than format 2.
+const SUMS: &str = "
+    CREATE TABLE sums(
+        image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
+        sum TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE generation(number INTEGER NOT NULL) STRICT;
+    INSERT INTO generation VALUES (0);
+";
+
+/// The open database, and the copies of what it says.
 #[derive(Debug)]
-pub(crate) struct Tables(Connection);
+pub(crate) struct Tables(Connection, Records);
 
 /// What the tables know of an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ImageRow {
     pub(crate) id: Digest,
     pub(crate) tagged: Option<SystemTime>,
@@ -118,19 +133,51 @@ pub(crate) struct NewRow<'a> {
 /// Why the tables did not open.
 pub(crate) enum TablesError {
     Version(i64),
+    /// They are not what was written.
+    Damaged(String),
     Other(MetadataError),
 }
 
-impl<E: Into<MetadataError>> From<E> for TablesError {
-    fn from(error: E) -> Self {
-        Self::Other(error.into())
+impl From<rusqlite::Error> for TablesError {
+    /// What is not the disk's, the system's or another process's fault is the file's.
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+            OutOfMemory, PermissionDenied, SystemIoFailure,
+        };
+        match error.sqlite_error_code() {
+            Some(
+                CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | FileLockingProtocolFailed
+                | OutOfMemory
+                | PermissionDenied
+                | SystemIoFailure,
+            ) => Self::Other(error.into()),
+            _ => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<MetadataError> for TablesError {
+    fn from(error: MetadataError) -> Self {
+        Self::from(error.0)
     }
 }
 
 type Result<T> = std::result::Result<T, MetadataError>;
 
 impl Tables {
-    pub(crate) fn open(path: &Path) -> std::result::Result<Self, TablesError> {
+    /// Opens the tables, and makes their copies agree with them. Answers also the images that the
+    /// tables had lost and the copies had not.
+    /// New ones, `is_new`, learn all images from the copies.
+    pub(crate) fn open(
+        path: &Path,
+        is_new: bool,
+    ) -> std::result::Result<(Self, Vec<Digest>), TablesError> {
+        let records = Records::of(path);
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -138,21 +185,92 @@ impl Tables {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match found {
-            FORMAT => {}
-            0 | 1 => {
-                let transaction = connection.transaction()?;
-                if found == 0 {
-                    transaction.execute_batch(SCHEMA)?;
-                }
+        let application: i64 =
+            connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        if application != 0 && application != APPLICATION + found || found < 0 {
+            return Err(TablesError::Damaged(format!(
+                "its format cannot be {found}"
+            )));
+        }
+        if found > FORMAT {
+            return Err(TablesError::Version(found));
+        }
+        if found < FORMAT {
+            if found == 0 && !is_new && records.read().is_ok_and(|copies| !copies.is_empty()) {
+                return Err(TablesError::Damaged("there is nothing in it".to_owned()));
+            }
+            let transaction = connection.transaction()?;
+            if found == 0 {
+                transaction.execute_batch(SCHEMA)?;
+            }
+            if found < 2 {
                 transaction.execute_batch(USES)?;
                 transaction.execute("INSERT INTO uses SELECT id, ?1 FROM images", [now()])?;
-                transaction.pragma_update(None, "user_version", FORMAT)?;
-                transaction.commit()?;
             }
-            later => return Err(TablesError::Version(later)),
+            transaction.execute_batch(SUMS)?;
+            transaction.pragma_update(None, "user_version", FORMAT)?;
+            transaction.pragma_update(None, "application_id", APPLICATION + FORMAT)?;
+            transaction.commit()?;
+        } else if let Some(reason) = records::damage(&connection)? {
+            return Err(TablesError::Damaged(reason));
         }
-        Ok(Self(connection))
+        let lost = records::reconcile(&mut connection, &records)?;
+        Ok((Self(connection, records), lost))
+    }
+
+    /// Puts back an image of which only blobs tell.
+    pub(crate) fn restore_image(&mut self, record: &Record) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        records::restore(&transaction, record)?;
+        let sealed = records::seal(&transaction, std::slice::from_ref(&record.image.id))?;
+        transaction.commit()?;
+        self.1.write(&sealed);
+        Ok(())
+    }
+
+    /// Puts back what a writable layer stands on.
+    pub(crate) fn restore_snapshot(&mut self, owner: &str, base: &Base) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        transaction.execute("DELETE FROM snapshots WHERE owner = ?1", [owner])?;
+        transaction.execute(
+            "INSERT INTO snapshots VALUES (?1, ?2, ?3)",
+            params![owner, base.image.to_string(), now()],
+        )?;
+        for (position, layer) in (0_i64..).zip(&base.layers) {
+            transaction.execute(
+                "INSERT INTO snapshot_layers VALUES (?1, ?2, ?3)",
+                params![owner, position, layer.to_string()],
+            )?;
+        }
+        for (size, layer) in &base.forms {
+            records::restore_layer(&transaction, *size, layer)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// What a writable layer stands on, to be kept beside it.
+    pub(crate) fn base_of(&self, owner: &ContainerId, image: &Digest) -> Result<Base> {
+        let layers = self.snapshot_layers(owner)?.unwrap_or_default();
+        let mut forms = Vec::with_capacity(layers.len());
+        for diff_id in &layers {
+            let Some((size, found)) = self.find_layer(diff_id)? else {
+                continue;
+            };
+            forms.extend(found.into_iter().map(|form| {
+                let layer = LayerRecord {
+                    diff_id: diff_id.clone(),
+                    blob: form.digest,
+                    size: form.size_bytes.cast_signed(),
+                    media_type: form.media_type,
+                };
+                (size.cast_signed(), layer)
+            }));
+        }
+        Ok(Base {
+            image: image.clone(),
+            layers,
+            forms,
+        })
     }
 
     // Layers.
@@ -295,6 +413,16 @@ impl Tables {
         Ok(blobs.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The manifest and the indexes of an image.
+    pub(crate) fn documents_of(&self, image: &Digest) -> Result<Vec<Digest>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT digest FROM documents
+                 WHERE image = ?1 AND kind IN ('manifest', 'index')",
+        )?;
+        let documents = statement.query_map([image.to_string()], |row| digest(row, 0))?;
+        Ok(documents.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// The layers of an image, lowest first.
     pub(crate) fn layers_of(&self, image: &Digest) -> Result<Vec<Digest>> {
         let mut statement = self.0.prepare_cached(
@@ -328,6 +456,10 @@ impl Tables {
     pub(crate) fn put_image(&mut self, new: &NewRow<'_>) -> Result<()> {
         let image = new.id.to_string();
         let transaction = self.0.transaction()?;
+        let names: Vec<String> = new.names.iter().map(key).collect();
+        let mut changed = records::holders(&transaction, &names)?;
+        changed.retain(|holder| holder != new.id);
+        changed.push(new.id.clone());
         let tagged = (!new.names.is_empty()).then(now);
         transaction.execute(
             "INSERT INTO images VALUES (?1, ?2)
@@ -376,14 +508,17 @@ impl Tables {
                 ],
             )?;
         }
-        for name in new.names {
+        for name in names {
             transaction.execute(
                 "INSERT OR REPLACE INTO names VALUES (?1, ?2)",
-                params![key(name), image],
+                params![name, image],
             )?;
         }
         used(&transaction, &image)?;
-        Ok(transaction.commit()?)
+        let sealed = records::seal(&transaction, &changed)?;
+        transaction.commit()?;
+        self.1.write(&sealed);
+        Ok(())
     }
 
     /// The indexes through which an image was found.
@@ -404,10 +539,14 @@ impl Tables {
 
     /// Where each name of `from` goes from now on.
     pub(crate) fn move_names(&mut self, from: &Digest, to: &Digest) -> Result<()> {
-        self.0.execute(
+        let transaction = self.0.transaction()?;
+        transaction.execute(
             "UPDATE names SET image = ?2 WHERE image = ?1",
             params![from.to_string(), to.to_string()],
         )?;
+        let sealed = records::seal(&transaction, &[from.clone(), to.clone()])?;
+        transaction.commit()?;
+        self.1.write(&sealed);
         Ok(())
     }
 
@@ -523,6 +662,9 @@ impl Tables {
 
     pub(crate) fn tag(&mut self, id: &Digest, name: &Reference) -> Result<()> {
         let transaction = self.0.transaction()?;
+        let mut changed = records::holders(&transaction, &[key(name)])?;
+        changed.retain(|holder| holder != id);
+        changed.push(id.clone());
         transaction.execute(
             "INSERT OR REPLACE INTO names VALUES (?1, ?2)",
             params![key(name), id.to_string()],
@@ -532,15 +674,23 @@ impl Tables {
             params![id.to_string(), now()],
         )?;
         used(&transaction, &id.to_string())?;
-        Ok(transaction.commit()?)
+        let sealed = records::seal(&transaction, &changed)?;
+        transaction.commit()?;
+        self.1.write(&sealed);
+        Ok(())
     }
 
     pub(crate) fn untag(&mut self, names: &[Reference]) -> Result<()> {
         let transaction = self.0.transaction()?;
-        for name in names {
-            transaction.execute("DELETE FROM names WHERE name = ?1", [key(name)])?;
+        let names: Vec<String> = names.iter().map(key).collect();
+        let changed = records::holders(&transaction, &names)?;
+        for name in &names {
+            transaction.execute("DELETE FROM names WHERE name = ?1", [name])?;
         }
-        Ok(transaction.commit()?)
+        let sealed = records::seal(&transaction, &changed)?;
+        transaction.commit()?;
+        self.1.write(&sealed);
+        Ok(())
     }
 
     /// Removes an image with its names; answers its layers, lowest first, and its documents.
@@ -555,7 +705,9 @@ impl Tables {
         let mut documents = list("SELECT digest FROM documents WHERE image = ?1")?;
         documents.push(id.clone());
         transaction.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
+        let sealed = records::seal(&transaction, std::slice::from_ref(id))?;
         transaction.commit()?;
+        self.1.write(&sealed);
         Ok((layers, documents))
     }
 
@@ -637,7 +789,7 @@ fn key(name: &Reference) -> String {
     }
 }
 
-fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+pub(crate) fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Digest> {
     // The text came from a `Digest`, so this fails only on a damaged file.
     row.get::<_, String>(column)?
         .parse()
@@ -654,7 +806,7 @@ fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vocab::{ContainerId, Digest, Failure, Kind};
 
@@ -13,7 +13,8 @@ use crate::files;
 use crate::images::Image;
 use crate::layers::ReceiveError;
 use crate::lease::{Lease, Leases};
-use crate::metadata::{self, MetadataError, Tables, TablesError};
+use crate::metadata::{MetadataError, Tables};
+use crate::recovery;
 use crate::snapshots::{self, Driver, Layers};
 
 /// Bytes moved at once from file to file.
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     /// Also what keeps the collector and commits apart.
     tables: Mutex<Tables>,
     pub(crate) leases: Leases,
+    told: OnceLock<Vec<String>>,
     /// Locked while this lives.
     _lock: File,
 }
@@ -81,6 +83,14 @@ pub enum OpenError {
         path: PathBuf,
         /// Cause.
         source: MetadataError,
+    },
+    /// The tables are not what was written, and neither are new ones.
+    #[error("`{path}` is damaged: {reason}")]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// How that shows.
+        reason: String,
     },
     /// The tables are of a later berth.
     #[error(
@@ -139,17 +149,7 @@ impl Store {
         }
         let blobs = Blobs::open(root).map_err(file("open", root))?;
         let path = root.join("metadata.db");
-        let tables = Tables::open(&path).map_err(|error| match error {
-            TablesError::Version(found) => OpenError::Version {
-                path: path.clone(),
-                found,
-                known: metadata::FORMAT,
-            },
-            TablesError::Other(source) => OpenError::Metadata {
-                path: path.clone(),
-                source,
-            },
-        })?;
+        let (tables, mut recovery) = recovery::open(root)?;
         let (driver, layers) = snapshots::open(root, run, options.driver)?;
         let store = Self(Arc::new(Inner {
             root: root.to_owned(),
@@ -158,10 +158,17 @@ impl Store {
             layers,
             tables: Mutex::new(tables),
             leases: Leases::default(),
+            told: OnceLock::new(),
             _lock: lock,
         }));
-        store.check(&path)?;
+        store.check(&path, &mut recovery)?;
+        let _ = store.0.told.set(recovery.told);
         Ok(store)
+    }
+
+    /// What was wrong when it was opened, in sentences.
+    pub fn told(&self) -> &[String] {
+        self.0.told.get().map_or(&[], Vec::as_slice)
     }
 
     /// How layers become directories here.

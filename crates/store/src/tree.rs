@@ -275,6 +275,25 @@ impl Splitter {
         Ok(())
     }
 
+    /// Passes over the rest of a file's content, if so many bytes are there; answers how many need
+    /// not be pushed.
+    pub(crate) fn pass_over(
+        &mut self,
+        visit: &mut dyn Visit,
+        there: u64,
+    ) -> Result<u64, UnpackError> {
+        let State::Content { left, padding } = self.state else {
+            return Ok(0);
+        };
+        if left > there {
+            return Ok(0);
+        }
+        visit.end()?;
+        self.position += left;
+        self.state = State::Padding(padding);
+        Ok(left)
+    }
+
     /// The tar has ended.
     pub(crate) fn finish(self) -> Result<(), UnpackError> {
         let whole = match self.state {

@@ -54,6 +54,10 @@ pub fn index(tar: &File) -> Result<Vec<u8>, IndexError> {
     let mut splitter = Splitter::new();
     let mut tree = Tree::new();
     let mut buffer = vec![0; crate::store::COPY_BYTES];
+    let length = tar
+        .metadata()
+        .map_err(|error| IndexError(error.to_string()))?
+        .len();
     let mut position = 0;
     loop {
         let count = tar
@@ -64,6 +68,7 @@ pub fn index(tar: &File) -> Result<Vec<u8>, IndexError> {
         }
         splitter.push(&buffer[..count], &mut tree)?;
         position += count as u64;
+        position += splitter.pass_over(&mut tree, length.saturating_sub(position))?;
     }
     splitter.finish()?;
     let mut image = Vec::new();

@@ -262,8 +262,16 @@ impl Store {
             return Err(SnapshotError::NoImage(image.clone()));
         }
         tables.create_snapshot(owner, image).map_err(metadata)?;
+        let base = tables.base_of(owner, image).map_err(metadata)?;
         drop(tables);
-        let made = self.make_snapshot_directories(owner).map(drop);
+        let made = self.make_snapshot_directories(owner).and_then(|_| {
+            let path = self.snapshot_directory(owner).join("base");
+            crate::records::write(&path, &base).map_err(|source| SnapshotError::File {
+                what: "write",
+                path,
+                source,
+            })
+        });
         if made.is_err() {
             // The first failure is the one to tell.
             let _ = self.remove_snapshot(owner);

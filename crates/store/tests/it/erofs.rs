@@ -138,10 +138,8 @@ fn check(tar: &Path) {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let image = store::erofs::index(&File::open(tar).unwrap()).unwrap();
-    if fs::metadata(tar).unwrap().len() < WHOLE_BYTES_MAX {
-        let again = store::erofs::index(&File::open(tar).unwrap()).unwrap();
-        assert_eq!(image, again, "the same twice");
-    }
+    let again = store::erofs::index(&File::open(tar).unwrap()).unwrap();
+    assert_eq!(image, again, "the same twice");
     fs::write(at("ours"), &image).unwrap();
     let device = format!("--device={}", tar.display());
     tool(
@@ -269,12 +267,13 @@ fn privileged_sparse_files_of_gnu_tar_look_as_they_were() {
             file.write_all_at(&[b'p'; 5000], *piece).unwrap();
         }
     };
-    make("hole", 100 << 20, &[]);
-    make("pieces", 100 << 20, &[0, 1 << 20, (90 << 20) + 77]);
-    make("end", (40 << 20) + 5, &[(40 << 20) - 4995]);
+    make("hole", 20 << 20, &[]);
+    make("pieces", 20 << 20, &[0, 1 << 20, (18 << 20) + 77]);
+    make("end", (17 << 20) + 5, &[(17 << 20) - 4995]);
     // More pieces than a header holds, or one with it.
     let many: Vec<u64> = (0..100).map(|piece| piece << 17).collect();
-    make("many", 50 << 20, &many);
+    make("many", 13 << 20, &many);
+    let theirs = seen(&tree);
     let tar = at("tar");
     let create: [&Path; 5] = [
         Path::new("--create"),
@@ -304,7 +303,6 @@ fn privileged_sparse_files_of_gnu_tar_look_as_they_were() {
             let mounted = Mounted::new(&at("ours"), &tar, at("a"));
             seen(&mounted.0)
         };
-        let theirs = seen(&tree);
         let content = |seen: &BTreeMap<PathBuf, String>| -> Vec<(PathBuf, String)> {
             // GNU's own format has whole seconds.
             let part = |line: &String| line.split_once(" size ").unwrap().1.to_owned();

@@ -13,4 +13,5 @@ mod layers;
 mod platforms;
 mod resume;
 mod scratch;
+mod torn;
 mod trees;
