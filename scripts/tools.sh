@@ -52,6 +52,21 @@ launcher ip /usr/sbin/ip
 cp "$root/bin/busybox" "$bin/busybox"
 ln -sf "$(command -v strace)" "$bin/strace"
 
+# CRIU is in few releases of Debian, and there too old for newer kernels.
+criu=$cache/tools/criu
+if [ ! -x "$criu/usr/sbin/criu" ]; then
+  say "fetching CRIU into $criu (seconds, once)"
+  rm -rf "$criu" "$criu.new"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
+    --include=criu sid "$criu.new" "$(mirror)"
+  mv "$criu.new" "$criu"
+fi
+cat > "$bin/criu.new" <<EOF
+#!/bin/sh
+exec $criu/usr/lib/$arch/$(basename "$loader") --argv0 criu --library-path $criu/usr/lib/$arch $criu/usr/sbin/criu "\$@"
+EOF
+chmod 755 "$bin/criu.new"; mv "$bin/criu.new" "$bin/criu"
+
 # Podman and Docker whole, to drive berth's runtime. They start other programs of theirs by path, so
 # `within` runs a command where `/usr` and `/etc` are those of their root and the rest is the
 # machine's, in a mount namespace that ends with it.

@@ -343,13 +343,9 @@ pub(crate) fn launch(
         process.set_env(Some(environment));
     }
     let stdio = stdio(bundle.spec.process().as_ref(), terminal, attendance);
-    let directory = context.containers.claim(&bundle.id)?;
-    let mut record = record(&bundle);
-    record.scope = scope;
-    let mut container = Container { directory, record };
+    let mut container = claim(context, &bundle, scope, terminal)?;
     let made = (|| {
-        container.directory.write(&container.record)?;
-        container.directory.write_config(&json)?;
+        keep(&container, &json)?;
         drop(json);
         // Holds the scope until the container's process is in it.
         let _started = start_scope(&mut bundle, &mut container)?;
@@ -374,9 +370,7 @@ pub(crate) fn launch(
     let created = match made {
         Ok(created) => created,
         Err(error) => {
-            // The reason is what the caller needs.
-            let _ = container.record.scope.as_ref().map(Scope::stop);
-            let _ = container.directory.remove();
+            forget(&container);
             return Err(error);
         }
     };
@@ -395,9 +389,48 @@ pub(crate) fn launch(
     }
 }
 
+/// Takes the id, and locks what is remembered by it.
+pub(crate) fn claim(
+    context: &Context,
+    bundle: &Bundle,
+    scope: Option<Scope>,
+    terminal: bool,
+) -> Result<Container, LaunchError> {
+    let directory = context.containers.claim(&bundle.id)?;
+    let mut record = record(bundle);
+    record.scope = scope;
+    if !terminal {
+        record.streams = own_streams();
+    }
+    Ok(Container { directory, record })
+}
+
+/// What our standard streams lead to.
+fn own_streams() -> Vec<String> {
+    let links = (0..3).map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")));
+    // One that is closed leads nowhere.
+    let links = links.map(Result::unwrap_or_default);
+    links
+        .map(|link| link.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Writes down what is to be remembered.
+pub(crate) fn keep(container: &Container, config: &[u8]) -> Result<(), StateError> {
+    container.directory.write(&container.record)?;
+    container.directory.write_config(config)
+}
+
+/// Takes back what was remembered of a container that did not come to be. The reason for that is
+/// what the caller hears about.
+pub(crate) fn forget(container: &Container) {
+    let _ = container.record.scope.as_ref().map(Scope::stop);
+    let _ = container.directory.remove();
+}
+
 /// Has systemd make the cgroup, where it is to; the record knows before, so that a scope whose
 /// caller is killed can be stopped.
-fn start_scope(
+pub(crate) fn start_scope(
     bundle: &mut Bundle,
     container: &mut Container,
 ) -> Result<Option<systemd::Started>, LaunchError> {
@@ -455,6 +488,7 @@ fn record(bundle: &Bundle) -> Record {
         own_pids,
         hooks: given.is_some_and(late),
         scope: None,
+        streams: Vec::new(),
         annotations: annotations
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),

@@ -29,6 +29,7 @@
 //! | [`state`] | what hooks, agents and the `state` command are told about a container |
 //! | [`offline`] | the files of a container that does not run, in a mount namespace of their own |
 //! | [`overlay`] | layers joined to one root, on every kernel |
+//! | [`criu`] | saving containers and restoring them |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
 //! | [`sealed`] | running the caller so that containers cannot write its program |
@@ -42,6 +43,7 @@ pub mod bundle;
 pub mod capability;
 pub mod cgroup;
 pub mod config;
+pub mod criu;
 pub mod error;
 pub mod features;
 pub mod gate;

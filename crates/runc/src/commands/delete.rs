@@ -28,7 +28,7 @@ pub(crate) const COMMAND: Command = Command::new(
 const KILL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
-enum DeleteError {
+pub(super) enum DeleteError {
     #[error("cannot delete container {id} that is not stopped: {status}")]
     NotStopped { id: String, status: &'static str },
     #[error("kill the container")]
@@ -97,7 +97,7 @@ fn finish(context: &Context, directory: Directory, id: &str, force: bool) -> Out
 }
 
 /// Kills the first process, and waits until it is gone.
-fn end(container: &Container) -> Result<(), DeleteError> {
+pub(super) fn end(container: &Container) -> Result<(), DeleteError> {
     let Some(init) = container.init() else {
         return Ok(());
     };

@@ -16,6 +16,9 @@ fn run(_: &Context, _: &Arguments) -> Outcome {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let name = String::from("org.berth.runtime.version");
     features.annotations.insert(name, version);
+    // Podman asks by runc's name for it.
+    let name = String::from("org.opencontainers.runc.checkpoint.enabled");
+    features.annotations.insert(name, String::from("true"));
     let mut text = Vec::new();
     let indented = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     features.serialize(&mut serde_json::Serializer::with_formatter(

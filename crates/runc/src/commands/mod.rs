@@ -10,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -144,7 +145,7 @@ impl Command {
 
 /// All of them, in the order of the help.
 pub(crate) const COMMANDS: &[Command] = &[
-    checkpoint::CHECKPOINT,
+    checkpoint::COMMAND,
     create::COMMAND,
     delete::COMMAND,
     events::COMMAND,
@@ -154,7 +155,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     list::COMMAND,
     pause::PAUSE,
     ps::COMMAND,
-    checkpoint::RESTORE,
+    restore::COMMAND,
     pause::RESUME,
     run::COMMAND,
     spec::COMMAND,

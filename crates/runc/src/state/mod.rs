@@ -5,7 +5,8 @@
 //! └─ <id>/                       0711; made first, removed last; flock(2) on it is the container's lock
 //!    ├─ state.json               a [`Record`], replaced by rename
 //!    ├─ config.json              the configuration as it was when the container was created
-//!    └─ start.sock               where a created container waits for `start`
+//!    ├─ start.sock               where a created container waits for `start`
+//!    └─ criu-root/               during `restore`, for CRIU
 //! ```
 //!
 //! The record is written before anything is made, and again with the process id before anything
@@ -310,6 +311,11 @@ impl Directory {
             }
             other => other.map_err(failed()),
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The name of the directory's owner, as `list` shows it.

@@ -48,6 +48,9 @@ pub struct Record {
     pub own_pids: bool,
     /// Whether hooks are to run when it is started, or gone.
     pub hooks: bool,
+    /// What its standard streams led to, as links of `/proc/PID/fd`; none if it has a terminal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
     /// Those of its configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -86,6 +89,7 @@ impl Record {
             scope: None,
             own_pids: true,
             hooks: false,
+            streams: Vec::new(),
             annotations: BTreeMap::new(),
         }
     }

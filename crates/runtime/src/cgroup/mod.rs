@@ -469,6 +469,12 @@ impl Cgroup {
         }
     }
 
+    /// The directory of whatever freezes it, as CRIU wants it: version 1's where there is that.
+    pub(crate) fn freezer_directory(&self) -> Option<String> {
+        let directory = self.v1("freezer").or_else(|| self.v2())?;
+        Some(directory.to_string_lossy().into_owned())
+    }
+
     fn freezer(&self) -> Result<PathBuf, CgroupError> {
         let missing = CgroupError::Missing {
             controller: "freezer",

@@ -5,7 +5,7 @@
 //! symbolic link in the image, or one that changes meanwhile, leads nowhere but into the root.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat};
@@ -38,6 +38,11 @@ pub(crate) fn open(
             other => return other,
         }
     }
+}
+
+/// Where a descriptor is, as this process sees it.
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// A handle on `path`, links followed.

@@ -91,16 +91,20 @@ impl Bundle {
 
     /// Runs it to its end. What inherits its streams and stays behind is not waited for.
     pub(super) fn run(&self, args: &[&str]) -> Run {
+        self.finish(self.command(args))
+    }
+
+    /// The same for a command that was made before.
+    pub(super) fn finish(&self, mut command: Command) -> Run {
         let said = |name: &str| self.path().join(name);
         let file = |name: &str| fs::File::create(said(name)).unwrap();
-        let status = self
-            .command(args)
+        let status = command
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .status()
             .unwrap();
         Run {
-            what: format!("berth runtime {}", args.join(" ")),
+            what: format!("{command:?}"),
             code: status.code(),
             stdout: fs::read_to_string(said("stdout")).unwrap(),
             stderr: fs::read_to_string(said("stderr")).unwrap(),

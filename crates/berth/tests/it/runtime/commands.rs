@@ -194,7 +194,7 @@ fn privileged_ids_and_words_that_make_no_sense_are_refused() {
         ),
         (&["list", "-f", "x"], 1, "invalid format option"),
         (&["frobnicate"], 3, "No help topic for 'frobnicate'"),
-        (&["restore", "x"], 1, "cannot save and restore containers"),
+        (&["restore", "x"], 1, "open the directory `checkpoint`"),
         (
             &["run", "--console-socket", "x", "y"],
             1,

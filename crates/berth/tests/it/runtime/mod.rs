@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cgroups;
+mod checkpoint;
 mod commands;
 mod docker;
 mod driver;

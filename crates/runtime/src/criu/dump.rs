@@ -1,0 +1,273 @@
+//! A container becomes images.
+
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::linux::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::thread::UnshareFlags;
+
+use super::external::{self, Mounted};
+use super::rpc::{self, Features, Kind, Request};
+use super::swrk::{self, Criu, CriuError, Seat};
+use super::{DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, Options};
+use crate::bundle::{Bundle, Rootfs};
+use crate::cgroup::Cgroup;
+use crate::error::CreateError;
+use crate::plan::Plan;
+
+/// What CRIU locks the network with.
+const IPTABLES: &str = "iptables-restore";
+/// The name of CRIU's log.
+const LOG: &str = "dump.log";
+
+/// What is saved, and how; [`Options`] has what concerns its restoring too.
+#[derive(Debug)]
+pub struct Dump<'a> {
+    /// As it was created.
+    pub bundle: &'a Bundle,
+    /// Its first process.
+    pub pid: i32,
+    /// Where its processes are.
+    pub cgroup: Option<&'a Cgroup>,
+    /// What its descriptors 0, 1 and 2 led to when it was created, as links of `/proc/PID/fd`.
+    pub streams: &'a [String],
+    /// Images of before, relative to [`Options::images`].
+    pub parent: Option<&'a str>,
+    /// It goes on when it is saved.
+    pub leave_running: bool,
+    /// Connections that are being made are left out.
+    pub tcp_skip_in_flight: bool,
+    /// Files that are open and unlinked are linked for as long as the images are there.
+    pub link_remap: bool,
+    /// Only memory is saved, and the container goes on.
+    pub pre_dump: bool,
+    /// Where memory is sent.
+    pub page_server: Option<PageServer>,
+    /// Gets a zero byte when lazy pages are to be had.
+    pub status_fd: Option<RawFd>,
+}
+
+/// A page server of CRIU's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageServer {
+    /// Its host.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Why a container was not saved. It goes on as before.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// What it was made of.
+    #[error(transparent)]
+    Plan(#[from] CreateError),
+    /// A mount that CRIU would restore as another.
+    #[error("the mount at `{}` maps ids, which CRIU does not save", .0.display())]
+    MappedMount(PathBuf),
+    /// The directories.
+    #[error("open the directory `{path}`")]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is known of the container.
+    #[error("read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is kept beside the images.
+    #[error("write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// CRIU.
+    #[error(transparent)]
+    Criu(#[from] CriuError),
+}
+
+/// Saves a container. Unless it is to go on its processes are dead then, or about to be.
+///
+/// Forks the calling thread: call it from a program with one thread.
+pub fn dump(dump: &Dump<'_>, options: &Options) -> Result<(), DumpError> {
+    let plan = Plan::new(dump.bundle, false)?;
+    refuse_mapped_mounts(&plan).map_err(DumpError::MappedMount)?;
+    check_features(dump, options)?;
+    let mut criu = Criu::start(&Seat {
+        namespaces: UnshareFlags::empty(),
+        prepare: &|| Ok(()),
+        inherited: Vec::new(),
+        own_streams: false,
+    })?;
+    let opened = options.open(LOG, criu.pid());
+    let directories = opened.map_err(|(path, source)| DumpError::Directory { path, source })?;
+    let request = request(dump, options, &plan, &directories)?;
+    let mut status = dump.status_fd;
+    let done = criu.ask(&request, &directories.log, &mut |_, _| {
+        // CRIU has it by now; whoever waits for its end is not to wait for ours.
+        if let Some(fd) = status.take() {
+            let _ = sys::descriptors::close_raw(fd);
+        }
+        Ok::<(), DumpError>(())
+    });
+    criu.end();
+    done.map(drop)
+}
+
+/// CRIU would restore them without their mapping.
+pub(super) fn refuse_mapped_mounts(plan: &Plan) -> Result<(), PathBuf> {
+    let mapped = plan.mounts.iter().find(|mount| mount.ids.is_some());
+    mapped.map_or(Ok(()), |mount| Err(mount.destination.clone()))
+}
+
+fn check_features(dump: &Dump<'_>, options: &Options) -> Result<(), CriuError> {
+    let asked = Features {
+        memory_tracking: dump.pre_dump.then_some(true),
+        lazy_pages: options.lazy_pages.then_some(true),
+    };
+    if asked == Features::default() {
+        return Ok(());
+    }
+    let has = swrk::features(asked)?;
+    if dump.pre_dump && has.memory_tracking != Some(true) {
+        return Err(CriuError::Feature("track memory (--pre-dump)"));
+    }
+    if options.lazy_pages && has.lazy_pages != Some(true) {
+        return Err(CriuError::Feature("restore memory later (--lazy-pages)"));
+    }
+    Ok(())
+}
+
+fn request(
+    dump: &Dump<'_>,
+    options: &Options,
+    plan: &Plan,
+    directories: &Directories,
+) -> Result<Request, DumpError> {
+    let on = |switch: bool| switch.then_some(true);
+    let Rootfs::Directory(root) = &dump.bundle.rootfs else {
+        let reason = "only a root that is a directory can be saved";
+        return Err(CreateError::invalid("root.path", reason).into());
+    };
+    let mut wanted = rpc::Options {
+        pid: Some(dump.pid),
+        root: Some(root.to_string_lossy().into_owned()),
+        leave_running: on(dump.leave_running),
+        tcp_skip_in_flight: on(dump.tcp_skip_in_flight),
+        link_remap: on(dump.link_remap),
+        parent_images: dump.parent.map(str::to_owned),
+        track_memory: on(dump.parent.is_some() || dump.pre_dump),
+        status_fd: dump.status_fd,
+        page_server: dump.page_server.as_ref().map(|server| rpc::PageServer {
+            address: Some(server.address.clone()),
+            port: Some(i32::from(server.port)),
+        }),
+        network_lock: needs_no_lock(options).then_some(rpc::LOCK_NO_NETWORK),
+        freeze_cgroup: dump.cgroup.and_then(Cgroup::freezer_directory),
+        external: external_namespaces(dump.pid, plan)?,
+        ..options.request(directories, dump.bundle)
+    };
+    let kind = if dump.pre_dump {
+        Kind::PreDump
+    } else {
+        let container = mounts(&format!("/proc/{}/mountinfo", dump.pid))?;
+        let host = mounts("/proc/self/mountinfo")?;
+        wanted.external_mounts = external::of_running(plan, &container, &host);
+        let streams = streams(dump, &container);
+        wanted
+            .external
+            .extend(streams.iter().filter(|name| is_file(name)).cloned());
+        keep_streams(&streams, &options.images)?;
+        Kind::Dump
+    };
+    Ok(Request {
+        options: Some(wanted),
+        ..Request::of(kind)
+    })
+}
+
+/// CRIU holds packets back by iptables, for connections to be as they were saved. Without
+/// connections nothing is lost where that is not installed.
+fn needs_no_lock(options: &Options) -> bool {
+    !options.tcp_established && swrk::find(IPTABLES).is_none()
+}
+
+pub(super) fn mounts(path: &str) -> Result<Vec<Mounted>, DumpError> {
+    let text = fs::read_to_string(path).map_err(|source| DumpError::Read {
+        path: PathBuf::from(path),
+        source,
+    })?;
+    Ok(Mounted::parse(&text))
+}
+
+/// `net[4026532281]:extRootNetNS`
+fn external_namespaces(pid: i32, plan: &Plan) -> Result<Vec<String>, DumpError> {
+    let joined = |kind| plan.namespaces.joined.iter().any(|(is, _)| *is == kind);
+    let listed = EXTERNAL_NAMESPACES.iter();
+    let external = listed.filter(|(kind, ..)| joined(*kind));
+    external
+        .map(|(_, kind, name)| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            match fs::metadata(&path) {
+                Ok(found) => Ok(format!("{kind}[{}]:{name}", found.st_ino())),
+                Err(source) => Err(DumpError::Read {
+                    path: PathBuf::from(path),
+                    source,
+                }),
+            }
+        })
+        .collect()
+}
+
+/// Files of the host are named `file[MOUNT:INODE]`, as CRIU wants it; the rest stays as it was.
+fn streams(dump: &Dump<'_>, container: &[Mounted]) -> Vec<String> {
+    let streams = dump.streams.iter().enumerate();
+    streams
+        .map(|(fd, stream)| {
+            let name = stream
+                .starts_with('/')
+                .then(|| file(dump.pid, fd, container));
+            name.flatten().unwrap_or_else(|| stream.clone())
+        })
+        .collect()
+}
+
+pub(super) fn is_file(name: &str) -> bool {
+    name.starts_with("file[")
+}
+
+/// The name of what a descriptor is open on, if that is mounted nowhere in the container.
+fn file(pid: i32, fd: usize, container: &[Mounted]) -> Option<String> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    let mount: u64 = mount.trim().parse().ok()?;
+    let inside = container.iter().any(|known| known.id == mount);
+    let found = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+    (!inside && found.is_file()).then(|| format!("file[{mount:x}:{:x}]", found.st_ino()))
+}
+
+fn keep_streams(streams: &[String], images: &Path) -> Result<(), DumpError> {
+    let path = images.join(DESCRIPTORS);
+    let kept = serde_json::to_vec(streams)
+        .map_err(io::Error::from)
+        .and_then(|json| write_private(&path, &json));
+    kept.map_err(|source| DumpError::Write { path, source })
+}
+
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(content)
+}
