@@ -11,13 +11,16 @@
 //! refusal:   message of type NLMSG_ERROR: i32 -errno · header of the refused message · attributes
 //! ```
 //!
-//! What you will not find: multicast, generic netlink, knowledge of any one family.
+//! What you will not find: generic netlink, knowledge of any one family.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt,
+};
 
 /// Bytes of a message's own header.
 const HEADER: usize = 16;
@@ -58,6 +61,16 @@ pub enum Family {
     Route,
     /// nftables and connection tracking.
     Netfilter,
+}
+
+impl Family {
+    fn protocol(self) -> Option<Protocol> {
+        match self {
+            // Protocol 0, which rustix spells as the family's default.
+            Self::Route => None,
+            Self::Netfilter => Some(netlink::NETFILTER),
+        }
+    }
 }
 
 /// Messages that are sent together.
@@ -206,16 +219,11 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// Opens one.
     pub fn open(family: Family) -> io::Result<Self> {
-        let protocol = match family {
-            // Protocol 0, which rustix spells as the family's default.
-            Family::Route => None,
-            Family::Netfilter => Some(netlink::NETFILTER),
-        };
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            protocol,
+            family.protocol(),
         )?;
         // Sentences in refusals, and only the header of what was refused.
         sys::netlink::enable(socket.as_fd(), libc::NETLINK_EXT_ACK)?;
@@ -302,6 +310,12 @@ impl Socket {
         Err(Errno::INTR.into())
     }
 
+    /// What the kernel calls this socket; what others hear of its requests bears it.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.0)?;
+        Ok(SocketAddrNetlink::try_from(address)?.pid())
+    }
+
     fn send(&self, batch: &Batch) -> io::Result<()> {
         // A send above the buffer is refused as a whole; the default is about 200 kB.
         if batch.bytes.len() > sockopt::socket_send_buffer_size(&self.0)? / 2 {
@@ -318,10 +332,79 @@ impl Socket {
     }
 }
 
+/// A socket that hears what anybody changes, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// What a [`Listener`] heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// A change: the type of its message, the [`Socket::port`] of who made it, and what follows the
+    /// header.
+    Change {
+        /// The message's type.
+        kind: u16,
+        /// Who made it.
+        port: u32,
+        /// Family header and attributes.
+        payload: &'a [u8],
+    },
+    /// More than could be kept: what changed is not known.
+    Lost,
+}
+
+impl Listener {
+    /// Listens to a multicast group of the family, 1 to 32.
+    pub fn open(family: Family, group: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            flags,
+            family.protocol(),
+        )?;
+        let groups = group.checked_sub(1).and_then(|bit| 1_u32.checked_shl(bit));
+        let groups = groups.ok_or(io::ErrorKind::InvalidInput)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    /// Hands what was heard since to `each`; does not wait.
+    pub fn hear(&self, mut each: impl FnMut(Heard<'_>)) -> io::Result<()> {
+        let mut bytes = vec![0; ANSWER_BYTES];
+        loop {
+            let length = match rustix::net::recv(&self.0, &mut *bytes, RecvFlags::DONTWAIT) {
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(Errno::NOBUFS) => {
+                    each(Heard::Lost);
+                    continue;
+                }
+                Err(errno) => return Err(errno.into()),
+            };
+            for message in Messages(&bytes[..length]) {
+                each(Heard::Change {
+                    kind: message.kind,
+                    port: message.port,
+                    payload: message.payload,
+                });
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// One message of an answer.
 #[derive(Debug)]
 struct Message<'a> {
     kind: u16,
+    port: u32,
     flags: u16,
     payload: &'a [u8],
 }
@@ -357,6 +440,7 @@ impl<'a> Iterator for Messages<'a> {
         let message = Message {
             kind: half(self.0, 4)?,
             flags: half(self.0, 6)?,
+            port: word(self.0, 12)?,
             payload: self.0.get(HEADER..length)?,
         };
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();

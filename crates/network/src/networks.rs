@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tasks::Group;
+use tokio::io::unix::AsyncFd;
 use vocab::{ContainerId, NetworkId};
 
 use crate::dns::{Asking, Names, Resolvers};
@@ -33,7 +34,7 @@ use crate::error::{
 use crate::flows;
 use crate::ipam;
 use crate::links::{self, Link, Links, Pair, Port};
-use crate::rules::Table;
+use crate::rules::{Table, Watch};
 use crate::state::State;
 use crate::{Attach, Bridge, Endpoint, Mac, Protocol, sandbox, sysctl};
 
@@ -91,7 +92,7 @@ pub struct SubnetPool {
 #[derive(Debug)]
 pub struct Networks {
     inner: Arc<Inner>,
-    /// Looks after links of detached containers.
+    /// Looks after links of detached containers, and after the rules.
     sweeping: Group,
     resolvers: Resolvers,
 }
@@ -101,23 +102,38 @@ pub struct Networks {
 const BIND_ATTEMPTS: u32 = 4;
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
+/// Rules that others removed are made again after this time, and no more often.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// A detached container's link goes with its namespace; one that is still there after this time,
 /// because something holds the namespace open, is removed.
 const LINK_GRACE: Duration = Duration::from_secs(1);
 
 impl Networks {
-    /// Starts with no network; [`Networks::ensure_bridge`] adds them.
+    /// Starts with no network; [`Networks::ensure_bridge`] adds them. Rules that others remove are
+    /// made again from now on. Within a tokio runtime.
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let table = Table::open(config.table()).map_err(OpenError::Socket)?;
+        #[expect(
+            deprecated,
+            reason = "what takes its place is unsafe, for types whose descriptor may change; this \
+                      one owns its descriptor for life"
+        )]
+        let watch = table.watch().and_then(AsyncFd::new);
+        let watch = watch.map_err(OpenError::Socket)?;
         let resolvers = Resolvers::new(config.resolv_conf.clone());
-        Ok(Self {
+        let networks = Self {
             resolvers,
             inner: Arc::new(Inner {
                 config,
                 state: Mutex::new(State::new(table)),
             }),
             sweeping: Group::new(),
-        })
+        };
+        // It ends with the group, and so with the networks.
+        let guarded = guard(Arc::clone(&networks.inner), watch);
+        networks.sweeping.spawn("guard the rules", guarded);
+        Ok(networks)
     }
 
     /// A subnet of the pools that neither `taken` nor any route of the host overlaps.
@@ -304,6 +320,35 @@ impl Networks {
     fn names(&self) -> std::sync::RwLockWriteGuard<'_, Names> {
         let names = self.resolvers.names().write();
         names.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the table anew whenever others took something of it away.
+async fn guard(inner: Arc<Inner>, watch: AsyncFd<Watch>) {
+    loop {
+        let disturbed = match watch.readable().await {
+            Ok(mut ready) => {
+                ready.clear_ready();
+                watch.get_ref().is_disturbed()
+            }
+            Err(error) => Err(error),
+        };
+        match disturbed {
+            Ok(false) => continue,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(%error, "changes of rules by others are not seen any more");
+                return;
+            }
+        }
+        // Who flushes the rules loads others in the next moment.
+        tokio::time::sleep(SETTLE).await;
+        let own = Arc::clone(&inner);
+        let table = inner.config.table();
+        match tasks::blocking(move || own.state().reassert()).await {
+            Ok(()) => tracing::warn!(table, "somebody removed rules; they are there again"),
+            Err(error) => tracing::warn!(table, %error, "rules were removed and are not back"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`plan`] | which changes bring the table where it should be; pure |
 //! | [`wire`] | a change as netlink messages |
+//! | [`watch`] | whether others took something of the table away |
 //! | [`redirect`] | another table, inside containers: it leads questions for names to the daemon |
 //!
 //! What the rules promise:
@@ -25,8 +26,10 @@
 
 mod plan;
 mod redirect;
+mod watch;
 mod wire;
 
 pub(crate) use plan::{Change, join, leave, publish, remove_table, whole, withdraw};
 pub(crate) use redirect::lead_names;
+pub(crate) use watch::Watch;
 pub(crate) use wire::Table;

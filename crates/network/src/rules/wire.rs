@@ -6,6 +6,7 @@
 use std::io;
 
 use super::plan::{Change, Element, Set};
+use super::watch::Watch;
 use crate::Protocol;
 use netlink::{APPEND, Attributes, Batch, CREATE, Family, Socket};
 
@@ -27,6 +28,11 @@ impl Table {
     pub(crate) fn open(name: String) -> io::Result<Self> {
         let socket = Socket::open(Family::Netfilter)?;
         Ok(Self { name, socket })
+    }
+
+    /// Hears what others do to the table, in the network namespace of the calling thread.
+    pub(crate) fn watch(&self) -> io::Result<Watch> {
+        Watch::open(self.name.clone(), self.socket.port()?)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -946,7 +952,7 @@ const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 
 const NFTA_LIST_ELEM: u16 = 1;
-const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;

@@ -492,7 +492,7 @@ fn privileged_a_detached_container_is_cut_off_and_its_link_goes() {
 
         // The old link is removed although something holds its namespace open.
         while ports_of("berth0") > 1 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     });
 }
@@ -605,6 +605,45 @@ fn privileged_what_others_remove_comes_back() {
         lab.networks.restore(&[]).await.unwrap();
         assert!(call_from(&lab.lan, HOST, 8080).is_ok());
     });
+}
+
+#[test]
+fn privileged_rules_that_others_remove_come_back_by_themselves() {
+    on_a_host(async || {
+        let lab = Lab::new().await;
+        let container = lab.container(&[tcp(None, 8080, 80)]).await;
+        let _server = Server::in_container(&container, 80);
+        let there = || {
+            let tables = nft("list tables");
+            tables.contains("inet berth") && elements("published") == 1
+        };
+        for others_do in [
+            "flush ruleset",
+            "delete table inet berth",
+            "flush chain inet berth prerouting",
+            "flush map inet berth published",
+        ] {
+            let whole = nft("list table inet berth");
+            nft(others_do);
+            comes_true(async || there() && nft("list table inet berth") == whole).await;
+            assert!(call_from(&lab.lan, HOST, 8080).is_ok(), "{others_do}");
+        }
+        // Other tables are nobody's business, and ours goes when we remove it.
+        nft("add table inet other");
+        nft("delete table inet other");
+        lab.networks.detach(&container.endpoint).await.unwrap();
+        lab.networks.remove_bridge(&lab.bridge.id).await.unwrap();
+        assert!(!nft("list tables").contains("inet berth"));
+    });
+}
+
+/// Waits until something holds, while the runtime goes on.
+async fn comes_true(condition: impl AsyncFn() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(std::time::Instant::now() < end, "did not come true");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[test]
