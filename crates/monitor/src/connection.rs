@@ -54,6 +54,9 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     /// What it becomes with the reply to the current request.
     pub(crate) next_role: Option<Role>,
+    /// The process that it is to hear of once that runs, or does not; until then nothing else is
+    /// heard from it.
+    pub(crate) awaits: Option<Option<ExecId>>,
     /// Requests, or, once attached, input that came right behind one.
     pub(crate) received: Vec<u8>,
     output: Vec<u8>,
@@ -75,6 +78,7 @@ impl Connection {
             control,
             role: Role::Asking,
             next_role: None,
+            awaits: None,
             received: Vec::new(),
             output: Vec::new(),
             sent: 0,

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runtime::cgroup::{Cgroup, OomWatch};
-use runtime::{Created, StartError};
+use runtime::{Created, StartError, Starting};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use vocab::failure::chain;
 use vocab::{ExecId, Failure, Kind};
@@ -53,6 +53,7 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 enum Token {
     Listener,
     OutOfMemory,
+    Starting(usize),
     Exit(usize),
     Output(usize, Stream),
     Input(usize),
@@ -78,6 +79,8 @@ pub(crate) struct Monitor {
     listener: Option<UnixListener>,
     /// Until the start.
     gate: Option<Created>,
+    /// From then until the program runs.
+    starting: Option<Starting>,
     log: Sink,
     cgroup: Option<Cgroup>,
     oom: Option<OomWatch>,
@@ -103,6 +106,13 @@ pub(crate) struct Monitor {
 struct Refusal {
     kind: FailureKind,
     message: String,
+}
+
+/// When a request is answered.
+enum Answer {
+    Now(Reply),
+    /// Once this process's program runs, or does not.
+    OnceRuns(Option<ExecId>),
 }
 
 impl Refusal {
@@ -165,6 +175,7 @@ impl Monitor {
             monitor_pid,
             listener: Some(beginning.listener),
             gate: Some(created),
+            starting: None,
             log: beginning.log,
             cgroup: beginning.cgroup,
             oom,
@@ -210,7 +221,14 @@ impl Monitor {
         if let Some(oom) = &self.oom {
             watch(Token::OutOfMemory, PollFd::new(oom, PollFlags::IN));
         }
+        if let Some(starting) = &self.starting {
+            watch(Token::Starting(0), PollFd::new(starting, PollFlags::IN));
+        }
         for (place, process) in self.processes.iter().enumerate() {
+            if let Some(fd) = process.starting_fd() {
+                let token = Token::Starting(place);
+                watch(token, PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
             if let Some(fd) = process.exit_fd() {
                 watch(
                     Token::Exit(place),
@@ -269,8 +287,10 @@ impl Monitor {
     /// Whether anything from this client could be handled now.
     fn listens_to(&self, connection: &Connection) -> bool {
         match connection.role {
-            // An answer that is not taken holds the next request back.
-            Role::Asking => connection.waiting() == 0 && !connection.is_closing(),
+            // An answer that is not there, or not taken, holds the next request back.
+            Role::Asking => {
+                connection.awaits.is_none() && connection.waiting() == 0 && !connection.is_closing()
+            }
             Role::Watching => true,
             Role::Attached { exec, stdin, .. } => {
                 let takes = |place: usize| self.processes[place].takes_input();
@@ -313,6 +333,7 @@ impl Monitor {
                 }
                 self.tell_oom();
             }
+            Token::Starting(place) => self.hear_of_start(place),
             Token::Exit(place) => self.reap(place),
             Token::Output(place, stream) => {
                 self.copy_output(place, stream);
@@ -489,8 +510,11 @@ impl Monitor {
 
     /// Answers the requests that were received completely.
     fn answer_all(&mut self, place: usize) {
-        while self.connections[place].role == Role::Asking {
+        loop {
             let connection = &mut self.connections[place];
+            if connection.role != Role::Asking || connection.awaits.is_some() {
+                return;
+            }
             match protocol::decode::<Request>(&connection.received) {
                 Ok(None) => return,
                 Ok(Some((request, used))) => {
@@ -509,7 +533,11 @@ impl Monitor {
 
     fn answer(&mut self, place: usize, request: Request) {
         let reply = match self.obey(place, request) {
-            Ok(reply) => reply,
+            Ok(Answer::Now(reply)) => reply,
+            Ok(Answer::OnceRuns(process)) => {
+                self.connections[place].awaits = Some(process);
+                return;
+            }
             Err(refusal) => refusal.into(),
         };
         let connection = &mut self.connections[place];
@@ -524,12 +552,20 @@ impl Monitor {
         }
     }
 
-    fn obey(&mut self, place: usize, request: Request) -> Result<Reply, Refusal> {
+    fn obey(&mut self, place: usize, request: Request) -> Result<Answer, Refusal> {
         match request {
-            Request::Hello { version: _ } => return Ok(Reply::Hello { version: VERSION }),
-            Request::Start => return self.start(),
-            Request::Status => return Ok(Reply::Status(self.status())),
-            Request::ExecStart { id } => return self.start_command(id),
+            Request::Hello { version: _ } => {
+                return Ok(Answer::Now(Reply::Hello { version: VERSION }));
+            }
+            Request::Start => {
+                self.start()?;
+                return Ok(Answer::OnceRuns(None));
+            }
+            Request::Status => return Ok(Answer::Now(Reply::Status(self.status()))),
+            Request::ExecStart { id } => {
+                self.start_command(id)?;
+                return Ok(Answer::OnceRuns(Some(id)));
+            }
             Request::Signal { exec, signal } => {
                 let process = self.found(exec)?;
                 self.processes[process].signal(signal)?;
@@ -582,20 +618,79 @@ impl Monitor {
             }
             Request::Watch => self.connections[place].next_role = Some(Role::Watching),
         }
-        Ok(Reply::Ok)
+        Ok(Answer::Now(Reply::Ok))
     }
 
-    fn start(&mut self) -> Result<Reply, Refusal> {
+    fn start(&mut self) -> Result<(), Refusal> {
         let Some(mut created) = self.gate.take() else {
             return Err(Refusal::new("the container was started before"));
         };
-        match created.start() {
-            Ok(()) => Ok(Reply::Started { pid: created.pid }),
-            Err(error) => {
-                self.failure = Some((error.exit_code(), chain(&error)));
-                Err(Refusal::from(&error))
-            }
+        match created.begin() {
+            Ok(starting) => self.starting = Some(starting),
+            Err(error) => return Err(self.not_started(&error)),
         }
+        Ok(())
+    }
+
+    fn not_started(&mut self, error: &StartError) -> Refusal {
+        self.failure = Some((error.exit_code(), chain(error)));
+        Refusal::from(error)
+    }
+
+    /// The next step of a start; who asked for it is answered with the last.
+    fn hear_of_start(&mut self, place: usize) {
+        let exec = self.processes[place].exec;
+        let reply = match exec {
+            None => self.hear_of_container(),
+            Some(id) => self.hear_of_command(place, id),
+        };
+        let Some(reply) = reply else {
+            return;
+        };
+        let awaits = |connection: &Connection| connection.awaits == Some(exec);
+        if let Some(place) = self.connections.iter().position(awaits) {
+            let connection = &mut self.connections[place];
+            connection.awaits = None;
+            connection.send(&reply);
+            self.answer_all(place);
+        }
+    }
+
+    fn hear_of_container(&mut self) -> Option<Reply> {
+        let heard = self.starting.as_mut()?.advance();
+        if let Ok(false) = heard {
+            return None;
+        }
+        self.starting = None;
+        Some(match heard {
+            Ok(_) => Reply::Started {
+                pid: self.processes[0].pid,
+            },
+            Err(error) => self.not_started(&error).into(),
+        })
+    }
+
+    fn hear_of_command(&mut self, place: usize, id: ExecId) -> Option<Reply> {
+        let command = &mut self.processes[place];
+        let Stage::Starting(executing) = &mut command.stage else {
+            return None;
+        };
+        let refusal = match executing.advance() {
+            Ok(None) => return None,
+            Ok(Some(executed)) => {
+                let pid = executed.pid;
+                match command.started(pid, executed.pidfd, executed.streams) {
+                    Ok(()) => return Some(Reply::Started { pid }),
+                    Err(error) => Refusal::from(error),
+                }
+            }
+            Err(error) => {
+                command.forgotten = true;
+                self.close_attached(Some(id));
+                Refusal::from(&error)
+            }
+        };
+        Some(refusal.into())
     }
 
     /// Nobody is left who would start the container.
@@ -606,10 +701,11 @@ impl Monitor {
     }
 
     fn status(&self) -> Status {
-        let state = match (&self.gate, &self.processes[0].stage) {
-            (Some(_), _) => State::Created,
-            (None, Stage::Running) => State::Running,
-            (None, _) => State::Ending,
+        let waits = self.gate.is_some() || self.starting.is_some();
+        let state = match (waits, &self.processes[0].stage) {
+            (true, _) => State::Created,
+            (false, Stage::Running) => State::Running,
+            (false, _) => State::Ending,
         };
         let commands = self.processes.iter().filter(|process| !process.forgotten);
         let execs = commands.filter_map(|process| {
@@ -618,7 +714,7 @@ impl Monitor {
                 pid: (process.pid != 0).then_some(process.pid),
                 code: match process.stage {
                     Stage::Ended { code, .. } | Stage::Over { code } => Some(code),
-                    Stage::Planned(_) | Stage::Running => None,
+                    Stage::Planned(_) | Stage::Starting(_) | Stage::Running => None,
                 },
             })
         });
@@ -649,22 +745,22 @@ impl Monitor {
         Ok(())
     }
 
-    fn start_command(&mut self, id: ExecId) -> Result<Reply, Refusal> {
+    fn start_command(&mut self, id: ExecId) -> Result<(), Refusal> {
         let place = self.found(Some(id))?;
         let (init, commands) = self.processes.split_at_mut(1);
         let (init, command) = (&init[0], &mut commands[place - 1]);
         let Stage::Planned(plan) = &command.stage else {
             return Err(Refusal::new("the command was started before"));
         };
-        let (Some(pidfd), true, None) = (init.exit_fd(), init.is_running(), &self.gate) else {
+        let waits = self.gate.is_some() || self.starting.is_some();
+        let (Some(pidfd), true, false) = (init.exit_fd(), init.is_running(), waits) else {
             return Err(Refusal::new("the container is not running"));
         };
         let stdio = process::stdio(plan.terminal, plan.stdin);
-        match runtime::exec(pidfd, init.pid, &plan.process, stdio) {
-            Ok(executed) => {
-                let pid = executed.pid;
-                command.started(pid, executed.pidfd, executed.streams)?;
-                Ok(Reply::Started { pid })
+        match runtime::begin_exec(pidfd, init.pid, &plan.process, stdio, 0) {
+            Ok(executing) => {
+                command.stage = Stage::Starting(Box::new(executing));
+                Ok(())
             }
             Err(error) => {
                 command.forgotten = true;
@@ -699,6 +795,10 @@ impl Monitor {
     fn reap(&mut self, place: usize) {
         if self.processes[place].reap().is_none() {
             return;
+        }
+        // Who asked for the start is told of it before the end.
+        while place == 0 && self.starting.is_some() {
+            self.hear_of_start(place);
         }
         if self.processes[place].exec.is_none() {
             self.ended_at = nanoseconds_now();

@@ -1,7 +1,7 @@
 //! One process of the container: its descriptors, its input, its end.
 //!
 //! ```text
-//!  Planned ──start──▶ Running ──pidfd──▶ Ended ──outputs drained, or after a grace──▶ Over
+//!  Planned ──start──▶ Starting ──exec──▶ Running ──pidfd──▶ Ended ──outputs drained, or after a grace──▶ Over
 //! ```
 //! The container's own process begins as Running; that it waits at the runtime's gate is no
 //! concern of its streams.
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use runtime::{ExecProcess, Stdio, Streams};
+use runtime::{ExecProcess, Executing, Stdio, Streams};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
@@ -24,6 +24,8 @@ use crate::log::Stream;
 pub(crate) enum Stage {
     /// Described, not started.
     Planned(Box<Plan>),
+    /// Told to run, and on its way: its program may be on a file system that does not answer.
+    Starting(Box<Executing>),
     /// There.
     Running,
     /// Reaped; its output may not all be read.
@@ -177,7 +179,15 @@ impl Process {
 
     /// Whether it runs, or waits at its gate.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running)
+        matches!(self.stage, Stage::Starting(_) | Stage::Running)
+    }
+
+    /// Readable when more is to be heard of its start.
+    pub(crate) fn starting_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.stage {
+            Stage::Starting(executing) => Some(executing.as_fd()),
+            _ => None,
+        }
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
@@ -233,7 +243,7 @@ impl Process {
 
     /// Whether more input may be given to it now. What nobody will read any more is taken too.
     pub(crate) fn takes_input(&self) -> bool {
-        self.input.is_empty() && !matches!(self.stage, Stage::Planned(_))
+        self.input.is_empty() && !matches!(self.stage, Stage::Planned(_) | Stage::Starting(_))
     }
 
     /// Whether it has yet to take input, or its end.

@@ -11,6 +11,7 @@
 //! | child | `M` | the mounts stand, waiting for `S`: hooks may run, devices come |
 //! | child | `R` | all set up, waiting for `S` |
 //! | child | `L` + 3 descriptors | a seccomp listener is coming, see [`listener`](crate::listener) |
+//! | child | `E` | its next act is to become the program: an end without this is its death |
 //! | child | `F` + JSON of [`SetupError`] | this failed |
 
 use std::io;
@@ -64,6 +65,7 @@ pub(crate) enum Word {
     Mounted,
     Ready,
     Listener(Coming),
+    Program,
     Failed(SetupError),
 }
 
@@ -141,6 +143,10 @@ impl Channel {
         self.send(b"L", &fds)
     }
 
+    pub(crate) fn send_program(&self) -> io::Result<()> {
+        self.send(b"E", &[])
+    }
+
     pub(crate) fn send_failure(&self, failure: &SetupError) -> io::Result<()> {
         let packet = |failure: &SetupError| {
             let mut packet = b"F".to_vec();
@@ -176,6 +182,7 @@ impl Channel {
             }
             (b"M", _) => Word::Mounted,
             (b"R", _) => Word::Ready,
+            (b"E", _) => Word::Program,
             ([b'F', json @ ..], _) => Word::Failed(serde_json::from_slice(json)?),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };

@@ -17,12 +17,13 @@ use crate::channel::{self, Channel, Order, Word};
 use crate::child::{self, ChildStdio, Common, Filter, First};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
-use crate::listener::{self, Listener};
+use crate::listener::Listener;
 use crate::namespaces::{self, UserNamespace};
 use crate::netdevices::{self, Moved};
 use crate::plan::Plan;
 use crate::seccomp::{self, CompileError};
 use crate::sources::{self, Sources};
+use crate::starting::Starting;
 use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
 use crate::user_namespace;
@@ -47,10 +48,15 @@ pub struct Created {
 impl Created {
     /// Lets the process run its program; returns when that happened, or failed.
     pub fn start(&mut self) -> Result<(), StartError> {
+        self.begin()?.finish()
+    }
+
+    /// The same without waiting for it.
+    pub fn begin(&mut self) -> Result<Starting, StartError> {
         let gate = self.gate.take().ok_or(StartError::Twice)?;
         gate.send_order(Order::Start)
             .map_err(CreateError::Channel)?;
-        started(&gate)
+        Ok(Starting::new(gate))
     }
 
     /// Leaves the process at the gate of [`Options::gate`], where it waits for [`crate::start`]
@@ -76,20 +82,6 @@ pub struct Options<'a> {
     pub no_new_keyring: bool,
     /// So many descriptors from 3 up are handed to the program.
     pub preserve_fds: i32,
-}
-
-/// Waits for the exec, which closes the channel.
-pub(crate) fn started(gate: &Channel) -> Result<(), StartError> {
-    let mut word = gate.next().map_err(CreateError::Channel)?;
-    if let Some(Word::Listener(coming)) = word {
-        listener::pass_on(coming, gate).map_err(CreateError::Listener)?;
-        word = gate.next().map_err(CreateError::Channel)?;
-    }
-    match word {
-        None => Ok(()),
-        Some(Word::Failed(failure)) => Err(start_error(failure)),
-        Some(_) => Err(CreateError::Channel(io::ErrorKind::InvalidData.into()).into()),
-    }
 }
 
 pub(crate) fn start_error(failure: SetupError) -> StartError {
@@ -250,7 +242,7 @@ fn attend(
             }
             Some(Word::Ready) => break,
             Some(Word::Failed(failure)) => return Err(failure.into()),
-            Some(Word::Born { .. } | Word::Listener(_)) => {
+            Some(Word::Born { .. } | Word::Listener(_) | Word::Program) => {
                 return Err(CreateError::Channel(io::ErrorKind::InvalidData.into()));
             }
             None => return Err(CreateError::Died),

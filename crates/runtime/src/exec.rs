@@ -1,6 +1,6 @@
 //! `exec`: one more process in all namespaces of a running container.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
@@ -8,12 +8,11 @@ use crate::bundle::ExecProcess;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Order, Word};
 use crate::child::{self, Another, Common};
-use crate::create::{
-    end, filter, prepare_stdio, sibling_of, start_error, started, with_pid_namespace,
-};
+use crate::create::{end, filter, prepare_stdio, sibling_of, start_error, with_pid_namespace};
 use crate::error::{CreateError, StartError};
 use crate::oci;
 use crate::plan::Process;
+use crate::starting::Starting;
 use crate::state::{State, Status};
 use crate::stdio::{Stdio, Streams};
 use crate::user_namespace;
@@ -27,6 +26,63 @@ pub struct Executed {
     pub pidfd: OwnedFd,
     /// Our ends of its standard streams.
     pub streams: Streams,
+}
+
+/// A process on its way to become [`Executed`]. Its descriptor is readable when
+/// [`advance`](Self::advance) has something to hear. Dropped before that, it ends.
+#[derive(Debug)]
+pub struct Executing {
+    /// Until it is handed out.
+    executed: Option<Executed>,
+    process: Process,
+    starting: Starting,
+    /// It has yet to send its terminal.
+    owes_terminal: bool,
+    /// It is in another user namespace, and has yet to say that it is ready.
+    owes_readiness: bool,
+}
+
+impl Executing {
+    /// Hears what the process says next, for which it waits. `Some` once its program runs.
+    pub fn advance(&mut self) -> Result<Option<Executed>, StartError> {
+        if !self.owes_terminal && !self.owes_readiness {
+            let runs = self.starting.advance()?;
+            return Ok(self.executed.take_if(|_| runs));
+        }
+        let gate = self.starting.gate();
+        let executed = self.executed.as_mut().ok_or(StartError::Twice)?;
+        match gate.next().map_err(CreateError::Channel)? {
+            Some(Word::Terminal(master)) if self.owes_terminal => {
+                executed.streams.console = Some(master);
+                self.owes_terminal = false;
+            }
+            Some(Word::Ready) if self.owes_readiness => {
+                let (pid, streams) = (executed.pid, &executed.streams);
+                user_namespace::hand_over(pid, &self.process, streams)
+                    .map_err(CreateError::Setup)?;
+                gate.send_order(Order::Start)
+                    .map_err(CreateError::Channel)?;
+                self.owes_readiness = false;
+            }
+            Some(Word::Failed(failure)) => return Err(start_error(failure)),
+            _ => return Err(CreateError::Died.into()),
+        }
+        Ok(None)
+    }
+}
+
+impl AsFd for Executing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.starting.as_fd()
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        if let Some(executed) = &self.executed {
+            end(executed.pidfd.as_fd());
+        }
+    }
 }
 
 /// Runs `exec` in the namespaces of the process `init`; returns once its program runs.
@@ -49,6 +105,22 @@ pub fn exec_with(
     stdio: Stdio,
     preserve_fds: i32,
 ) -> Result<Executed, StartError> {
+    let mut executing = begin_exec(init, init_pid, exec, stdio, preserve_fds)?;
+    loop {
+        if let Some(executed) = executing.advance()? {
+            return Ok(executed);
+        }
+    }
+}
+
+/// [`exec_with`] without waiting for the program.
+pub fn begin_exec(
+    init: BorrowedFd<'_>,
+    init_pid: i32,
+    exec: &ExecProcess,
+    stdio: Stdio,
+    preserve_fds: i32,
+) -> Result<Executing, StartError> {
     let mut process = Process::new(&exec.process)?;
     process
         .attributes
@@ -64,7 +136,7 @@ pub fn exec_with(
             .and_then(|cgroup| cgroup.map(|it| it.for_another(init_pid)).transpose())
             .map_err(CreateError::Cgroup)?,
     };
-    let (child_stdio, mut streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
+    let (child_stdio, streams) = prepare_stdio(stdio).map_err(CreateError::Stdio)?;
     let (gate, theirs) = channel::pair().map_err(CreateError::Stdio)?;
 
     // Not born in the cgroup where something is to be done before entering it.
@@ -103,44 +175,23 @@ pub fn exec_with(
     } else {
         child
     };
-    let admitted = if foreign {
-        gate.send_admitted(None)
-    } else {
-        Ok(())
-    };
-
-    let started = (|| {
-        admitted.map_err(CreateError::Channel)?;
-        if let Stdio::Terminal { .. } = stdio {
-            match gate.next().map_err(CreateError::Channel)? {
-                Some(Word::Terminal(master)) => streams.console = Some(master),
-                Some(Word::Failed(failure)) => return Err(start_error(failure)),
-                _ => return Err(CreateError::Died.into()),
-            }
-        }
-        if foreign {
-            match gate.next().map_err(CreateError::Channel)? {
-                Some(Word::Ready) => {}
-                Some(Word::Failed(failure)) => return Err(start_error(failure)),
-                _ => return Err(CreateError::Died.into()),
-            }
-            user_namespace::hand_over(child.pid, &process, &streams).map_err(CreateError::Setup)?;
-            gate.send_order(Order::Start)
-                .map_err(CreateError::Channel)?;
-        }
-        started(&gate)
-    })();
-    match started {
-        Ok(()) => Ok(Executed {
+    // From here on the child ends with it.
+    let executing = Executing {
+        executed: Some(Executed {
             pid: child.pid,
             pidfd: child.pidfd,
             streams,
         }),
-        Err(error) => {
-            end(child.pidfd.as_fd());
-            Err(error)
-        }
+        process,
+        starting: Starting::new(gate),
+        owes_terminal: matches!(stdio, Stdio::Terminal { .. }),
+        owes_readiness: foreign,
+    };
+    if foreign {
+        let gate = executing.starting.gate();
+        gate.send_admitted(None).map_err(CreateError::Channel)?;
     }
+    Ok(executing)
 }
 
 /// The namespaces of the container's process but for its pid namespace, which is a matter of birth,

@@ -7,7 +7,7 @@
 //! ```text
 //!  start                                  the waiting process
 //!  connect, `S` ────────────────────────▶ accept
-//!  ◀──────────────── end of file: the program runs, since descriptors close at exec
+//!  ◀──────────────── `E`, end of file: the program runs, since descriptors close at exec
 //!  ◀──────────────── `F` and why not
 //! ```
 //!
@@ -24,8 +24,8 @@ use rustix::net::{
 };
 
 use crate::channel::{Channel, Order};
-use crate::create::started;
 use crate::error::{CreateError, StartError};
+use crate::starting::Starting;
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "start.sock";
@@ -68,7 +68,7 @@ pub fn start(state: BorrowedFd<'_>) -> Result<(), StartError> {
     channel
         .send_order(Order::Start)
         .map_err(CreateError::Channel)?;
-    started(&channel)
+    Starting::new(channel).finish()
 }
 
 /// Whether a container waits at the gate in `state`. It is not disturbed.
@@ -144,8 +144,20 @@ mod tests {
         let gate = Gate::listen(state.as_fd()).unwrap();
         std::thread::scope(|scope| {
             let starter = scope.spawn(|| start(state.as_fd()));
-            drop(wait(gate.as_fd()).unwrap());
+            wait(gate.as_fd()).unwrap().send_program().unwrap();
             starter.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_end_before_the_program_is_a_failure() {
+        let (_dir, state) = state();
+        let gate = Gate::listen(state.as_fd()).unwrap();
+        std::thread::scope(|scope| {
+            let starter = scope.spawn(|| start(state.as_fd()));
+            drop(wait(gate.as_fd()).unwrap());
+            let error = starter.join().unwrap().unwrap_err();
+            assert!(matches!(error, StartError::Create(CreateError::Died)));
         });
     }
 
@@ -156,7 +168,7 @@ mod tests {
         assert!(is_waiting(state.as_fd()));
         std::thread::scope(|scope| {
             let starter = scope.spawn(|| start(state.as_fd()));
-            drop(wait(gate.as_fd()).unwrap());
+            wait(gate.as_fd()).unwrap().send_program().unwrap();
             starter.join().unwrap().unwrap();
         });
     }

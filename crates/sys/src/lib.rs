@@ -24,6 +24,7 @@
 //! | [`shared`] | a number that two processes share |
 //! | [`signalfd`] | signals as something to read |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
+//! | [`trace`] | another process step by step, for tests |
 #![expect(unsafe_code, reason = "the one crate that opens it")]
 
 pub mod bpf;
@@ -45,3 +46,4 @@ pub mod seccomp;
 pub mod shared;
 pub mod signalfd;
 pub mod signals;
+pub mod trace;

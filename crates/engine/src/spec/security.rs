@@ -1,5 +1,8 @@
 //! Capabilities, security options, masked paths.
 
+use std::fs;
+use std::path::Path;
+
 use vocab::config::HostConfig;
 
 use super::CheckError;
@@ -66,8 +69,10 @@ impl Security {
             } else {
                 Seccomp::Default
             },
-            masked_paths: paths(host.privileged, host.masked_paths.as_deref(), &MASKED),
-            readonly_paths: paths(host.privileged, host.readonly_paths.as_deref(), &READONLY),
+            masked_paths: paths(host.privileged, host.masked_paths.as_deref(), masked),
+            readonly_paths: paths(host.privileged, host.readonly_paths.as_deref(), || {
+                READONLY.map(str::to_owned).to_vec()
+            }),
         };
         for option in host.security_opt.iter().flatten() {
             security.apply(option)?;
@@ -106,12 +111,44 @@ impl Security {
     }
 }
 
-fn paths(privileged: bool, wanted: Option<&[String]>, default: &[&str]) -> Vec<String> {
+fn paths(
+    privileged: bool,
+    wanted: Option<&[String]>,
+    default: impl FnOnce() -> Vec<String>,
+) -> Vec<String> {
     match wanted {
         Some(paths) => paths.to_vec(),
         None if privileged => Vec::new(),
-        None => default.iter().map(|&path| path.to_owned()).collect(),
+        None => default(),
     }
+}
+
+/// [`MASKED`], and what tells of the host by its processors' heat.
+fn masked() -> Vec<String> {
+    let mut masked = MASKED.map(str::to_owned).to_vec();
+    masked.extend(throttles(Path::new("/sys/devices/system/cpu")));
+    masked
+}
+
+/// `thermal_throttle` of each processor that counts it.
+fn throttles(processors: &Path) -> Vec<String> {
+    let entries = fs::read_dir(processors).into_iter().flatten().flatten();
+    let throttle = |entry: fs::DirEntry| {
+        let number: u32 = entry
+            .file_name()
+            .to_str()?
+            .strip_prefix("cpu")?
+            .parse()
+            .ok()?;
+        let path = entry.path().join("thermal_throttle");
+        path.exists().then_some((number, path))
+    };
+    let mut found: Vec<_> = entries.filter_map(throttle).collect();
+    found.sort();
+    let paths = found.into_iter();
+    paths
+        .map(|(_, path)| path.to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Docker's arithmetic of capabilities (`caps.TweakCapabilities`).
@@ -194,6 +231,24 @@ mod tests {
                 "{name} of {add:?} {drop:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_heat_of_each_processor_is_hidden() {
+        let processors = tempfile::tempdir().unwrap();
+        for name in [
+            "cpu10/thermal_throttle",
+            "cpu2/thermal_throttle",
+            "cpu3",
+            "cpuidle/thermal_throttle",
+        ] {
+            fs::create_dir_all(processors.path().join(name)).unwrap();
+        }
+        let hidden = ["cpu2", "cpu10"].map(|name| {
+            let path = processors.path().join(name).join("thermal_throttle");
+            path.to_str().unwrap().to_owned()
+        });
+        assert_eq!(throttles(processors.path()), hidden);
     }
 
     #[test]

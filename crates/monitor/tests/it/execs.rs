@@ -1,10 +1,16 @@
 //! Commands inside a running container.
 
+use std::fs;
+use std::io::BufRead as _;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
 use monitor::client;
-use monitor::protocol::{Event, ExecStatus, FailureKind, MAX_EXECS, Reply, Request};
+use monitor::protocol::{Event, ExecStatus, FailureKind, MAX_EXECS, Reply, Request, State};
 use vocab::ExecId;
 
-use crate::harness::{Container, command, refused};
+use crate::harness::{Container, LONG, command, refused};
 
 fn sleeper() -> Container {
     command(&["sleep", "1000"]).start()
@@ -233,4 +239,86 @@ fn privileged_commands_are_bounded_and_those_that_ended_make_room() {
     refused(plan().1, FailureKind::Refused);
     container.must(&Request::ForgetExec { id: known[7] });
     assert_eq!(plan().1, Reply::Ok);
+}
+
+/// A file system of a container that answers nobody, until the value is dropped.
+struct Silent(Child);
+
+impl Silent {
+    /// Mounts it, which makes the container's `/tmp` unreachable.
+    fn at_tmp(container: &Container) -> Self {
+        let script = format!(
+            "exec 3<>/dev/fuse && nsenter --mount=/proc/{}/ns/mnt /bin/busybox mount -i -t fuse \
+             -o fd=3,rootmode=40000,user_id=0,group_id=0 silent /tmp && echo mounted && exec cat",
+            container.pid
+        );
+        #[expect(clippy::disallowed_methods, reason = "mounts from outside")]
+        let mut holder = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let output = holder.stdout.as_mut().unwrap();
+        std::io::BufReader::new(output)
+            .read_line(&mut said)
+            .unwrap();
+        assert_eq!(said, "mounted\n");
+        Self(holder)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// Waits until a child of the monitor waits for a file system's answer.
+fn until_one_hangs(container: &Container) {
+    let monitor = container.monitor_pid;
+    let hangs = |pid: &str| {
+        let at = fs::read_to_string(format!("/proc/{pid}/wchan"));
+        at.is_ok_and(|at| at.contains("fuse"))
+    };
+    testkit::eventually(LONG, || {
+        let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
+        children.unwrap().split_whitespace().any(hangs)
+    });
+}
+
+/// Asks for something that is not answered yet.
+fn asked(socket: UnixStream, request: Request) -> JoinHandle<Reply> {
+    std::thread::spawn(move || client::ask(&socket, &request).unwrap())
+}
+
+#[test]
+fn privileged_a_command_that_hangs_before_its_program_hinders_nobody() {
+    let container = sleeper();
+    let silent = Silent::at_tmp(&container);
+    let id = container.plan(&["/tmp/program"], None);
+    let start = asked(container.connect(), Request::ExecStart { id });
+    until_one_hangs(&container);
+    let other = container.plan(&["sh", "-c", "exit 3"], None);
+    let watch = container.watch();
+    container.run(other);
+    assert_eq!(watch.next(), Some(Event::ExecExited { id: other, code: 3 }));
+    assert!(!start.is_finished());
+    drop(silent);
+    assert!(matches!(start.join().unwrap(), Reply::Failed { .. }));
+}
+
+#[test]
+fn privileged_a_container_that_hangs_before_its_program_can_be_asked_about_and_killed() {
+    let container = command(&["/tmp/program"]).create();
+    let silent = Silent::at_tmp(&container);
+    let start = asked(container.control.try_clone().unwrap(), Request::Start);
+    until_one_hangs(&container);
+    assert_eq!(container.status().state, State::Created);
+    container.signal(9);
+    assert!(matches!(start.join().unwrap(), Reply::Failed { .. }));
+    assert_eq!(container.exit().code, 128);
+    drop(silent);
 }

@@ -100,6 +100,9 @@ pub(crate) fn run(
     if let (Some(label), Some(proc)) = (&process.attributes.label, &ready.proc) {
         attributes::put_on(label, proc)?;
     }
+    channel
+        .send_program()
+        .during(Step::Channel, || "tell that the program comes")?;
     if let Some(filter) = common.seccomp {
         load(filter, channel).during(Step::Seccomp, || "load the seccomp filter")?;
     }

@@ -216,6 +216,7 @@ fn privileged_a_profile_of_apparmor_is_applied_or_refused() {
                 apparmor("berth-test", script).set("/process/user", json!({"uid": 33, "gid": 33}));
             std::fs::write(confined.file("/secret"), "secret").unwrap();
             assert_eq!(confined.output(), "berth-test (enforce)\ndenied");
+            the_image_does_not_get_the_profile();
         }
     } else {
         assert_eq!(
@@ -225,6 +226,31 @@ fn privileged_a_profile_of_apparmor_is_applied_or_refused() {
         );
         // Which everything is without AppArmor.
         assert_eq!(apparmor("unconfined", "true").run().code, 0);
+    }
+}
+
+/// CVE-2025-62596: a label goes to the kernel, not to a file that the image brings of that name.
+fn the_image_does_not_get_the_profile() {
+    let mut confined = apparmor("berth-test", "cat /real/self/attr/current").add(
+        "/mounts",
+        json!({"destination": "/real", "type": "proc", "source": "proc"}),
+    );
+    confined.directory = true;
+    let mounts = confined.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/proc");
+    confined.spec["linux"]["maskedPaths"] = json!([]);
+    confined.spec["linux"]["readonlyPaths"] = json!([]);
+    let fakes = ["self", "thread-self", "1"].map(|process| {
+        ["attr/exec", "attr/apparmor/exec"].map(|file| {
+            let fake = confined.file("/proc").join(process).join(file);
+            std::fs::create_dir_all(fake.parent().unwrap()).unwrap();
+            std::fs::write(&fake, "fake").unwrap();
+            fake
+        })
+    });
+    assert_eq!(confined.output(), "berth-test (enforce)");
+    for fake in fakes.iter().flatten() {
+        assert_eq!(std::fs::read(fake).unwrap(), b"fake");
     }
 }
 

@@ -15,13 +15,13 @@ use super::bundle::Bundle;
 use super::cgroups::memberships;
 use crate::host::PATIENCE;
 
-const WORKERS: usize = 8;
+pub(super) const WORKERS: usize = 8;
 
 /// The containers of one bundle.
-struct Place(Bundle);
+pub(super) struct Place(pub(super) Bundle);
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Bundle::sh("exec sleep 1000").with(|spec| {
             spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
             spec["linux"]["resources"]["pids"] = json!({"limit": 32});
@@ -30,7 +30,7 @@ impl Place {
         }))
     }
 
-    fn id(&self, number: usize) -> String {
+    pub(super) fn id(&self, number: usize) -> String {
         format!("{}-{number}", self.0.id)
     }
 
@@ -45,7 +45,7 @@ impl Place {
         command
     }
 
-    fn words(&self, words: &[&str]) -> Vec<String> {
+    pub(super) fn words(&self, words: &[&str]) -> Vec<String> {
         let state = self.0.root().display().to_string();
         let own = ["runtime".to_owned(), "--root".to_owned(), state];
         own.into_iter()
@@ -53,7 +53,7 @@ impl Place {
             .collect()
     }
 
-    fn create(&self, id: &str) -> Vec<String> {
+    pub(super) fn create(&self, id: &str) -> Vec<String> {
         let bundle = self.0.path().display().to_string();
         ["create", "--bundle", &bundle, id]
             .map(str::to_owned)
@@ -62,7 +62,7 @@ impl Place {
 
     /// Runs to the end with what must succeed.
     #[track_caller]
-    fn done(&self, words: &[&str]) {
+    pub(super) fn done(&self, words: &[&str]) {
         let output = quiet(&mut self.0.command(words));
         assert!(output.status.success(), "{words:?}: {}", said(&output));
     }
@@ -90,7 +90,7 @@ impl Place {
 }
 
 /// Runs without input, its output in a file that the container may keep.
-fn quiet(command: &mut Command) -> Output {
+pub(super) fn quiet(command: &mut Command) -> Output {
     let mut said = tempfile::tempfile().unwrap();
     let status = command
         .stdin(Stdio::null())
@@ -108,7 +108,7 @@ fn quiet(command: &mut Command) -> Output {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     format!("{} {text}", output.status)
 }
@@ -151,7 +151,7 @@ fn processes(place: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn nothing_is_left(place: &Place) {
+pub(super) fn nothing_is_left(place: &Place) {
     let mut left = Vec::new();
     let begin = std::time::Instant::now();
     // Processes that were killed take a moment to go.

@@ -12,3 +12,4 @@ mod podman;
 mod rootless;
 mod systemd;
 mod terminal;
+mod traced;
