@@ -87,6 +87,21 @@ exec unshare --mount --propagation private sh -c \
   'mount --bind $peers/usr /usr && mount --bind $peers/etc /etc && exec "\$@"' sh "\$@"
 EOF
 chmod 755 "$bin/within.new"; mv "$bin/within.new" "$bin/within"
+# Compose, docker's plugin, with its C library and nothing else.
+compose=$cache/tools/compose
+if [ ! -x "$compose/usr/libexec/docker/cli-plugins/docker-compose" ]; then
+  say "fetching Compose into $compose (half a minute, once)"
+  rm -rf "$compose" "$compose.new"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
+    --dpkgopt='path-exclude=/usr/share/*' --include=docker-compose sid "$compose.new" "$(mirror)"
+  mv "$compose.new" "$compose"
+fi
+cat > "$bin/docker-compose.new" <<EOF
+#!/bin/sh
+exec $compose/usr/lib/$arch/ld-linux-*.so.* --argv0 docker-compose \
+  --library-path $compose/usr/lib/$arch $compose/usr/libexec/docker/cli-plugins/docker-compose "\$@"
+EOF
+chmod 755 "$bin/docker-compose.new"; mv "$bin/docker-compose.new" "$bin/docker-compose"
 "$bin/docker" --version >&2
 "$bin/skopeo" --version >&2
 echo "$stamp" > "$cache/tools/stamp"

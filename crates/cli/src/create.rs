@@ -265,7 +265,7 @@ pub const FLAGS: &[Flag] = &[
     switch("help", ""),
 ];
 
-const fn unsigned16(name: &'static str, help: &'static str) -> Flag {
+pub(crate) const fn unsigned16(name: &'static str, help: &'static str) -> Flag {
     Flag {
         name,
         short: None,

@@ -370,6 +370,212 @@ impl Execs {
     }
 }
 
+/// Registers a command; the container must run.
+pub(crate) fn create(
+    shared: &Shared,
+    typed: &str,
+    wanted: CreateExec,
+) -> Result<ExecId, CreateExecError> {
+    let view = shared.index().find(typed)?.view();
+    let id = view.record.id;
+    match view.course.phase {
+        Phase::Paused => return Err(CreateExecError::Paused(id)),
+        phase if !phase.has_process() => return Err(CreateExecError::NotRunning(id)),
+        _ => {}
+    }
+    if wanted.cmd.is_empty() {
+        return Err(CreateExecError::NoCommand);
+    }
+    DetachKeys::read(wanted.detach_keys.as_deref())?;
+    let action = format!("exec_create: {}", wanted.cmd.join(" "));
+    let created = shared.execs.create(id, wanted);
+    let exec = created.ok_or(CreateExecError::TooMany(id))?;
+    let more = [("execID", exec.to_string())];
+    announce::happened(&shared.events, &action, &view.record, &view.name, &more);
+    Ok(exec)
+}
+
+/// Runs it. Attached unless `detach` says otherwise; no byte is lost in between.
+pub(crate) async fn start(
+    shared: &Arc<Shared>,
+    id: &str,
+    options: StartExec,
+) -> Result<Option<Attached>, StartExecError> {
+    let (id, container, wanted, progress) = shared.execs.find(id)?;
+    let view = running_container(shared, container)?;
+    match progress {
+        Progress::Waiting => {}
+        Progress::Over { .. } => return Err(StartExecError::Over(id)),
+        Progress::Starting | Progress::Running { .. } => {
+            return Err(StartExecError::Running(id));
+        }
+    }
+    if !shared
+        .execs
+        .step(&id, Progress::Waiting, Progress::Starting)
+    {
+        return Err(StartExecError::Running(id));
+    }
+    let started = run(shared, id, &view, &wanted, options).await;
+    if let Err(error) = &started {
+        let code = match error {
+            StartExecError::Launch { code, .. } => *code,
+            _ => 126,
+        };
+        shared
+            .execs
+            .step(&id, Progress::Starting, Progress::Over { code });
+    }
+    started
+}
+
+async fn run(
+    shared: &Arc<Shared>,
+    id: ExecId,
+    view: &Arc<View>,
+    wanted: &Arc<CreateExec>,
+    options: StartExec,
+) -> Result<Option<Attached>, StartExecError> {
+    let terminal = wanted.tty.then(|| {
+        options
+            .console_size
+            .or(wanted.console_size)
+            .unwrap_or_default()
+    });
+    let attach = !options.detach;
+    let stdin = attach && wanted.attach_stdin;
+    let dir = shared.run_dir(&view.record.id);
+    let process = {
+        let (shared, view, wanted) = (Arc::clone(shared), Arc::clone(view), Arc::clone(wanted));
+        tasks::blocking(move || process(&shared, &view, &wanted)).await?
+    };
+    let registered = Request::Exec {
+        id,
+        process: Box::new(process),
+        terminal,
+        stdin,
+    };
+    let (mut link, _) = link::ask(&dir, &registered).await?;
+    let stream = if attach {
+        let request = Request::Attach {
+            exec: Some(id),
+            stdin,
+            stdout: wanted.attach_stdout || wanted.tty,
+            stderr: wanted.attach_stderr,
+        };
+        let dir = dir.clone();
+        Some(tasks::blocking(move || launch::attach(&dir, &request)).await?)
+    } else {
+        None
+    };
+    let pid = match link::ask_on(&mut link, &dir, &Request::ExecStart { id }).await {
+        Ok(Reply::Started { pid }) => pid,
+        Ok(answer) => {
+            return Err(LinkError::Unexpected {
+                dir,
+                answer: format!("{answer:?}"),
+            }
+            .into());
+        }
+        Err(LinkError::Refused { kind, message }) if kind != FailureKind::Refused => {
+            return Err(StartExecError::Launch {
+                code: kind.exit_code(),
+                message,
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Its end may have been told before its start was.
+    shared
+        .execs
+        .step(&id, Progress::Starting, Progress::Running { pid });
+    let action = format!("exec_start: {}", wanted.cmd.join(" "));
+    let more = [("execID", id.to_string())];
+    announce::happened(&shared.events, &action, &view.record, &view.name, &more);
+    Ok(stream.map(|stream| {
+        let (sender, connected) = oneshot::channel();
+        // The receiver is right here.
+        let _ = sender.send(stream);
+        let keys = wanted
+            .tty
+            .then(|| DetachKeys::read(wanted.detach_keys.as_deref()).ok())
+            .flatten();
+        let mut attached = attached(wanted.tty, connected, stdin, keys);
+        // Clients ask for the exit code as soon as the output ends.
+        let (shared, left) = (Arc::clone(shared), attached.detached());
+        let recorded = async move {
+            tokio::select! {
+                () = left.cancelled() => {}
+                () = shared.execs.recorded(&id) => {}
+                () = tokio::time::sleep(RECORD_PATIENCE) => {}
+            }
+            None
+        };
+        let end = stream::once(recorded).filter_map(future::ready);
+        attached.output = attached.output.chain(end).boxed();
+        attached
+    }))
+}
+
+fn running_container(shared: &Shared, id: ContainerId) -> Result<Arc<View>, StartExecError> {
+    let view = match shared.index().get(&id) {
+        Some(handle) => handle.view(),
+        None => return Err(StartExecError::NotRunning(id)),
+    };
+    match view.course.phase {
+        Phase::Paused => Err(StartExecError::Paused(id)),
+        phase if !phase.has_process() => Err(StartExecError::NotRunning(id)),
+        _ => Ok(view),
+    }
+}
+
+/// What became of a command that ran.
+pub(crate) fn exit_code(shared: &Shared, id: &ExecId) -> Option<i32> {
+    match lock(&shared.execs.entries).1.get(id)?.progress {
+        Progress::Over { code } => Some(code),
+        _ => None,
+    }
+}
+
+/// A command that is killed, and forgotten, when nobody waits for it any more.
+pub(crate) struct Killed {
+    shared: Arc<Shared>,
+    container: ContainerId,
+    id: ExecId,
+}
+
+impl Killed {
+    pub(crate) fn new(shared: &Arc<Shared>, container: ContainerId, id: ExecId) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            container,
+            id,
+        }
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        const SIGKILL: i32 = 9;
+        let entry = lock(&self.shared.execs.entries).1.remove(&self.id);
+        let over = entry.is_none_or(|entry| matches!(entry.progress, Progress::Over { .. }));
+        if over {
+            return;
+        }
+        let (dir, id) = (self.shared.run_dir(&self.container), self.id);
+        self.shared.tasks.spawn("kill a command", async move {
+            let request = Request::Signal {
+                exec: Some(id),
+                signal: SIGKILL,
+            };
+            if let Err(error) = link::ask(&dir, &request).await {
+                let error = vocab::failure::chain(&error);
+                tracing::debug!(%id, error, "kill a command");
+            }
+        });
+    }
+}
+
 impl Engine {
     /// Registers a command; the container must run.
     pub async fn create_exec(
@@ -377,29 +583,7 @@ impl Engine {
         typed: &str,
         wanted: CreateExec,
     ) -> Result<ExecId, CreateExecError> {
-        let view = self.shared.index().find(typed)?.view();
-        let id = view.record.id;
-        match view.course.phase {
-            Phase::Paused => return Err(CreateExecError::Paused(id)),
-            phase if !phase.has_process() => return Err(CreateExecError::NotRunning(id)),
-            _ => {}
-        }
-        if wanted.cmd.is_empty() {
-            return Err(CreateExecError::NoCommand);
-        }
-        DetachKeys::read(wanted.detach_keys.as_deref())?;
-        let action = format!("exec_create: {}", wanted.cmd.join(" "));
-        let created = self.shared.execs.create(id, wanted);
-        let exec = created.ok_or(CreateExecError::TooMany(id))?;
-        let more = [("execID", exec.to_string())];
-        announce::happened(
-            &self.shared.events,
-            &action,
-            &view.record,
-            &view.name,
-            &more,
-        );
-        Ok(exec)
+        create(&self.shared, typed, wanted)
     }
 
     /// Runs it. Attached unless `detach` says otherwise; no byte is lost in between.
@@ -408,143 +592,7 @@ impl Engine {
         id: &str,
         options: StartExec,
     ) -> Result<Option<Attached>, StartExecError> {
-        let (id, container, wanted, progress) = self.shared.execs.find(id)?;
-        let view = self.running_container(container)?;
-        match progress {
-            Progress::Waiting => {}
-            Progress::Over { .. } => return Err(StartExecError::Over(id)),
-            Progress::Starting | Progress::Running { .. } => {
-                return Err(StartExecError::Running(id));
-            }
-        }
-        if !self
-            .shared
-            .execs
-            .step(&id, Progress::Waiting, Progress::Starting)
-        {
-            return Err(StartExecError::Running(id));
-        }
-        let started = self.run_exec(id, &view, &wanted, options).await;
-        if let Err(error) = &started {
-            let code = match error {
-                StartExecError::Launch { code, .. } => *code,
-                _ => 126,
-            };
-            self.shared
-                .execs
-                .step(&id, Progress::Starting, Progress::Over { code });
-        }
-        started
-    }
-
-    async fn run_exec(
-        &self,
-        id: ExecId,
-        view: &Arc<View>,
-        wanted: &Arc<CreateExec>,
-        options: StartExec,
-    ) -> Result<Option<Attached>, StartExecError> {
-        let terminal = wanted.tty.then(|| {
-            options
-                .console_size
-                .or(wanted.console_size)
-                .unwrap_or_default()
-        });
-        let attach = !options.detach;
-        let stdin = attach && wanted.attach_stdin;
-        let dir = self.shared.run_dir(&view.record.id);
-        let process = {
-            let (shared, view, wanted) = (
-                Arc::clone(&self.shared),
-                Arc::clone(view),
-                Arc::clone(wanted),
-            );
-            tasks::blocking(move || process(&shared, &view, &wanted)).await?
-        };
-        let registered = Request::Exec {
-            id,
-            process: Box::new(process),
-            terminal,
-            stdin,
-        };
-        let (mut link, _) = link::ask(&dir, &registered).await?;
-        let stream = if attach {
-            let request = Request::Attach {
-                exec: Some(id),
-                stdin,
-                stdout: wanted.attach_stdout || wanted.tty,
-                stderr: wanted.attach_stderr,
-            };
-            let dir = dir.clone();
-            Some(tasks::blocking(move || launch::attach(&dir, &request)).await?)
-        } else {
-            None
-        };
-        let pid = match link::ask_on(&mut link, &dir, &Request::ExecStart { id }).await {
-            Ok(Reply::Started { pid }) => pid,
-            Ok(answer) => {
-                return Err(LinkError::Unexpected {
-                    dir,
-                    answer: format!("{answer:?}"),
-                }
-                .into());
-            }
-            Err(LinkError::Refused { kind, message }) if kind != FailureKind::Refused => {
-                return Err(StartExecError::Launch {
-                    code: kind.exit_code(),
-                    message,
-                });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        // Its end may have been told before its start was.
-        self.shared
-            .execs
-            .step(&id, Progress::Starting, Progress::Running { pid });
-        let action = format!("exec_start: {}", wanted.cmd.join(" "));
-        let more = [("execID", id.to_string())];
-        announce::happened(
-            &self.shared.events,
-            &action,
-            &view.record,
-            &view.name,
-            &more,
-        );
-        Ok(stream.map(|stream| {
-            let (sender, connected) = oneshot::channel();
-            // The receiver is right here.
-            let _ = sender.send(stream);
-            let keys = wanted
-                .tty
-                .then(|| DetachKeys::read(wanted.detach_keys.as_deref()).ok())
-                .flatten();
-            let mut attached = attached(wanted.tty, connected, stdin, keys);
-            // Clients ask for the exit code as soon as the output ends.
-            let (shared, left) = (Arc::clone(&self.shared), attached.detached());
-            let recorded = async move {
-                tokio::select! {
-                    () = left.cancelled() => {}
-                    () = shared.execs.recorded(&id) => {}
-                    () = tokio::time::sleep(RECORD_PATIENCE) => {}
-                }
-                None
-            };
-            let end = stream::once(recorded).filter_map(future::ready);
-            attached.output = attached.output.chain(end).boxed();
-            attached
-        }))
-    }
-
-    fn running_container(&self, id: ContainerId) -> Result<Arc<View>, StartExecError> {
-        let view = match self.shared.index().get(&id) {
-            Some(handle) => handle.view(),
-            None => return Err(StartExecError::NotRunning(id)),
-        };
-        match view.course.phase {
-            Phase::Paused => Err(StartExecError::Paused(id)),
-            phase if !phase.has_process() => Err(StartExecError::NotRunning(id)),
-            _ => Ok(view),
-        }
+        start(&self.shared, id, options).await
     }
 
     /// Sets the size of its terminal.
@@ -558,7 +606,7 @@ impl Engine {
         if let Progress::Over { .. } = progress {
             return Err(StartExecError::Over(id));
         }
-        let view = self.running_container(container)?;
+        let view = running_container(&self.shared, container)?;
         let request = Request::Resize {
             exec: Some(id),
             rows,

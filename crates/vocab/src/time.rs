@@ -17,6 +17,43 @@ pub fn rfc3339_nine(moment: SystemTime) -> String {
     format!("{timestamp:.9}")
 }
 
+/// As Go prints a `time.Duration`: `1m30s`, `1.5s`, `250ms`.
+pub fn go_duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let fraction = |unit: u128, name: &str| {
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", nanos / unit, nanos % unit);
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        format!("{text}{name}")
+    };
+    let seconds = duration.as_secs();
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => fraction(1_000, "µs"),
+        1_000_000..1_000_000_000 => fraction(1_000_000, "ms"),
+        _ if seconds < 60 => fraction(1_000_000_000, "s"),
+        _ => {
+            let rest = Duration::new(seconds % 60, duration.subsec_nanos());
+            let rest = match rest.as_nanos() {
+                0..1_000_000_000 if rest.is_zero() => "0s".to_owned(),
+                0..1_000_000_000 => {
+                    format!("0.{:09}", rest.subsec_nanos())
+                        .trim_end_matches('0')
+                        .to_owned()
+                        + "s"
+                }
+                _ => go_duration(rest),
+            };
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            match hours {
+                0 => format!("{minutes}m{rest}"),
+                _ => format!("{hours}h{minutes}m{rest}"),
+            }
+        }
+    }
+}
+
 /// Reads RFC 3339 with an offset or `Z`.
 pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let timestamp: jiff::Timestamp = text.parse().ok()?;
@@ -105,6 +142,22 @@ mod tests {
     fn what_is_no_moment_is_refused() {
         for text in ["", "x", "-1", "1.x", "1.0000000001"] {
             assert_eq!(parse_unix(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (millis, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (1_500, "1.5s"),
+            (30_000, "30s"),
+            (60_000, "1m0s"),
+            (90_500, "1m30.5s"),
+            (60_250, "1m0.25s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(millis)), text);
         }
     }
 

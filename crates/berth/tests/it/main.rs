@@ -20,6 +20,7 @@ mod daily;
 mod errors;
 mod escapes;
 mod guest;
+mod health;
 mod host;
 mod images;
 mod platforms;

@@ -21,6 +21,7 @@ pub mod start;
 pub mod stats;
 pub mod system;
 pub mod tree;
+pub mod update;
 pub mod volume;
 
 use api::Filters;
@@ -46,6 +47,7 @@ pub const DONE: &[&Command] = &[
     &each::RM,
     &each::WAIT,
     &each::RENAME,
+    &update::UPDATE,
     &logs::LOGS,
     &ps::PS,
     &stats::STATS,
@@ -119,7 +121,6 @@ pub const LATER: &[&str] = &[
     "config inspect",
     "config ls",
     "config rm",
-    "container update",
     "context",
     "context create",
     "context export",
@@ -199,7 +200,6 @@ pub const LATER: &[&str] = &[
     "trust signer",
     "trust signer add",
     "trust signer remove",
-    "update",
     "volume update",
 ];
 

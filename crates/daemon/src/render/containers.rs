@@ -3,9 +3,9 @@
 use api::Version;
 use api::types::{
     BlkioEntry, BlkioStats, ContainerInspect, ContainerState, ContainerSummary, CpuStats, CpuUsage,
-    DefaultEndpoint, DriverData, HostSummary, MemoryStats, MountPoint, NetworkSettings,
-    NetworkSettingsSummary, NetworkStats, PidsStats, Port, RootFsStorage, SnapshotStorage, Stats,
-    Storage, Throttling, UnusedSettings,
+    DefaultEndpoint, DriverData, Health, HealthResult, HealthSummary, HostSummary, MemoryStats,
+    MountPoint, NetworkSettings, NetworkSettingsSummary, NetworkStats, PidsStats, Port,
+    RootFsStorage, SnapshotStorage, Stats, Storage, Throttling, UnusedSettings,
 };
 use engine::containers::{Details, State, Status, Summary};
 use engine::stats::{Block, Sample};
@@ -32,7 +32,16 @@ pub(crate) fn container_summary(one: Summary, version: Version) -> ContainerSumm
             network_mode: one.network_mode,
             annotations: one.annotations.filter(|_| version >= Version::new(1, 46)),
         },
-        health: None,
+        health: (version >= Version::new(1, 52)).then(|| HealthSummary {
+            status: match &one.state.health {
+                Some(health) => health.status.name().to_owned(),
+                None => "none".to_owned(),
+            },
+            failing_streak: one
+                .state
+                .health
+                .map_or(0, |health| health.failing_streak.into()),
+        }),
         network_settings: NetworkSettingsSummary {
             networks: one.networks,
         },
@@ -168,7 +177,21 @@ fn state(state: State) -> ContainerState {
         error: state.error,
         started_at: moment(state.started_at),
         finished_at: moment(state.finished_at),
-        health: None,
+        health: state.health.map(health),
+    }
+}
+
+fn health(health: engine::containers::Health) -> Health {
+    let log = health.log.into_iter().map(|checked| HealthResult {
+        start: moment(Some(checked.start)),
+        end: moment(Some(checked.end)),
+        exit_code: checked.exit_code.into(),
+        output: checked.output,
+    });
+    Health {
+        status: health.status.name().to_owned(),
+        failing_streak: health.failing_streak.into(),
+        log: log.collect(),
     }
 }
 
@@ -281,6 +304,7 @@ mod tests {
                 error: String::new(),
                 started_at: None,
                 finished_at: None,
+                health: None,
             },
             image: Digest::sha256(&[0; 32]),
             resolv_conf_path: PathBuf::new(),

@@ -10,7 +10,7 @@ use vocab::ContainerId;
 use vocab::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
 
 use super::record::{Course, MountKind, Mounted, Record};
-use super::{CreateContainer, CreateError, Created, names, owner, ports};
+use super::{CreateContainer, CreateError, Created, health, names, owner, ports};
 use crate::db::Durability;
 use crate::events::container as announce;
 use crate::shared::Shared;
@@ -40,7 +40,7 @@ pub(crate) async fn create(
     }
     .map_err(CreateError::Image)?;
     let name = wanted.name.clone();
-    let record = plan(shared, wanted, &image, &mut warnings)?;
+    let record = plan(shared, wanted, &image)?;
     let id = record.id;
     let name = reserve(shared, name.as_deref(), id)?;
     match make(shared, record, &name, &mut warnings).await {
@@ -53,17 +53,12 @@ pub(crate) async fn create(
 }
 
 /// What was asked, what the image says and the daemon's defaults, as one record.
-fn plan(
-    shared: &Shared,
-    wanted: CreateContainer,
-    image: &Image,
-    warnings: &mut Vec<String>,
-) -> Result<Record, CreateError> {
+fn plan(shared: &Shared, wanted: CreateContainer, image: &Image) -> Result<Record, CreateError> {
     let id = ContainerId::random();
     suits(image, &wanted)?;
     let inherited = inherited(shared, &wanted.host)?;
     let mut config = wanted.config;
-    merge(&mut config, image.config.config.as_ref(), warnings);
+    merge(&mut config, image.config.config.as_ref());
     if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }
@@ -311,11 +306,7 @@ fn inherited(shared: &Shared, host: &HostConfig) -> Result<Vec<Mounted>, CreateE
 }
 
 /// Takes from the image what the user left open (Docker's `merge`).
-fn merge(
-    config: &mut ContainerConfig,
-    image: Option<&ContainerConfig>,
-    warnings: &mut Vec<String>,
-) {
+fn merge(config: &mut ContainerConfig, image: Option<&ContainerConfig>) {
     let Some(image) = image else {
         config.labels.get_or_insert_default();
         return;
@@ -355,19 +346,7 @@ fn merge(
             config.entrypoint.clone_from(&image.entrypoint);
         }
     }
-    if config.healthcheck.is_none()
-        && let Some(check) = &image.healthcheck
-        && check
-            .test
-            .as_ref()
-            .is_some_and(|test| test.first().is_some_and(|word| word != "NONE"))
-    {
-        config.healthcheck = Some(check.clone());
-        warnings.push(
-            "berth does not run health checks yet: the image's Healthcheck has no effect."
-                .to_owned(),
-        );
-    }
+    health::inherit(&mut config.healthcheck, image.healthcheck.as_ref());
 }
 
 /// Writes the daemon's defaults where the user left a choice, so that `inspect` shows them.
@@ -509,7 +488,7 @@ mod tests {
         };
         let mut merged = config(user);
         let image = config((Some(&["e"]), Some(&["c"])));
-        merge(&mut merged, Some(&image), &mut Vec::new());
+        merge(&mut merged, Some(&image));
         assert_eq!(
             (merged.entrypoint, merged.cmd),
             (words(wanted.0), words(wanted.1))

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use regex::Regex;
 use vocab::time::{human_duration, parse_duration, parse_rfc3339, parse_unix};
 
+use super::health::HealthStatus;
 use super::index::View;
 use super::record::{MountKind, Mounted, Record};
 use super::{Details, InspectError, ListOptions, MountPoint, Size, State, Status, Summary, ports};
@@ -41,7 +42,15 @@ pub(crate) fn sentence(state: &State, now: SystemTime) -> String {
     };
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => {
+            let health = match state.health.as_ref().map(|health| health.status) {
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(state.started_at))
+        }
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => {
             format!(
@@ -318,7 +327,11 @@ impl Sieve {
                 let state = view.course.state();
                 state.status == Status::Exited && any(&|value| value.parse() == Ok(state.exit_code))
             }
-            "health" => any(&|value| value == "none"),
+            "health" => {
+                let health = view.course.health.as_ref();
+                let word = health.map_or("none", |health| health.status.name());
+                any(&|value| value == word)
+            }
             "is-task" => any(&|value| matches!(value, "false" | "0")),
             "ancestor" => self.ancestors.iter().any(|(id, typed)| {
                 id.as_ref() == Some(&record.image) || record.config.image == *typed
@@ -427,6 +440,7 @@ mod tests {
             error: String::new(),
             started_at: Some(now - Duration::from_secs(120)),
             finished_at: Some(now - Duration::from_secs(5)),
+            health: None,
         };
         assert_eq!(sentence(&state(Status::Running, 0), now), "Up 2 minutes");
         assert_eq!(

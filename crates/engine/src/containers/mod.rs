@@ -11,9 +11,11 @@
 //! | `create`, `launch`, `remove`, `update` | the operations that take steps |
 //! | `link` | connections to monitors |
 //! | `recover` | what a restarted engine finds |
+//! | `health` | whether a container is well |
 //! | `list` | what users see, and filters |
 
 pub(crate) mod create;
+pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod launch;
 pub(crate) mod link;
@@ -51,6 +53,7 @@ use crate::{Engine, FilterError, Filters};
 use index::View;
 use owner::Request;
 
+pub use health::{Checked, Health, HealthStatus};
 pub use link::LinkError;
 pub use list::LIST_FILTERS;
 pub(crate) use list::Prune;
@@ -130,6 +133,8 @@ pub struct State {
     pub started_at: Option<SystemTime>,
     /// When it ended last.
     pub finished_at: Option<SystemTime>,
+    /// How well it is, where that is checked.
+    pub health: Option<Health>,
 }
 
 impl State {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vocab::config::{ContainerConfig, EndpointSettings, HostConfig};
 use vocab::{ContainerId, Digest, NetworkId};
 
+use super::health::Health;
 use super::state::Phase;
 use super::{State, Status};
 
@@ -96,6 +97,9 @@ pub(crate) struct Course {
     pub(crate) remove_volumes: bool,
     /// What it holds on networks while it runs.
     pub(crate) endpoints: Vec<Joined>,
+    /// Once it was checked.
+    #[serde(default)]
+    pub(crate) health: Option<Health>,
 }
 
 /// An endpoint on a network.
@@ -124,6 +128,7 @@ impl Course {
             stopped_by_hand: false,
             remove_volumes: false,
             endpoints: Vec::new(),
+            health: None,
         }
     }
 
@@ -149,6 +154,7 @@ impl Course {
             error: self.error.clone(),
             started_at: self.started_at,
             finished_at: self.finished_at,
+            health: self.health.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use vocab::{Failure, Kind};
 use super::security::Security;
 use super::{devices, limits};
 use crate::Config;
+use crate::containers::health;
 
 /// Why what was asked cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -121,13 +122,8 @@ pub(crate) fn check(
             host.volume_driver
         ));
     }
-    if let Some(check) = &config.healthcheck
-        && check.test.as_ref().is_some_and(|test| {
-            !test.is_empty() && test.first().map(String::as_str) != Some("NONE")
-        })
-    {
-        warnings
-            .push("berth does not run health checks yet: Healthcheck has no effect.".to_owned());
+    if let Some(reason) = config.healthcheck.as_ref().and_then(health::reason_against) {
+        return refuse(reason);
     }
     if !host.cgroup.is_empty() {
         warnings.push("HostConfig.Cgroup has no effect. Discarded.".to_owned());

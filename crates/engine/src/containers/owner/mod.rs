@@ -1,7 +1,9 @@
 //! The one task that owns a container: it takes requests, watches the monitor, keeps time, and
 //! does what the state machine says.
 
+mod checking;
 mod connecting;
+mod deaf;
 
 pub(crate) use connecting::open_namespace;
 
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 use vocab::config::{EndpointSettings, RestartPolicy};
 use vocab::failure;
 
+use super::health::{Checked, HealthStatus, Plan};
 use super::index::View;
 use super::launch::{self, PendingAttach};
 use super::link::{self, Link, LinkError};
@@ -28,6 +31,8 @@ use crate::endpoints::ConnectError;
 use crate::events::container as announce;
 use crate::networks::Record as Network;
 use crate::shared::Shared;
+
+const SIGKILL: i32 = 9;
 
 /// Requests that wait at most.
 pub(crate) const INBOX: usize = 64;
@@ -118,6 +123,9 @@ enum Woken {
     Request(Option<Request>),
     Monitor(std::io::Result<Option<protocol::Event>>),
     Deadline,
+    /// A check is due.
+    Check,
+    Checked(Option<Checked>),
     Cancelled,
 }
 
@@ -145,6 +153,12 @@ pub(crate) struct Owner {
     stops: Vec<Answer<StopError>>,
     removes: Vec<Answer<RemoveError>>,
     attaches: Vec<PendingAttach>,
+    /// How its health is checked.
+    plan: Option<Arc<Plan>>,
+    /// When it is the next time.
+    check_at: Option<Instant>,
+    /// The check that is under way.
+    checking: Option<oneshot::Receiver<Checked>>,
 }
 
 /// The ends that an owner is made with.
@@ -184,11 +198,15 @@ impl Owner {
         ends: Ends,
         link: Option<Link>,
     ) -> Self {
+        let plan = Plan::of(&record.config).map(Arc::new);
         Self {
             shared,
             record,
             name,
             course,
+            plan,
+            check_at: None,
+            checking: None,
             exits: 0,
             died: false,
             inbox: ends.inbox,
@@ -218,6 +236,7 @@ impl Owner {
                 self.ask().await;
             }
         }
+        self.schedule_check();
         while !self.view.borrow().gone {
             let link = async {
                 match &mut self.link {
@@ -231,17 +250,30 @@ impl Owner {
                     None => std::future::pending().await,
                 }
             };
+            let check = async {
+                match (self.check_at, &mut self.checking) {
+                    (_, Some(checking)) => Woken::Checked(checking.await.ok()),
+                    (Some(at), None) => {
+                        tokio::time::sleep_until(at).await;
+                        Woken::Check
+                    }
+                    (None, None) => std::future::pending().await,
+                }
+            };
             let woken = tokio::select! {
                 biased;
                 event = link => Woken::Monitor(event),
                 () = cancel.cancelled() => Woken::Cancelled,
                 request = self.inbox.recv() => Woken::Request(request),
                 () = deadline => Woken::Deadline,
+                woken = check => woken,
             };
             match woken {
                 Woken::Monitor(event) => self.hear(event).await,
                 Woken::Request(Some(request)) => self.take(request).await,
                 Woken::Deadline => self.time_is_up().await,
+                Woken::Check => self.check(),
+                Woken::Checked(checked) => self.checked(checked).await,
                 Woken::Request(None) | Woken::Cancelled => return,
             }
         }
@@ -381,7 +413,6 @@ impl Owner {
     }
 
     async fn kill(&mut self, signal: i32) -> Result<(), KillError> {
-        const SIGKILL: i32 = 9;
         if self.course.phase == Phase::Waiting {
             self.course.stopped_by_hand = true;
             self.deadline = None;
@@ -473,7 +504,7 @@ impl Owner {
         self.course.remove_volumes |= volumes;
         self.course.stopped_by_hand = true;
         // Whoever removes by force does not wait for good manners.
-        self.stop_signal = Some(9);
+        self.stop_signal = Some(SIGKILL);
         self.stop_grace = Some(KILL_GRACE);
         self.removes.push(answer);
         self.advance(Event::Stop(After::Remove)).await;
@@ -520,6 +551,7 @@ impl Owner {
                             next = Some(event);
                         }
                     }
+                    self.schedule_check();
                     self.publish();
                 }
                 Err(Illegal(phase)) => {
@@ -554,7 +586,7 @@ impl Owner {
                 None
             }
             Action::Kill => {
-                self.force().await;
+                self.force(None).await;
                 None
             }
             Action::Wait => {
@@ -577,6 +609,10 @@ impl Owner {
                 self.course.exit_code = 0;
                 self.course.oom_killed = false;
                 self.course.started_at = Some(SystemTime::now());
+                if let Some(health) = &mut self.course.health {
+                    health.status = HealthStatus::Starting;
+                    health.failing_streak = 0;
+                }
                 for joined in &self.course.endpoints {
                     announce::network(&self.shared.events, "connect", joined, &self.record.id);
                 }
@@ -722,20 +758,30 @@ impl Owner {
             .stop_signal
             .or_else(|| self.configured_signal())
             .unwrap_or(15);
+        let pid = self.course.pid;
+        let deaf = tasks::blocking(move || deaf::is_deaf(pid, signal)).await;
         if let Err(error) = self.signal(signal).await {
             self.warn("send the stop signal", &error);
         }
         self.announce("kill", &[("signal", signal.to_string())]);
         self.deadline = self.stop_grace.map(|grace| Instant::now() + grace);
+        if deaf && self.deadline.is_some() && signal != SIGKILL {
+            self.force(Some(format!("process 1 has no handler of signal {signal}")))
+                .await;
+        }
     }
 
-    async fn force(&mut self) {
-        if let Err(error) = self.signal(9).await {
+    /// Kills it, for a reason if it was not given all its time.
+    async fn force(&mut self, reason: Option<String>) {
+        if let Err(error) = self.signal(SIGKILL).await {
             self.warn("send SIGKILL", &error);
         }
-        self.announce("kill", &[("signal", "9".to_owned())]);
+        let signal = ("signal", SIGKILL.to_string());
+        let reason = reason.map(|reason| ("reason", reason));
+        let more: Vec<_> = std::iter::once(signal).chain(reason).collect();
+        self.announce("kill", &more);
         self.deadline = Some(Instant::now() + KILL_GRACE);
-        self.stop_signal = Some(9);
+        self.stop_signal = Some(SIGKILL);
     }
 
     async fn time_is_up(&mut self) {
