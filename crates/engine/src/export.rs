@@ -105,7 +105,7 @@ pub enum CommitError {
     #[error(transparent)]
     Pause(#[from] PauseError),
     /// An instruction cannot be applied.
-    #[error("{change}: {reason}")]
+    #[error("{reason}")]
     Change {
         /// As given.
         change: String,

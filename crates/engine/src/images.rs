@@ -10,7 +10,7 @@ use store::MetadataError;
 pub use store::Progress as LoadProgress;
 use tokio::sync::{mpsc, watch};
 use vocab::image::ImageConfig;
-use vocab::time::{parse_rfc3339, parse_unix};
+use vocab::time::{parse_rfc3339, parse_when};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
 use crate::containers::{Prune, Pruned};
@@ -431,7 +431,19 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<Vec<HistoryEntry>, FindImageError> {
         let image = self.find_image_for(typed, platform).await?;
-        let mut sizes = image.layers.iter().map(|layer| layer.size_bytes);
+        let (store, diff_ids) = (
+            Arc::clone(&self.shared.store),
+            image.config.rootfs.diff_ids.clone(),
+        );
+        let sizes = tasks::blocking(move || {
+            let of = |diff_id: &Digest| {
+                let layer = store.find_layer(diff_id).ok().flatten();
+                layer.map_or(0, |layer| layer.size_bytes())
+            };
+            diff_ids.iter().map(of).collect::<Vec<u64>>()
+        })
+        .await;
+        let mut sizes = sizes.into_iter();
         let mut history: Vec<HistoryEntry> = image
             .config
             .history
@@ -490,6 +502,7 @@ impl Engine {
         no_prune: bool,
     ) -> Result<Vec<RemovedImage>, RemoveImageError> {
         let platforms = platforms.to_vec();
+        let asked = typed.to_owned();
         let (shared, typed) = (Arc::clone(&self.shared), typed.to_owned());
         let (found, removed) = tasks::blocking(move || {
             let found = shared.store.find_image_or_torn(&typed)?;
@@ -504,11 +517,21 @@ impl Engine {
         .await?;
         let id = found.id.to_string();
         let labels = labels_of(&found);
+        let none = BTreeMap::new();
+        // Digests that go along with the last tag of their repository are told to the client alone.
+        let alone = match removed.first() {
+            Some(store::Removed::Untagged(name)) => means(&asked, name),
+            _ => false,
+        };
+        let mut told = false;
         Ok(removed
             .into_iter()
             .map(|removed| match removed {
                 store::Removed::Untagged(name) => {
-                    self.shared.announce_image("untag", &id, &id, &labels);
+                    if !(alone && told) {
+                        self.shared.announce_image("untag", &id, &id, &labels);
+                    }
+                    told = true;
                     RemovedImage::Untagged(name)
                 }
                 store::Removed::Deleted(digest) => {
@@ -516,7 +539,7 @@ impl Engine {
                     let digest = digest.to_string();
                     if digest == id {
                         self.shared
-                            .announce_image("delete", &digest, &digest, &labels);
+                            .announce_image("delete", &digest, &digest, &none);
                     }
                     RemovedImage::Deleted(digest)
                 }
@@ -609,11 +632,20 @@ impl Engine {
         filters: Filters,
     ) -> Result<(Vec<RemovedImage>, Pruned), FilterError> {
         let mut rest = filters;
-        let dangling = rest.remove("dangling").is_none_or(|values| {
-            !values
-                .iter()
-                .any(|value| matches!(value.as_str(), "false" | "0"))
-        });
+        // Docker's client says `true` besides what was typed.
+        let values = rest.remove("dangling").unwrap_or_default();
+        let is = |wanted: [&str; 2]| values.iter().any(|value| wanted.contains(&value.as_str()));
+        let dangling = match (is(["true", "1"]), is(["false", "0"])) {
+            (true, false) => true,
+            (false, true) => false,
+            _ if values.is_empty() => true,
+            _ => {
+                return Err(FilterError::Value {
+                    key: "dangling".to_owned(),
+                    value: format!("[{}]", values.join(" ")),
+                });
+            }
+        };
         let prune = Prune::new(&rest)?;
         let images = self
             .list_images(ListImages::default())
@@ -693,11 +725,8 @@ async fn fly(shared: &Arc<Shared>, flight: &Flight) -> PullOutcome {
     lock(&flight.listeners).senders.clear();
     if let Ok(pulled) = &pulled {
         let name = reference.clone().or_latest().familiar();
-        let none = BTreeMap::new();
-        shared.announce_image("pull", &name, &reference.familiar_name(), &none);
-        if !pulled.up_to_date {
-            shared.announce_image("create", &pulled.id.to_string(), &name, &none);
-        }
+        let labels = shared.labels_by_id(&pulled.id).await;
+        shared.announce_image("pull", &name, &reference.familiar_name(), &labels);
     }
     Some(pulled.map_err(|error| PullError::Registry(Arc::new(error))))
 }
@@ -714,6 +743,12 @@ async fn deserted(shared: &Shared, flight: &Flight) {
             return;
         }
     }
+}
+
+/// Whether a text that was typed is this name.
+fn means(typed: &str, name: &str) -> bool {
+    let typed = typed.parse::<Reference>();
+    typed.is_ok_and(|typed| typed.or_latest().familiar() == name)
 }
 
 impl Shared {
@@ -778,7 +813,17 @@ impl Shared {
     }
 }
 
-fn labels_of(image: &store::Image) -> BTreeMap<String, String> {
+impl Shared {
+    /// The labels of an image, if it is here.
+    pub(crate) async fn labels_by_id(self: &Arc<Self>, id: &Digest) -> BTreeMap<String, String> {
+        let (store, id) = (Arc::clone(&self.store), id.clone());
+        let found = tasks::blocking(move || store.find_image_by_id(&id)).await;
+        let image = found.ok().flatten();
+        image.as_ref().map(labels_of).unwrap_or_default()
+    }
+}
+
+pub(crate) fn labels_of(image: &store::Image) -> BTreeMap<String, String> {
     let config = image.config.config.as_ref();
     config
         .and_then(|config| config.labels.clone())
@@ -821,23 +866,19 @@ impl ImageSieve {
                 let image = engine
                     .find_image(typed)
                     .await
-                    .map_err(|_| wrong(key, typed))?;
+                    .map_err(|error| FilterError::Image(error.to_string()))?;
                 moments.insert(key, image.created.unwrap_or(SystemTime::UNIX_EPOCH));
             }
         }
         let until = match first("until") {
-            Some(text) => Some(
-                parse_unix(text)
-                    .or_else(|| parse_rfc3339(text))
-                    .ok_or_else(|| wrong("until", text))?,
-            ),
+            Some(text) => Some(parse_when(text).ok_or_else(|| FilterError::Moment(text.clone()))?),
             None => None,
         };
         let dangling = match first("dangling").map(String::as_str) {
             None => None,
             Some("true" | "1") => Some(true),
             Some("false" | "0") => Some(false),
-            Some(value) => return Err(wrong("dangling", value)),
+            Some(value) => return Err(wrong("dangling", &format!("[{value}]"))),
         };
         let list = |key: &str| filters.get(key).cloned().unwrap_or_default();
         let references = list("reference")

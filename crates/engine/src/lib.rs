@@ -96,6 +96,12 @@ pub enum FilterError {
     /// No such key.
     #[error("invalid filter '{0}'")]
     Unknown(String),
+    /// A moment is wanted.
+    #[error("failed to parse value as time or duration: {0:?}")]
+    Moment(String),
+    /// It names an image that is not here.
+    #[error("{0}")]
+    Image(String),
     /// The key takes another kind of value.
     #[error("invalid filter '{key}={value}'")]
     Value {
@@ -108,7 +114,10 @@ pub enum FilterError {
 
 impl Failure for FilterError {
     fn kind(&self) -> Kind {
-        Kind::InvalidArgument
+        match self {
+            Self::Image(_) => Kind::NotFound,
+            _ => Kind::InvalidArgument,
+        }
     }
 }
 

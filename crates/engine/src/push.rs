@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use vocab::{Failure, Kind, Platform, Reference};
 
 use crate::Engine;
+use crate::images::labels_of;
 
 /// Why an image was not pushed.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +63,14 @@ impl Engine {
                 None => image,
             };
             let alone = platform.is_some();
+            let labels = labels_of(&image);
             self.shared
                 .registry
                 .push(store, image, &name, alone, credentials, progress.clone())
                 .await?;
-            let name = name.familiar();
+            let repository = name.familiar_name();
             self.shared
-                .announce_image("push", &name, &name, &std::collections::BTreeMap::new());
+                .announce_image("push", &name.familiar(), &repository, &labels);
         }
         Ok(())
     }

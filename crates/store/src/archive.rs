@@ -118,7 +118,7 @@ pub enum ImportError {
     #[error("read the root tar")]
     Read(#[source] io::Error),
     /// An instruction cannot be applied.
-    #[error("{change}: {reason}")]
+    #[error("{reason}")]
     Change {
         /// As given.
         change: String,
@@ -765,7 +765,10 @@ impl Store {
                 return Ok(chosen);
             }
         }
-        let image = self.find_image(typed)?;
+        let image = self.find_image(typed).map_err(|error| match error {
+            FindError::NotFound(_) => FindError::NotFound(typed.to_owned()),
+            error => error,
+        })?;
         let named = image
             .names
             .iter()

@@ -9,6 +9,21 @@ use std::time::Duration;
 
 use vocab::config::{ContainerConfig, Empty, Healthcheck};
 
+/// The instructions that change metadata.
+const INSTRUCTIONS: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
 /// Applies one instruction; the error says what is wrong with it.
 pub fn apply(config: &mut ContainerConfig, change: &str) -> Result<(), String> {
     let change = change.trim();
@@ -16,11 +31,19 @@ pub fn apply(config: &mut ContainerConfig, change: &str) -> Result<(), String> {
         .split_once(char::is_whitespace)
         .unwrap_or((change, ""));
     let rest = rest.trim();
+    let typed = name;
     let name = name.to_ascii_uppercase();
-    if rest.is_empty() && !name.is_empty() {
+    if !INSTRUCTIONS.contains(&name.as_str()) {
+        return Err(format!("{typed} is not a valid change command"));
+    }
+    known(config, &name, rest).map_err(|reason| format!("{change}: {reason}"))
+}
+
+fn known(config: &mut ContainerConfig, name: &str, rest: &str) -> Result<(), String> {
+    if rest.is_empty() {
         return Err(format!("{name} requires at least one argument"));
     }
-    match name.as_str() {
+    match name {
         "CMD" => config.cmd = Some(command(rest)),
         "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
         "ENV" => {
@@ -64,7 +87,7 @@ pub fn apply(config: &mut ContainerConfig, change: &str) -> Result<(), String> {
                 false => format!("{}/{path}", config.working_dir.trim_end_matches('/')),
             };
         }
-        _ => return Err(format!("{name} is not a valid change command")),
+        _ => unreachable!("it is none of the known instructions"),
     }
     Ok(())
 }

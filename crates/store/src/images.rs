@@ -402,6 +402,11 @@ impl Store {
         }
     }
 
+    /// The id of the image that a user means, without a look at the image.
+    pub fn find_image_id(&self, typed: &str) -> Result<Digest, FindError> {
+        self.resolve(typed).map(|(id, _)| id)
+    }
+
     /// Lets `name` mean this image, whatever it meant before.
     pub fn tag(&self, id: &Digest, name: &Reference) -> Result<(), TagError> {
         if name.digest().is_some() {

@@ -71,6 +71,24 @@ pub fn parse_unix(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
+/// What people write for a moment in a filter: seconds since 1970, RFC 3339, a date or a time without
+/// an offset, which is local, or how long ago in Go's words (`1h30m`).
+pub fn parse_when(text: &str) -> Option<SystemTime> {
+    parse_unix(text)
+        .or_else(|| parse_rfc3339(text))
+        .or_else(|| parse_local(text))
+        .or_else(|| SystemTime::now().checked_sub(parse_duration(text)?))
+}
+
+fn parse_local(text: &str) -> Option<SystemTime> {
+    let (plain, zone) = match text.strip_suffix('Z') {
+        Some(plain) => (plain, jiff::tz::TimeZone::UTC),
+        None => (text, jiff::tz::TimeZone::system()),
+    };
+    let moment: jiff::civil::DateTime = plain.parse().ok()?;
+    Some(moment.to_zoned(zone).ok()?.timestamp().into())
+}
+
 /// How long something lasts, as Docker tells people: `About an hour` (go-units, `HumanDuration`).
 pub fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -125,6 +143,20 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_of_filters_are_read_in_every_form() {
+        let when = |text| parse_when(text).map(rfc3339_nano);
+        let noon = Some("2026-01-02T12:00:00Z".to_owned());
+        assert_eq!(when("1767355200"), noon);
+        assert_eq!(when("2026-01-02T13:00:00+01:00"), noon);
+        assert_eq!(when("2026-01-02T12:00Z"), noon);
+        // Where the clock stands is the machine's business; that it is read is ours.
+        assert!(when("2026-01-02").is_some() && when("2026-01-02T12:00:00").is_some());
+        assert!(parse_when("10m") < Some(SystemTime::now()));
+        assert_eq!(when("nonsense"), None);
+        assert_eq!(when(""), None);
+    }
 
     #[test]
     fn moments_print_as_go_prints_them() {

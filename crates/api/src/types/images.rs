@@ -116,6 +116,8 @@ pub enum ImageRuns {
     New(Box<ImageRunConfig>),
     /// With members that only containers have, all empty (before API 1.50).
     Old(Box<ContainerConfig>),
+    /// What an image can say, with the members that once were always there (before API 1.52).
+    Whole(serde_json::Map<String, serde_json::Value>),
 }
 
 impl ImageRuns {
@@ -124,7 +126,26 @@ impl ImageRuns {
         match self {
             Self::New(config) => *config,
             Self::Old(config) => (*config).into(),
+            Self::Whole(members) => {
+                serde_json::from_value(serde_json::Value::Object(members)).unwrap_or_default()
+            }
         }
+    }
+
+    /// What an image can say, with the members that were always there before API 1.52.
+    pub fn whole(config: &ImageRunConfig) -> Self {
+        use serde_json::Value;
+        let members = ["Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"];
+        let members = members.map(|name| (name, Value::Null));
+        let texts = ["User", "WorkingDir"].map(|name| (name, Value::from("")));
+        let members = members.into_iter().chain(texts);
+        let mut whole: serde_json::Map<String, Value> = members
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        if let Ok(Value::Object(said)) = serde_json::to_value(config) {
+            whole.extend(said);
+        }
+        Self::Whole(whole)
     }
 }
 
@@ -177,18 +198,18 @@ impl From<ContainerConfig> for ImageRunConfig {
     fn from(config: ContainerConfig) -> Self {
         Self {
             user: config.user,
-            exposed_ports: config.exposed_ports,
-            env: config.env,
-            entrypoint: config.entrypoint,
-            cmd: config.cmd,
-            volumes: config.volumes,
+            exposed_ports: config.exposed_ports.filter(|said| !said.is_empty()),
+            env: config.env.filter(|said| !said.is_empty()),
+            entrypoint: config.entrypoint.filter(|said| !said.is_empty()),
+            cmd: config.cmd.filter(|said| !said.is_empty()),
+            volumes: config.volumes.filter(|said| !said.is_empty()),
             working_dir: config.working_dir,
-            labels: config.labels,
+            labels: config.labels.filter(|said| !said.is_empty()),
             stop_signal: config.stop_signal,
             args_escaped: config.args_escaped,
             healthcheck: config.healthcheck,
-            on_build: config.on_build,
-            shell: config.shell,
+            on_build: config.on_build.filter(|said| !said.is_empty()),
+            shell: config.shell.filter(|said| !said.is_empty()),
         }
     }
 }

@@ -23,6 +23,7 @@ mod guest;
 mod health;
 mod host;
 mod images;
+mod likeness;
 mod platforms;
 mod registries;
 mod runtime;

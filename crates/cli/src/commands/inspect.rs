@@ -370,6 +370,7 @@ const NETWORK_ZEROS: &[(&str, Zero)] = &[
     ("IPAM.Config", Zero::List),
     ("IPAM.Config.*.Gateway", Zero::Text),
     ("IPAM.Config.*.IPRange", Zero::Text),
+    ("IPAM.Config.*.AuxiliaryAddresses", Zero::Map),
     ("Containers", Zero::Map),
     ("Options", Zero::Texts),
     ("Labels", Zero::Texts),

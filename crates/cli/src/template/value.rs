@@ -77,8 +77,67 @@ pub struct Object {
     pub(super) hidden: Vec<(Rc<str>, Value)>,
 }
 
+/// Members of Docker's documents that Go calls otherwise than JSON does. Templates over Go's types
+/// know the first.
+const SPELLINGS: &[(&str, &str)] = &[
+    ("ID", "Id"),
+    // HostConfig and resources
+    ("CPUShares", "CpuShares"),
+    ("NanoCPUs", "NanoCpus"),
+    ("CPUPeriod", "CpuPeriod"),
+    ("CPUQuota", "CpuQuota"),
+    ("CPURealtimePeriod", "CpuRealtimePeriod"),
+    ("CPURealtimeRuntime", "CpuRealtimeRuntime"),
+    ("CPUCount", "CpuCount"),
+    ("CPUPercent", "CpuPercent"),
+    ("DNS", "Dns"),
+    ("DNSOptions", "DnsOptions"),
+    ("DNSSearch", "DnsSearch"),
+    ("HostIP", "HostIp"),
+    // networks
+    ("AuxAddress", "AuxiliaryAddresses"),
+    // info
+    ("CPUCfsPeriod", "CpuCfsPeriod"),
+    ("CPUCfsQuota", "CpuCfsQuota"),
+    ("BridgeNfIP6tables", "BridgeNfIp6tables"),
+    ("HTTPProxy", "HttpProxy"),
+    ("HTTPSProxy", "HttpsProxy"),
+    // version
+    ("APIVersion", "ApiVersion"),
+    // events, descriptors and platforms
+    ("ID", "id"),
+    ("Status", "status"),
+    ("From", "from"),
+    ("Scope", "scope"),
+    ("Time", "time"),
+    ("TimeNano", "timeNano"),
+    ("MediaType", "mediaType"),
+    ("Digest", "digest"),
+    ("Size", "size"),
+    ("URLs", "urls"),
+    ("Annotations", "annotations"),
+    ("Platform", "platform"),
+    ("ArtifactType", "artifactType"),
+    ("OS", "os"),
+    ("Architecture", "architecture"),
+    ("Variant", "variant"),
+    ("OSVersion", "os.version"),
+];
+
 impl Object {
+    /// The member of this name, in JSON's or in Go's spelling.
     pub(super) fn find(&self, key: &str) -> Option<&Value> {
+        let spelled = || {
+            let mut others = SPELLINGS.iter().filter(|(go, _)| *go == key);
+            others.find_map(|(_, json)| self.find_exactly(json))
+        };
+        self.find_exactly(key).or_else(|| match self.shape {
+            Shape::Map => spelled(),
+            Shape::Texts | Shape::Struct(_) => None,
+        })
+    }
+
+    fn find_exactly(&self, key: &str) -> Option<&Value> {
         self.members
             .iter()
             .chain(&self.hidden)
@@ -463,6 +522,24 @@ mod tests {
         let text = r#"{"b":1,"a":[null,true,1.5,"<x>"],"c":{}}"#;
         let value: Value = serde_json::from_str(text).unwrap();
         assert_eq!(value.to_json(), text);
+    }
+
+    #[test]
+    fn members_are_found_in_gos_spelling() {
+        let json = r#"{"Id":"a","HostConfig":{"NanoCpus":1,"Dns":["b"]},"HttpProxy":""}"#;
+        let value: Value = serde_json::from_str(json).unwrap();
+        for path in [
+            "ID",
+            "Id",
+            "HostConfig.NanoCPUs",
+            "HostConfig.DNS",
+            "HTTPProxy",
+        ] {
+            assert!(value.find(path).is_some(), "{path}");
+        }
+        for path in ["iD", "HostConfig.nanocpus"] {
+            assert!(value.find(path).is_none(), "{path}");
+        }
     }
 
     #[test]

@@ -70,8 +70,10 @@ pub(crate) fn image_inspect(image: Image, driver: String, version: Version) -> I
         docker_version: text(config.docker_version.clone()),
         author: text(config.author.clone()),
         config: config.config.clone().map(|runs| {
-            if speaks(50) {
+            if speaks(52) {
                 ImageRuns::New(Box::new(runs.into()))
+            } else if speaks(50) {
+                ImageRuns::whole(&runs.into())
             } else {
                 ImageRuns::Old(Box::new(runs))
             }
@@ -261,7 +263,10 @@ mod tests {
         assert_eq!(inspect(44)["Container"], "");
         assert_eq!(inspect(45).get("Container"), None);
         assert_eq!(inspect(49)["Config"]["Hostname"], "");
-        assert_eq!(inspect(50)["Config"], serde_json::json!({"Cmd": ["sh"]}));
+        assert_eq!(inspect(51)["Config"]["Entrypoint"], Value::Null);
+        assert_eq!(inspect(51)["Config"]["WorkingDir"], "");
+        assert_eq!(inspect(51)["Config"].get("Hostname"), None);
+        assert_eq!(inspect(52)["Config"], serde_json::json!({"Cmd": ["sh"]}));
         assert_eq!(inspect(51)["Author"], "");
         assert_eq!(inspect(52).get("Author"), None);
         assert_eq!(inspect(52).get("GraphDriver"), None);

@@ -40,7 +40,7 @@ pub(crate) async fn load(call: Call) -> Outcome {
     }
     let first = tokio::select! {
         biased;
-        step = steps.recv() => step,
+        Some(step) = steps.recv() => Some(step),
         outcome = &mut loading => {
             let loaded = outcome?;
             loading = std::future::ready(Ok(loaded)).boxed();

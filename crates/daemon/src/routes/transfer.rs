@@ -86,7 +86,8 @@ async fn pull(call: Call) -> Outcome {
     .boxed();
     let first = tokio::select! {
         biased;
-        step = steps.recv() => step,
+        // Nobody tells steps any more before the outcome is there.
+        Some(step) = steps.recv() => Some(step),
         outcome = &mut pulling => match (outcome, steps.try_recv().ok()) {
             (Err(error), None) => return Err(error.into()),
             (outcome, step) => {
@@ -357,6 +358,7 @@ pub(super) async fn written(
     }));
     let first = tokio::select! {
         biased;
+        // The writer may be gone before its outcome is told.
         Some(piece) = pieces.recv() => Some(piece),
         outcome = &mut writing => {
             outcome?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use regex::Regex;
-use vocab::time::{human_duration, parse_duration, parse_rfc3339, parse_unix};
+use vocab::time::{human_duration, parse_when};
 
 use super::health::HealthStatus;
 use super::index::View;
@@ -152,12 +152,34 @@ impl Engine {
             .take(options.limit.unwrap_or(usize::MAX))
             .map(|view| self.shared.summary(view, now))
             .collect();
+        self.name_images(&mut listed).await;
         if options.size {
             for summary in &mut listed {
                 summary.size = Some(self.size(summary.id, &summary.image_id).await);
             }
         }
         Ok(listed)
+    }
+
+    /// A name that is gone, or means another image by now, is no name of a container's image.
+    async fn name_images(&self, listed: &mut [Summary]) {
+        let names = listed.iter().map(|summary| summary.image.clone());
+        let names: std::collections::BTreeSet<String> = names.collect();
+        let store = Arc::clone(&self.shared.store);
+        let ids = tasks::blocking(move || {
+            let found = names.into_iter().map(|name| {
+                let id = store.find_image_id(&name).ok();
+                (name, id)
+            });
+            found.collect::<BTreeMap<_, _>>()
+        })
+        .await;
+        for summary in listed {
+            let meant = ids.get(&summary.image).and_then(Option::as_ref);
+            if meant != Some(&summary.image_id) {
+                summary.image = summary.image_id.to_string();
+            }
+        }
     }
 
     /// Everything about one container.
@@ -393,10 +415,8 @@ impl Prune {
                 "label!" => prune.without.clone_from(values),
                 "until" => {
                     for value in values {
-                        let moment = until(value).ok_or_else(|| FilterError::Value {
-                            key: key.clone(),
-                            value: value.clone(),
-                        })?;
+                        let moment = parse_when(value);
+                        let moment = moment.ok_or_else(|| FilterError::Moment(value.clone()))?;
                         prune.until = Some(moment);
                     }
                 }
@@ -414,13 +434,6 @@ impl Prune {
                 .iter()
                 .any(|unwanted| has_label(labels, unwanted))
     }
-}
-
-/// A moment, or how long ago in Go's words (`1h30m`).
-fn until(text: &str) -> Option<SystemTime> {
-    parse_unix(text)
-        .or_else(|| parse_rfc3339(text))
-        .or_else(|| SystemTime::now().checked_sub(parse_duration(text)?))
 }
 
 #[cfg(test)]

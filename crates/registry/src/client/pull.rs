@@ -121,7 +121,10 @@ impl Pull<'_> {
     }
 
     async fn begin(&self) {
-        let tag = tag_of(&self.reference);
+        let tag = match self.reference.digest() {
+            Some(_) => self.reference.to_string(),
+            None => tag_of(&self.reference),
+        };
         let repository = self.reference.path().to_owned();
         self.tell
             .tell(Progress::PullingFrom { repository, tag })
@@ -195,11 +198,15 @@ impl Pull<'_> {
             })
             .collect();
         let mut found = self.find_layers(&wanted).await?;
+        // Of an image that is here whole nothing is told, as with Docker.
+        let is_here = self.find_image(&manifest.config.digest).await?.is_some();
         let mut missing: Vec<&Wanted> = Vec::new();
         for layer in &wanted {
             let id = layer.descriptor.digest.short();
             if found.contains_key(&layer.diff_id) {
-                self.tell.layer(id, LayerState::AlreadyExists).await;
+                if !is_here {
+                    self.tell.layer(id, LayerState::AlreadyExists).await;
+                }
             } else if missing.iter().all(|other| other.diff_id != layer.diff_id) {
                 self.tell.layer(id, LayerState::Pending).await;
                 missing.push(layer);
@@ -212,6 +219,19 @@ impl Pull<'_> {
             .iter()
             .filter_map(|wanted| found.get(&wanted.diff_id));
         Ok(layers.cloned().collect())
+    }
+
+    async fn find_image(&self, id: &Digest) -> Result<Option<Image>, PullError> {
+        let (store, wanted) = (Arc::clone(&self.store), id.clone());
+        let found = tasks::blocking(move || store.find_image_by_id(&wanted)).await;
+        match found {
+            Ok(found) => Ok(found),
+            Err(store::FindError::Metadata { source, typed }) => Err(PullError::LookUp {
+                what: format!("image {typed}"),
+                source,
+            }),
+            Err(_) => Ok(None),
+        }
     }
 
     async fn find_layers(&self, wanted: &[Wanted]) -> Result<HashMap<Digest, Layer>, PullError> {

@@ -11,13 +11,22 @@ use crate::host::PATIENCE;
 use crate::terminal::Session;
 
 /// A daemon with everything of its own in a scratch directory.
-struct Docker {
+pub(crate) struct Docker {
     driver: Driver,
     daemon: Child,
 }
 
 impl Docker {
+    /// A running daemon with the image `image`.
     fn new() -> Self {
+        let docker = Self::empty();
+        let image = docker.driver.image();
+        docker.run(&["import", &image, "image"]).ok();
+        docker
+    }
+
+    /// A running daemon without images.
+    pub(crate) fn empty() -> Self {
         // Shims leave the daemon, and the machine's first process may not take them in.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let driver = Driver::new();
@@ -47,9 +56,11 @@ impl Docker {
             docker.run(&["version"]).code == Some(0)
         });
         docker
-            .run(&["import", &docker.driver.image(), "image"])
-            .ok();
-        docker
+    }
+
+    /// Scratch space that daemon and client see.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.driver.path()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -65,7 +76,8 @@ impl Docker {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Run {
+    /// Runs Docker's client to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
         run(self.driver.path(), self.command(args))
     }
 }

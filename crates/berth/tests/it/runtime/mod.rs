@@ -4,7 +4,7 @@ mod bundle;
 mod cgroups;
 mod checkpoint;
 mod commands;
-mod docker;
+pub(crate) mod docker;
 mod driver;
 mod exec;
 mod interrupted;
