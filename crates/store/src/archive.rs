@@ -312,6 +312,7 @@ impl Store {
             let config: Option<ImageConfig> = vocab::config::read(&image.config).ok();
             let config = config.and_then(|config| config.config);
             let labels = config.and_then(|config| config.labels).unwrap_or_default();
+            let image = self.as_configured(image)?;
             let id = self.put_image(image).map_err(LoadError::Put)?;
             loaded.push(Loaded { id, names, labels });
         }
@@ -324,6 +325,26 @@ impl Store {
         drop(contents);
         self.collect_layers(&layers).map_err(LoadError::Metadata)?;
         Ok(loaded)
+    }
+
+    /// With its layers under the kind of digest that its configuration has for them: while they were
+    /// read that was not known yet, and they are read once more.
+    fn as_configured(&self, mut image: NewImage) -> Result<NewImage, LoadError> {
+        let Ok(config) = vocab::config::read::<ImageConfig>(&image.config) else {
+            return Ok(image);
+        };
+        for (layer, diff_id) in image.layers.iter_mut().zip(&config.rootfs.diff_ids) {
+            if layer.diff_id().algorithm() != diff_id.algorithm() {
+                let form = layer.blob().clone();
+                let again = self.receive_again(&form, diff_id);
+                let again = again.map_err(|source| LoadError::Layer {
+                    layer: form.digest.to_string(),
+                    source,
+                })?;
+                *layer = again.ok_or_else(|| LoadError::Missing(blob_path(&form.digest)))?;
+            }
+        }
+        Ok(image)
     }
 
     fn read_archive(

@@ -22,8 +22,6 @@ use tar::{EntryType, Header};
 const XATTR_NAMES_BYTES: usize = 64 << 10;
 /// Bytes of one extended attribute (XATTR_SIZE_MAX).
 const XATTR_BYTES: usize = 64 << 10;
-/// What overlayfs puts on a directory that hides what is beneath it.
-const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// What a tree stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +29,21 @@ pub(crate) enum Tree {
     /// Everything that is seen.
     Whole,
     /// The upper directory of an overlay: whiteouts and opaque directories are told as in layers.
-    Changes,
+    Changes {
+        /// Of one with `userxattr`.
+        as_user: bool,
+    },
+}
+
+impl Tree {
+    /// What overlayfs puts on a directory that hides what is beneath it.
+    fn opaque(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::Changes { as_user: false } => Some("trusted.overlay.opaque"),
+            Self::Changes { as_user: true } => Some("user.overlay.opaque"),
+        }
+    }
 }
 
 /// Why a tree did not become a tar.
@@ -169,7 +181,7 @@ impl Packing<'_> {
             Err(error) => return Err(reading(path)(error)),
         };
         let kind = FileType::from_raw_mode(found.st_mode);
-        if self.tree == Tree::Changes && kind == FileType::CharacterDevice && found.st_rdev == 0 {
+        if self.tree != Tree::Whole && kind == FileType::CharacterDevice && found.st_rdev == 0 {
             return self.whiteout(path, name.len());
         }
         let mut entry = Entry::new(path, &found);
@@ -191,7 +203,9 @@ impl Packing<'_> {
                 if self.closed.contains(&(found.st_dev, found.st_ino)) {
                     return Ok(());
                 }
-                if self.tree == Tree::Changes && is_opaque(&place).map_err(reading(path))? {
+                if let Some(attribute) = self.tree.opaque()
+                    && is_opaque(&place, attribute).map_err(reading(path))?
+                {
                     let length = path.len();
                     path.extend_from_slice(b"/.wh..wh..opq");
                     self.write(&Entry::empty(path).finish(0))?;
@@ -276,9 +290,9 @@ fn magic(at: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
         .join(OsStr::from_bytes(name))
 }
 
-fn is_opaque(place: &Path) -> Result<bool, Errno> {
+fn is_opaque(place: &Path, attribute: &str) -> Result<bool, Errno> {
     let mut value = [0; 2];
-    match rustix::fs::lgetxattr(place, OPAQUE, &mut value) {
+    match rustix::fs::lgetxattr(place, attribute, &mut value) {
         Ok(count) => Ok(value[..count] == *b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error),

@@ -11,7 +11,7 @@ use vocab::{ContainerId, Digest, Failure, Kind};
 use crate::blobs::{Blobs, Ingest, IngestError};
 use crate::files;
 use crate::images::Image;
-use crate::layers::ReceiveError;
+use crate::layers::{Layer, LayerBlob, ReceiveError};
 use crate::lease::{Lease, Leases};
 use crate::metadata::{MetadataError, Tables};
 use crate::recovery;
@@ -225,29 +225,39 @@ impl Store {
             })?
             .map(|(_, forms)| forms)
             .unwrap_or_default();
-        let read = |source| ReceiveError::Write {
+        for form in forms {
+            if self.receive_again(&form, diff_id)?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(ReceiveError::Write {
             layer: layer(),
+            source: io::Error::new(io::ErrorKind::NotFound, "no blob of it is left"),
+        })
+    }
+
+    /// Takes a layer in from its blob, if that is there, as the layer of this diff id.
+    pub(crate) fn receive_again(
+        &self,
+        form: &LayerBlob,
+        diff_id: &Digest,
+    ) -> Result<Option<Layer>, ReceiveError> {
+        let read = |source| ReceiveError::Write {
+            layer: form.digest.to_string(),
             source,
         };
-        for form in forms {
-            let Some(mut blob) = self.find_blob(&form.digest).map_err(read)? else {
-                continue;
-            };
-            let mut ingest =
-                self.receive_layer(Some(&form.digest), Some(form.size_bytes), Some(diff_id))?;
-            let mut buffer = vec![0; COPY_BYTES];
-            loop {
-                match blob.read(&mut buffer).map_err(read)? {
-                    0 => break,
-                    count => ingest.receive(&buffer[..count])?,
-                }
+        let Some(mut blob) = self.find_blob(&form.digest).map_err(read)? else {
+            return Ok(None);
+        };
+        let mut ingest =
+            self.receive_layer(Some(&form.digest), Some(form.size_bytes), Some(diff_id))?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match blob.read(&mut buffer).map_err(read)? {
+                0 => return ingest.commit().map(Some),
+                count => ingest.receive(&buffer[..count])?,
             }
-            return ingest.commit().map(drop);
         }
-        Err(read(io::Error::new(
-            io::ErrorKind::NotFound,
-            "no blob of it is left",
-        )))
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

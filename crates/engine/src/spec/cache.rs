@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtime::seccomp::{self, CompileError, Machine, ProfileError};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::MountAttrFlags;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    MountAttrFlags, MountPropagationFlags, MoveMountFlags, mount_change, move_mount,
+};
+use rustix::thread::UnshareFlags;
 use vocab::{Digest, Failure, Kind};
 
 use super::security::{Seccomp, Security};
@@ -169,10 +172,37 @@ pub(crate) fn open_layers(layers: &[PathBuf]) -> io::Result<OwnedFd> {
         return Ok(rustix::fs::open(only, flags, Mode::empty())?);
     }
     let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
+    if layers.len() > STACK_MAX {
+        return std::thread::scope(|scope| {
+            let joined = scope.spawn(|| join_in_two(&layers)).join();
+            joined.map_err(|_| io::Error::other("the layers were not joined"))?
+        });
+    }
+    join(&layers)
+}
+
+/// Layers that overlayfs takes in one mount (`OVL_MAX_STACK`).
+const STACK_MAX: usize = 500;
+
+fn join(layers: &[&Path]) -> io::Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    runtime::overlay::mount(&layers, None, attributes).map_err(|error| error.source)
+    runtime::overlay::mount(layers, None, attributes).map_err(|error| error.source)
+}
+
+/// The lowest layers first, and all others on top of what they come to. An overlay is made of paths,
+/// so that has to be somewhere: at the lowest layer, in a mount namespace that goes with the thread.
+fn join_in_two(layers: &[&Path]) -> io::Result<OwnedFd> {
+    let (top, bottom) = layers.split_at(STACK_MAX - 1);
+    let below = join(bottom)?;
+    let place = *bottom.last().ok_or(io::ErrorKind::InvalidInput)?;
+    sys::namespace::unshare(UnshareFlags::FS | UnshareFlags::NEWNS)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private)?;
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&below, "", CWD, place, attach)?;
+    join(&[top, &[place]].concat())
 }
 
 /// The accounts of a running container, through the root of its first process. Blocks.
@@ -218,4 +248,36 @@ fn read_inside(root: std::os::fd::BorrowedFd<'_>, path: &str) -> io::Result<Stri
     let mut bytes = Vec::new();
     file.take(ACCOUNTS_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many as an image may have, and what its container wrote.
+    #[test]
+    fn privileged_more_layers_than_one_mount_takes_are_joined() {
+        let scratch = tempfile::tempdir().unwrap();
+        let layers: Vec<PathBuf> = (0..=STACK_MAX)
+            .map(|number| {
+                let layer = scratch.path().join(number.to_string());
+                std::fs::create_dir(&layer).unwrap();
+                std::fs::write(layer.join(format!("own-{number}")), b"").unwrap();
+                std::fs::write(layer.join("all"), number.to_string()).unwrap();
+                layer
+            })
+            .collect();
+        // Hidden in the lowest by the uppermost.
+        let flags = Mode::empty();
+        let whiteout = layers[0].join(format!("own-{STACK_MAX}"));
+        rustix::fs::mknodat(CWD, &whiteout, FileType::CharacterDevice, flags, 0).unwrap();
+        let root = open_layers(&layers).unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), STACK_MAX + 1);
+        assert_eq!(std::fs::read_to_string(path.join("all")).unwrap(), "0");
+        assert!(!path.join(format!("own-{STACK_MAX}")).exists());
+        let own = layers.last().unwrap().join("all");
+        let own = std::fs::read_to_string(own).unwrap();
+        assert_eq!(own, STACK_MAX.to_string(), "nothing is mounted here");
+    }
 }

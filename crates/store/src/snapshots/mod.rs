@@ -34,6 +34,10 @@ pub(crate) trait Layers: fmt::Debug + Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Whether a layer is there.
     fn has(&self, diff_id: &Digest) -> bool;
+    /// Whether overlayfs has to be mounted with `userxattr` on these layers.
+    fn as_user(&self) -> bool {
+        false
+    }
     /// The files and directories that hold a layer, whether they are there or not.
     fn files(&self, diff_id: &Digest) -> Vec<PathBuf>;
     /// The plain tar of a layer, where this driver keeps one of its own.
@@ -154,6 +158,8 @@ pub struct Mounts {
     pub upper: PathBuf,
     /// Scratch space of overlayfs.
     pub work: PathBuf,
+    /// With `userxattr`, as in a user namespace.
+    pub as_user: bool,
 }
 
 /// Why a snapshot did not do what was asked.
@@ -307,7 +313,12 @@ impl Store {
         if lower.is_empty() {
             lower.push(self.root().join("empty"));
         }
-        Ok(Mounts { lower, upper, work })
+        Ok(Mounts {
+            lower,
+            upper,
+            work,
+            as_user: self.layers().as_user(),
+        })
     }
 
     /// Says that the root of `owner` is no longer mounted. Doing it twice does no harm.
@@ -372,7 +383,10 @@ impl Store {
         let mut ingest = self
             .receive_layer(None, None, None)
             .map_err(CommitError::Receive)?;
-        let packed = pack::pack_tree(directory.as_fd(), pack::Tree::Changes, &mut ingest);
+        let tree = pack::Tree::Changes {
+            as_user: self.layers().as_user(),
+        };
+        let packed = pack::pack_tree(directory.as_fd(), tree, &mut ingest);
         match packed {
             // What the ingest could only say in words is told by committing it.
             Ok(()) | Err(crate::PackError::Write(_)) => {

@@ -26,25 +26,58 @@ use crate::files::Staged;
 use crate::filling::Filling;
 use crate::tree::{Entry, Moment, Node, Splitter, UnpackError, Visit, shown, split};
 
-const OPAQUE: &str = "trusted.overlay.opaque";
-/// On a directory that has whiteouts, so that overlayfs does not list them where no lower layer has
-/// the directory too.
-const ORIGIN: &str = "trusted.overlay.origin";
+/// Whose rights there are: which attributes overlayfs may read and which nodes may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rights {
+    /// The host's.
+    Root,
+    /// Those of a user namespace: overlayfs is mounted with `userxattr`, and there are no devices.
+    User,
+}
+
+impl Rights {
+    /// On a directory that hides what lower layers have in it.
+    fn opaque(self) -> &'static [u8] {
+        match self {
+            Self::Root => b"trusted.overlay.opaque",
+            Self::User => b"user.overlay.opaque",
+        }
+    }
+
+    /// On a directory that has whiteouts, so that overlayfs does not list them where no lower layer
+    /// has the directory too.
+    fn origin(self) -> &'static [u8] {
+        match self {
+            Self::Root => b"trusted.overlay.origin",
+            Self::User => b"user.overlay.origin",
+        }
+    }
+}
 
 /// The unpacked layers under one directory.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     layers: PathBuf,
     ingest: PathBuf,
+    rights: Rights,
 }
 
 impl Overlay {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let layers = root.join("layers/overlay");
+        let ingest = root.join("ingest");
         fs::create_dir_all(&layers)?;
+        let probe = Staged::directory(&ingest)?;
+        let set = set_xattr(probe.path(), Rights::Root.opaque(), b"y");
+        let rights = match set {
+            Ok(()) => Rights::Root,
+            Err(Errno::PERM) => Rights::User,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
             layers,
-            ingest: root.join("ingest"),
+            ingest,
+            rights,
         })
     }
 }
@@ -65,6 +98,7 @@ impl Layers for Overlay {
             splitter: Splitter::new(),
             tree: Tree {
                 root,
+                rights: self.rights,
                 parent: None,
                 file: None,
                 directories: vec![(Vec::new(), Moment::default())],
@@ -87,6 +121,10 @@ impl Layers for Overlay {
 
     fn has(&self, diff_id: &Digest) -> bool {
         self.layers.join(diff_id.hex()).is_dir()
+    }
+
+    fn as_user(&self) -> bool {
+        self.rights == Rights::User
     }
 
     fn files(&self, diff_id: &Digest) -> Vec<PathBuf> {
@@ -150,6 +188,7 @@ impl Unpack for Unpacking {
 /// The directory being filled.
 struct Tree {
     root: OwnedFd,
+    rights: Rights,
     /// The directory that the last entry was in.
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<Filling>,
@@ -168,7 +207,7 @@ impl Visit for Tree {
         if entry.node == Node::Opaque {
             self.open_parent(&path)?;
             let directory = &self.parent.as_ref().expect("opened just now").1;
-            return set_xattr(&magic(directory, b"."), OPAQUE.as_bytes(), b"y")
+            return set_xattr(&magic(directory, b"."), self.rights.opaque(), b"y")
                 .map_err(UnpackError::io("make opaque", &path));
         }
         self.open_parent(parent_path)?;
@@ -231,6 +270,12 @@ fn kind_of(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Option<Existing
 
 impl Tree {
     fn create(&mut self, entry: Entry, name: &[u8]) -> Result<(), UnpackError> {
+        if self.rights == Rights::User
+            && matches!(entry.node, Node::Character { .. } | Node::Block { .. })
+        {
+            // As Docker and Podman do it: whoever needs a device is given one at start.
+            return Ok(());
+        }
         let path = entry.path.clone();
         let parent = &self.parent.as_ref().expect("the caller opened it").1;
         let made = |what| UnpackError::io(what, &path);
@@ -285,7 +330,7 @@ impl Tree {
                     Mode::empty(),
                     0,
                 )
-                .and_then(|()| set_xattr(&magic(parent, b"."), ORIGIN.as_bytes(), b""))
+                .and_then(|()| set_xattr(&magic(parent, b"."), self.rights.origin(), b""))
                 .map_err(made("make whiteout"));
             }
             Node::Opaque => unreachable!("opaque entries make nothing"),
@@ -353,7 +398,7 @@ impl Tree {
     fn change_root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         let failed = |what| UnpackError::io(what, b"/");
         if entry.node == Node::Opaque {
-            return set_xattr(&magic(&self.root, b"."), OPAQUE.as_bytes(), b"y")
+            return set_xattr(&magic(&self.root, b"."), self.rights.opaque(), b"y")
                 .map_err(failed("make opaque"));
         }
         rustix::fs::fchown(
@@ -375,7 +420,7 @@ impl Tree {
     fn make_opaque(&mut self, parent_path: &[u8], name: &[u8]) -> Result<(), UnpackError> {
         self.open_parent(parent_path)?;
         let parent = &self.parent.as_ref().expect("opened just now").1;
-        set_xattr(&magic(parent, name), OPAQUE.as_bytes(), b"y")
+        set_xattr(&magic(parent, name), self.rights.opaque(), b"y")
             .map_err(UnpackError::io("make opaque", name))
     }
 
@@ -465,7 +510,7 @@ impl Tree {
                         })
                         .map_err(UnpackError::io("make directory", here))?;
                     if existing.is_some() {
-                        set_xattr(&magic(&opened, name), OPAQUE.as_bytes(), b"y")
+                        set_xattr(&magic(&opened, name), self.rights.opaque(), b"y")
                             .map_err(UnpackError::io("make opaque", here))?;
                     }
                     self.directories.push((here.to_vec(), Moment::default()));

@@ -77,6 +77,11 @@ refused! {
             header.set_device_minor(0).unwrap();
         }).bytes()
         => str!["layer from the stream is not a sound tar: `x` is the character device 0:0"];
+    privileged_a_device_with_an_impossible_number: Tar::new().entry("x", EntryType::Block, b"", &[], |header| {
+            header.set_device_major(1 << 12).unwrap();
+            header.set_device_minor(0).unwrap();
+        }).bytes()
+        => str!["layer from the stream is not a sound tar: `x` is a device with an impossible number"];
     privileged_a_size_beyond_the_end: Tar::new().entry("x", EntryType::Regular, b"short", &[], |header| header.set_size(1 << 40)).bytes()
         => str!["layer from the stream is not a sound tar: it ends within or after `x`"];
     privileged_a_size_beyond_all_bounds: Tar::new().entry("x", EntryType::Regular, b"", &[("size", b"18446744073709551615")], |_| {}).bytes()

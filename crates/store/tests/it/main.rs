@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are part of it")]
 
+mod algorithms;
 mod archives;
 mod damage;
+mod disk;
 mod erofs;
 mod explain;
 mod hostile;
@@ -12,6 +14,7 @@ mod interruption;
 mod layers;
 mod platforms;
 mod resume;
+mod rootless;
 mod scratch;
 mod torn;
 mod trees;

@@ -335,6 +335,11 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+pub(crate) fn digest512(bytes: &[u8]) -> Digest {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, bytes);
+    format!("sha512:{}", hex::encode(hash)).parse().unwrap()
+}
+
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     format!("sha256:{}", hex::encode(hash)).parse().unwrap()
@@ -361,6 +366,26 @@ pub(crate) fn noise(bytes: usize) -> Vec<u8> {
 pub(crate) struct Merged(std::os::fd::OwnedFd);
 
 impl Merged {
+    /// The root of a container that writes, attached nowhere.
+    pub(crate) fn writable(mounts: &store::Mounts) -> Self {
+        use rustix::mount::{
+            FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+            fsconfig_set_string, fsmount, fsopen,
+        };
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        for lower in &mounts.lower {
+            fsconfig_set_string(&context, "lowerdir+", lower).unwrap();
+        }
+        fsconfig_set_string(&context, "upperdir", &mounts.upper).unwrap();
+        fsconfig_set_string(&context, "workdir", &mounts.work).unwrap();
+        if mounts.as_user {
+            fsconfig_set_flag(&context, "userxattr").unwrap();
+        }
+        fsconfig_create(&context).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        Self(fsmount(&context, flags, MountAttrFlags::empty()).unwrap())
+    }
+
     pub(crate) fn of(scratch: &Scratch, image: &Digest) -> Self {
         use rustix::mount::{
             FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
