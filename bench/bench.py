@@ -24,7 +24,8 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from registry import Registry  # noqa: E402: beside this file
+from images import NAME, Archive, FirstFile, Remove  # noqa: E402: beside this file
+from registry import Registry  # noqa: E402
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PEERS = os.environ.get("PEERS", "/var/lib/peers")
@@ -273,6 +274,11 @@ CASES = {
 HEAVY = {"50 MB written to the log, to exit", "50 MB of log read back"}
 PULL_DEBIAN = "pull of 170 MB in one gzip layer, API"
 PULL_LAYERS = "pull of 100 MB in 20 layers, API"
+REMOVE_DEBIAN = "remove of 170 MB in one layer, API"
+REMOVE_LAYERS = "remove of 100 MB in 20 layers, API"
+LOAD_DEBIAN = "load of a 170 MB tar, API"
+FIRST_FILE = "first file of a fresh container, API"
+IMAGES = (PULL_DEBIAN, PULL_LAYERS, REMOVE_DEBIAN, REMOVE_LAYERS, LOAD_DEBIAN, FIRST_FILE)
 
 
 def main():
@@ -292,11 +298,17 @@ def main():
     engines = []
     registry = None
     cases = dict(CASES)
-    if not args.cases or any(part in name for part in args.cases for name in (PULL_DEBIAN, PULL_LAYERS)):
+    if not args.cases or any(part in name for part in args.cases for name in IMAGES):
         registry = Registry(scratch, PEERS)
         if registry.has_debian:
             cases[PULL_DEBIAN] = registry.pull("debian")
         cases[PULL_LAYERS] = registry.pull("layers")
+        cases[REMOVE_LAYERS] = Remove(registry.pull("layers"), registry.image("layers"))
+        if Archive.is_here(PEERS):
+            archive = Archive(scratch, PEERS)
+            cases[LOAD_DEBIAN] = archive.load
+            cases[REMOVE_DEBIAN] = Remove(archive.load, NAME)
+            cases[FIRST_FILE] = FirstFile(archive)
     tidy = Tidy()
     tidy.__enter__()
     try:
@@ -314,16 +326,20 @@ def main():
             engine.api.call("POST", f"/containers/{engine.idle}/start")
             engine.extra = [create(engine, "none", ["/bin/true"]) for _ in range(39)]
         commit = subprocess.run(["git", "-C", TOP, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        print(f"commit {commit}, {os.cpu_count()} CPUs, Linux {os.uname().release}; medians in ms of {args.runs} rounds\n")
+        load = f"load average {os.getloadavg()[0]:.1f} before"
+        print(f"commit {commit}, {os.cpu_count()} CPUs, Linux {os.uname().release}, {load}; medians in ms of {args.runs} rounds\n")
         width = max(map(len, cases)) + 2
         print("".ljust(width) + "".join(e.name.rjust(12) for e in engines))
         for name, case in cases.items():
             if args.cases and not any(part in name for part in args.cases):
                 continue
             times = {engine.name: [] for engine in engines}
-            rounds = args.runs if name not in HEAVY | {PULL_DEBIAN, PULL_LAYERS} else min(args.runs, 10)
+            rounds = args.runs if name not in HEAVY.union(IMAGES) else min(args.runs, 10)
+            prepare = getattr(case, "prepare", None)
             for number in range(rounds + 1):
                 for engine in engines:
+                    if prepare is not None:
+                        prepare(engine)
                     began = time.perf_counter()
                     took_part = case(engine)
                     took = time.perf_counter() - began

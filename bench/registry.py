@@ -88,10 +88,13 @@ class Registry:
         put = self.request("PUT", f"/v2/{name}/manifests/1", manifest, {"Content-Type": f"{OCI}.manifest.v1+json"})
         assert put.status == 201
 
+    def image(self, name):
+        return f"{self.address}/{name}:1"
+
     def pull(self, name):
         """A case that pulls; removing the image again is outside the measured time."""
         def case(engine):
-            image = f"{self.address}/{name}:1"
+            image = self.image(name)
             path = f"/v1.43/images/create?fromImage={self.address}/{name}&tag=1"
             if engine.name == "podman":
                 path = f"/v4.0.0/libpod/images/pull?reference={image}&tlsVerify=false&quiet=true"
