@@ -87,7 +87,13 @@ impl Engine {
 
     async fn used_percent(&self) -> Option<u64> {
         let root = self.shared.config.data_root.clone();
-        tasks::blocking(move || used_percent(&root)).await
+        let store = Arc::clone(&self.shared.store);
+        tasks::blocking(move || {
+            // What was removed just now would count.
+            store.wait_for_removals();
+            used_percent(&root)
+        })
+        .await
     }
 }
 

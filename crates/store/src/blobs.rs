@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use vocab::{Algorithm, Digest, Failure, Kind};
 
+use crate::durable;
+use crate::files::Staged;
 use crate::hash::Hasher;
 use crate::incoming::{Complete, Incoming, Partials};
 use crate::store::COPY_BYTES;
@@ -115,24 +117,38 @@ impl Blobs {
         Ok(found)
     }
 
-    /// Deletes a blob; answers the bytes that came free.
-    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<u64> {
+    /// Takes a blob away at once; dropping the answer frees its bytes. One that is not there is fine.
+    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<Option<(Staged, u64)>> {
         let path = self.path(digest);
-        let bytes = match fs::metadata(&path) {
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        fs::remove_file(&path)?;
-        Ok(bytes)
+        let found = fs::metadata(&path)
+            .and_then(|found| Ok((Staged::doomed(&self.ingest, &path)?, found.len())));
+        match found {
+            Ok(doomed) => Ok(Some(doomed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Moves a durable, verified file to its place. One that is there already has the same bytes.
+    /// Makes blobs durable that were put into place.
+    pub(crate) fn sync(&self, blobs: &[&Digest]) -> io::Result<()> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let paths: Vec<PathBuf> = blobs
+                .iter()
+                .filter(|blob| blob.algorithm() == algorithm)
+                .map(|blob| self.path(blob))
+                .collect();
+            let paths = paths.iter().map(PathBuf::as_path);
+            durable::sync_files(&self.blobs.join(algorithm.name()), paths)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a verified file to its place. One that is there already has the same bytes.
     pub(crate) fn adopt(&self, whole: Complete, digest: &Digest) -> io::Result<()> {
         whole.keep(&self.path(digest))
     }
 
-    /// Stores bytes at hand.
+    /// Stores bytes at hand; they are not durable yet.
     pub(crate) fn put(self: &Arc<Self>, bytes: &[u8]) -> Result<Digest, IngestError> {
         let digest = Hasher::sha256(bytes);
         if matches!(self.find(&digest), Ok(Some(_))) {
@@ -140,7 +156,7 @@ impl Blobs {
         }
         let mut ingest = Ingest::begin(Arc::clone(self), &digest, Some(bytes.len() as u64))?;
         ingest.receive(bytes)?;
-        ingest.commit()
+        ingest.adopt().map(|(_, digest)| digest)
     }
 }
 
@@ -217,7 +233,14 @@ impl Ingest {
     }
 
     /// Verifies length and digest, and makes the blob visible and durable.
-    pub fn commit(mut self) -> Result<Digest, IngestError> {
+    pub fn commit(self) -> Result<Digest, IngestError> {
+        let (blobs, digest) = self.adopt()?;
+        blobs.sync(&[&digest]).map_err(writing(&digest))?;
+        Ok(digest)
+    }
+
+    /// Verifies length and digest, and makes the blob visible.
+    fn adopt(mut self) -> Result<(Arc<Blobs>, Digest), IngestError> {
         self.incoming.discard();
         let Self {
             blobs,
@@ -239,11 +262,9 @@ impl Ingest {
         if actual != expected {
             return Err(IngestError::Digest { expected, actual });
         }
-        let adopted = incoming
-            .complete()
-            .and_then(|whole| blobs.adopt(whole, &expected));
+        let adopted = blobs.adopt(incoming.complete(), &expected);
         adopted.map_err(writing(&expected))?;
-        Ok(expected)
+        Ok((blobs, expected))
     }
 }
 

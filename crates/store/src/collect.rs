@@ -6,8 +6,8 @@
 //! `ingest/` and `partial/` and is none of the collector's business.
 //!
 //! The tables are locked from the question to the deletion, and everything that makes something
-//! needed locks them too. Rows go first, files second: a crash between the two leaves files that
-//! nothing needs, for the next open.
+//! needed locks them too. Rows go first, in one transaction, files second: a crash between the two
+//! leaves files that nothing needs, for the next open.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -50,39 +50,65 @@ impl Store {
         &self,
         candidates: &[Digest],
     ) -> Result<(Vec<Digest>, u64), MetadataError> {
-        let inner = self.inner();
-        let mut gone = Vec::new();
-        let mut freed = 0;
-        let mut doomed = Vec::new();
         let tables = self.tables();
-        let passed_over = inner.leases.take_passed_over();
+        let change = tables.begin()?;
+        let orphans = self.forget_orphans(&tables, candidates)?;
+        change.commit()?;
+        self.discard(&tables, orphans)
+    }
+
+    /// Takes those of `candidates` that nothing needs out of the tables.
+    pub(crate) fn forget_orphans(
+        &self,
+        tables: &Tables,
+        candidates: &[Digest],
+    ) -> Result<Orphans, MetadataError> {
+        let leases = &self.inner().leases;
+        let mut orphans = Orphans::default();
+        let passed_over = leases.take_passed_over();
         for diff_id in candidates.iter().chain(&passed_over) {
             if tables.is_layer_needed(diff_id)? {
                 continue;
             }
             let Some((size_bytes, forms)) = tables.find_layer(diff_id)? else {
-                freed += self.collect_blob(&tables, diff_id)?;
+                orphans.blobs.push(diff_id.clone());
                 continue;
             };
-            if inner.leases.keeps(diff_id) {
+            if leases.keeps(diff_id) {
                 continue;
             }
             tables.remove_layer(diff_id)?;
-            freed += size_bytes;
-            // From here on only space is at stake; what stays behind goes at the next open.
-            match inner.layers.remove(diff_id.hex()) {
-                Ok(staged) => doomed.extend(staged),
+            orphans.layers_bytes += size_bytes;
+            orphans
+                .blobs
+                .extend(forms.into_iter().map(|form| form.digest));
+            orphans.layers.push(diff_id.clone());
+        }
+        Ok(orphans)
+    }
+
+    /// Deletes the files of what is in no table any more; answers which layers went and the bytes
+    /// that came free. Only space is at stake: what stays behind goes at the next open.
+    pub(crate) fn discard(
+        &self,
+        tables: &Tables,
+        orphans: Orphans,
+    ) -> Result<(Vec<Digest>, u64), MetadataError> {
+        let Orphans {
+            layers,
+            blobs,
+            layers_bytes: mut freed,
+        } = orphans;
+        for diff_id in &layers {
+            match self.layers().remove(diff_id.hex()) {
+                Ok(doomed) => self.inner().reaper.reap(doomed),
                 Err(error) => tracing::warn!(layer = %diff_id, %error, "not removed yet"),
             }
-            for form in forms {
-                freed += self.collect_blob(&tables, &form.digest)?;
-            }
-            gone.push(diff_id.clone());
         }
-        drop(tables);
-        // Unlinking many files takes a while, and nobody has to wait for it with the tables.
-        drop(doomed);
-        Ok((gone, freed))
+        for blob in &blobs {
+            freed += self.collect_blob(tables, blob)?;
+        }
+        Ok((layers, freed))
     }
 
     /// Deletes a blob that no row and no lease needs; answers the bytes that came free.
@@ -112,9 +138,26 @@ impl Store {
     }
 
     fn remove_blob(&self, blob: &Digest) -> u64 {
-        self.blobs().remove(blob).unwrap_or_else(|error| {
-            tracing::warn!(%blob, %error, "not removed yet");
-            0
-        })
+        match self.blobs().remove(blob) {
+            Ok(None) => 0,
+            Ok(Some((doomed, bytes))) => {
+                self.inner().reaper.reap(vec![doomed]);
+                bytes
+            }
+            Err(error) => {
+                tracing::warn!(%blob, %error, "not removed yet");
+                0
+            }
+        }
     }
+}
+
+/// What is in no table any more, and still on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    layers: Vec<Digest>,
+    /// Bytes of the files in those layers.
+    layers_bytes: u64,
+    /// Those that may be needed for something else.
+    pub(crate) blobs: Vec<Digest>,
 }

@@ -81,6 +81,7 @@ impl Store {
         if recovery.is_new {
             self.find_images_by_blobs(recovery).map_err(metadata)?;
         }
+        self.judge_unsynced(path)?;
         self.quarantine_torn_blobs().map_err(metadata)?;
         self.quarantine_torn_documents(recovery).map_err(metadata)?;
         self.remove_unknown_snapshots(path, recovery)?;

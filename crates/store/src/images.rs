@@ -275,7 +275,7 @@ impl Failure for RemoveError {
 }
 
 impl Store {
-    /// Puts an image in, with its names; answers its id.
+    /// Puts an image in, with its names; answers its id. The disk has all of it then.
     pub fn put_image(&self, image: NewImage) -> Result<Digest, PutError> {
         let NewImage {
             config,
@@ -302,6 +302,15 @@ impl Store {
                 source,
             })
         };
+        let unsynced = |source| PutError::Ingest {
+            image: id.clone(),
+            source: crate::IngestError::Write {
+                digest: id.clone(),
+                source,
+            },
+        };
+        // Others may look at the tables while the disk is waited for; the layers are held.
+        let synced = self.sync_layers(&layers).map_err(unsynced)?;
         let document = |document: &Document| {
             Ok(DocumentRow {
                 digest: put(&document.bytes)?,
@@ -314,7 +323,11 @@ impl Store {
         put(&config)?;
         let manifest = manifest.as_ref().map(document).transpose()?;
         let index = index.as_ref().map(document).transpose()?;
-        let attached = attached.iter().map(document).collect::<Result<_, _>>()?;
+        let attached: Vec<DocumentRow> = attached.iter().map(document).collect::<Result<_, _>>()?;
+        let documents = manifest.iter().chain(&index).chain(&attached);
+        let mut written: Vec<&Digest> = documents.map(|row| &row.digest).collect();
+        written.push(&id);
+        self.blobs().sync(&written).map_err(unsynced)?;
         let index_digest = index.as_ref().map(|index| &index.digest);
         let names = self
             .names_to_move(&tables, &id, index_digest, names)
@@ -333,6 +346,7 @@ impl Store {
             index,
             attached,
             names: &names,
+            synced: &synced,
         };
         match tables.put_image(&row) {
             Ok(()) => Ok(id),
@@ -445,10 +459,7 @@ impl Store {
         let find_users = users;
         let users = find_users(&id);
         let had_name = !names.is_empty();
-        let mut records = Vec::new();
-        let mut left = names.clone();
-        let mut quiet = false;
-        match by {
+        let untagged = match by {
             By::Name(name) => {
                 if !force
                     && is_single(&names)
@@ -479,30 +490,22 @@ impl Store {
                         .filter(|other| **other != name && gone(other))
                         .cloned(),
                 );
-                left.retain(|other| !untagged.contains(other));
-                self.untag(&untagged, &mut records).map_err(metadata)?;
-                if !left.is_empty() {
-                    return Ok(records);
+                if untagged.len() < names.len() || conflict(&id, force, &[], &users).is_some() {
+                    // The name is gone as asked; that a container keeps the image is no failure.
+                    return self.untag(&untagged).map_err(metadata);
                 }
-                quiet = true;
+                untagged
             }
             By::Id => {
-                if is_single(&names) {
-                    if let Some(conflict) = conflict(&id, force, &[], &users) {
-                        return Err(conflict);
-                    }
-                    self.untag(&names, &mut records).map_err(metadata)?;
-                    left.clear();
+                let several: &[Reference] = if is_single(&names) { &[] } else { &names };
+                if let Some(conflict) = conflict(&id, force, several, &users) {
+                    return Err(conflict);
                 }
+                names
             }
-        }
-        if let Some(conflict) = conflict(&id, force, &left, &users) {
-            // The name is gone as asked; that a container keeps the image is no failure.
-            return if quiet { Ok(records) } else { Err(conflict) };
-        }
-        self.untag(&left, &mut records).map_err(metadata)?;
+        };
         let siblings = self.tables().siblings(&id).map_err(metadata)?;
-        self.delete(&id, &mut records).map_err(metadata)?;
+        let mut records = self.delete(&id, &untagged).map_err(metadata)?;
         for sibling in siblings {
             let tables = self.tables();
             let nameless = tables.names_of(&sibling).map_err(metadata)?.is_empty();
@@ -510,25 +513,30 @@ impl Store {
             drop(tables);
             // Without a name and a sibling that has one nobody would find it again.
             if nameless && !kept && had_name && find_users(&sibling).is_empty() {
-                self.delete(&sibling, &mut records).map_err(metadata)?;
+                records.extend(self.delete(&sibling, &[]).map_err(metadata)?);
             }
         }
         Ok(records)
     }
 
-    /// Removes an image that has no name any more.
+    /// Removes an image with its last names.
     pub(crate) fn delete(
         &self,
         id: &Digest,
-        records: &mut Vec<Removed>,
-    ) -> Result<(), MetadataError> {
-        let (layers, documents) = self.tables().remove_image(id)?;
-        records.push(Removed::Deleted(id.clone()));
-        let (gone, _) = self.collect_layers(&layers)?;
+        names: &[Reference],
+    ) -> Result<Vec<Removed>, MetadataError> {
         let tables = self.tables();
-        for document in documents {
-            self.collect_blob(&tables, &document)?;
-        }
+        // One transaction, so that the disk is waited for once.
+        let mut change = tables.begin()?;
+        change.untag(names)?;
+        let (layers, documents) = change.remove_image(id)?;
+        let mut orphans = self.forget_orphans(&tables, &layers)?;
+        orphans.blobs.extend(documents);
+        change.commit()?;
+        let (gone, _) = self.discard(&tables, orphans)?;
+        drop(tables);
+        let mut records = untagged(names);
+        records.push(Removed::Deleted(id.clone()));
         // Docker names a layer by the chain of layers up to it, topmost first.
         let chains = chain_ids(&layers);
         let gone = layers
@@ -537,16 +545,15 @@ impl Store {
             .rev()
             .filter(|(layer, _)| gone.contains(layer));
         records.extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
-        Ok(())
+        Ok(records)
     }
 
-    fn untag(&self, names: &[Reference], records: &mut Vec<Removed>) -> Result<(), MetadataError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        self.tables().untag(names)?;
-        records.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));
-        Ok(())
+    fn untag(&self, names: &[Reference]) -> Result<Vec<Removed>, MetadataError> {
+        let tables = self.tables();
+        let mut change = tables.begin()?;
+        change.untag(names)?;
+        change.commit()?;
+        Ok(untagged(names))
     }
 
     /// What a typed text means, and how it said so.
@@ -655,6 +662,13 @@ fn assembled(row: ImageRow, raw_config: Vec<u8>, config: ImageConfig) -> Image {
         }),
         layers: row.layers,
     }
+}
+
+fn untagged(names: &[Reference]) -> Vec<Removed> {
+    let names = names.iter();
+    names
+        .map(|name| Removed::Untagged(name.familiar()))
+        .collect()
 }
 
 /// How a text named an image.

@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use vocab::{Algorithm, Digest};
 
+use crate::durable::WriteBehind;
 use crate::files::{self, Staged};
 use crate::hash::Hasher;
 
@@ -117,6 +118,7 @@ pub(crate) struct Incoming {
     file: File,
     hasher: Hasher,
     received: u64,
+    behind: WriteBehind,
     _claim: Option<Claim>,
 }
 
@@ -129,6 +131,7 @@ impl Incoming {
             file,
             hasher: Hasher::new(algorithm),
             received: 0,
+            behind: WriteBehind::default(),
             _claim: None,
         })
     }
@@ -156,6 +159,7 @@ impl Incoming {
             file,
             hasher: Hasher::new(digest.algorithm()),
             received: 0,
+            behind: WriteBehind::default(),
             _claim: Some(claim),
         })
     }
@@ -164,6 +168,7 @@ impl Incoming {
     pub(crate) fn reread(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.received)?;
         self.hasher.update(&buffer[..count]);
+        self.behind.passed(count);
         self.received += count as u64;
         Ok(count)
     }
@@ -177,7 +182,9 @@ impl Incoming {
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.received += bytes.len() as u64;
         self.hasher.update(bytes);
-        self.file.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.behind.wrote(&self.file, bytes.len());
+        Ok(())
     }
 
     /// Another handle on the same file, to read from.
@@ -195,18 +202,18 @@ impl Incoming {
         self.hasher.clone().finish()
     }
 
-    /// Makes the bytes durable; what is answered can be moved into place.
-    pub(crate) fn complete(mut self) -> io::Result<Complete> {
+    /// All bytes are there; what is answered can be moved into place.
+    pub(crate) fn complete(mut self) -> Complete {
         self.discard();
-        self.file.sync_all()?;
-        Ok(Complete {
+        self.behind.send_rest(&self.file);
+        Complete {
             staged: self.staged,
             _claim: self._claim,
-        })
+        }
     }
 }
 
-/// A file that is whole and durable, and not in its place yet.
+/// A file that is whole, and not in its place yet.
 #[derive(Debug)]
 pub(crate) struct Complete {
     staged: Staged,

@@ -550,8 +550,8 @@ impl LayerIngest {
         outcome.map_err(|source| refusal(&self.expected, source, sink.failure.take()))
     }
 
-    /// Verifies everything and makes the layer visible and durable. What a failed `write` could only
-    /// say in words is told here as what it is.
+    /// Verifies everything and makes the layer visible; it is durable when an image of it is put in.
+    /// What a failed `write` could only say in words is told here as what it is.
     pub fn commit(mut self) -> Result<Layer, ReceiveError> {
         // Whatever is wrong from here on, more bytes would not mend it.
         self.incoming.discard();
@@ -615,7 +615,7 @@ impl LayerIngest {
             .finish()
             .map_err(|error| unsound(&expected, error))?;
         let write = |source| expected.write(source);
-        let whole = incoming.complete().map_err(write)?;
+        let whole = incoming.complete();
         let blob = LayerBlob {
             digest,
             size_bytes: received,
@@ -625,14 +625,18 @@ impl LayerIngest {
         // From here on the collector must not come between.
         let mut tables = inner.tables();
         // One that is there has the same bytes, and may be part of a mount.
+        let mut is_new = false;
         if inner.blobs.find(&blob.digest).map_err(write)?.is_none() {
             inner.blobs.adopt(whole, &blob.digest).map_err(write)?;
+            is_new = true;
         }
         if !inner.layers.has(&diff_id) {
             inner.layers.keep(unpacked, &diff_id).map_err(write)?;
+            is_new = true;
         }
+        let epoch = is_new.then_some(inner.epoch.as_str());
         tables
-            .put_layer(&diff_id, size_bytes, &blob)
+            .put_layer(&diff_id, size_bytes, &blob, epoch)
             .map_err(|source| ReceiveError::Metadata {
                 layer: layer.clone(),
                 source,

@@ -16,7 +16,7 @@
 //!
 //! ```text
 //! DATA/store/
-//!   metadata.db              images, names, layers, snapshots (SQLite, WAL, synchronous=FULL)
+//!   metadata.db              images, names, layers, snapshots (SQLite, WAL)
 //!   lock                     held by the one process that has the store open
 //!   blobs/sha256/<hex>       configs, manifests, indexes, layers as they came
 //!   ingest/<random>          not yet verified; deleted at open
@@ -31,12 +31,15 @@
 //!   quarantine/              blobs and tables that turned out to be damaged
 //!   empty/                   the lower directory of an image without layers
 //! RUN/layers/<hex>/          driver `erofs`: where that layer is mounted, read-only
+//! RUN/epoch                  what was written since the host came up, see `durable`
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`store`](Store) | opening, and what all modules share |
+//! | `durable` | what a power cut may take |
 //! | `collect` | the collector |
+//! | `reaper` | deleting what has vanished already |
 //! | `lease` | what it leaves alone: [`Lease`] |
 //! | `fsck` | checking at open, verifying on demand, quarantine |
 //! | `blobs` | content by digest; [`Ingest`] |
@@ -70,6 +73,7 @@ mod collect;
 mod compress;
 mod compression;
 mod difference;
+mod durable;
 pub mod erofs;
 mod explain;
 mod files;
@@ -84,6 +88,7 @@ pub mod limits;
 mod metadata;
 mod pack;
 mod platforms;
+mod reaper;
 mod records;
 mod recovery;
 mod snapshots;

@@ -7,6 +7,7 @@
 //! names(name, image)                         name: repository:tag or repository@digest, in full
 //! layers(diff_id, size, made)                a layer that is there; size: bytes of its files
 //! layer_blobs(diff_id, blob, size, media_type)       the forms in which it came
+//! unsynced(diff_id, blob, epoch)             came in this form, and the disk was not waited for (`durable`)
 //! uses(image, moment)                        when a container of it was last made or removed, or it came
 //! snapshots(owner, image, made)
 //! snapshot_layers(owner, position, diff_id)  outlives the image's row
@@ -15,13 +16,14 @@
 //! ```
 //!
 //! Times are nanoseconds since 1970. Nothing here touches files; the callers move files first and
-//! record them second, so that a record never promises what is not there.
+//! record them second, so that a record never promises what is not there. A transaction is durable
+//! when it is committed, but for [`put_layer`](Tables::put_layer), which the next other one makes so.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use vocab::{ContainerId, Digest, Reference};
 
 use crate::layers::LayerBlob;
@@ -33,7 +35,7 @@ use crate::records::{self, Base, LayerRecord, Record, Records};
 pub struct MetadataError(#[from] rusqlite::Error);
 
 /// The format that this code writes (`PRAGMA user_version`).
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// Kept beside the format (`PRAGMA application_id`), so that no turned bit passes for a later one.
 const APPLICATION: i64 = 0x6265_0000;
@@ -96,6 +98,17 @@ const SUMS: &str = "
     INSERT INTO generation VALUES (0);
 ";
 
+/// What format 4 has more than format 3, in which layers were durable as soon as they were recorded.
+const UNSYNCED: &str = "
+    CREATE TABLE unsynced(
+        diff_id TEXT NOT NULL,
+        blob TEXT NOT NULL,
+        epoch TEXT NOT NULL,
+        PRIMARY KEY(diff_id, blob),
+        FOREIGN KEY(diff_id, blob) REFERENCES layer_blobs(diff_id, blob) ON DELETE CASCADE)
+        STRICT, WITHOUT ROWID;
+";
+
 /// The open database, and the copies of what it says.
 #[derive(Debug)]
 pub(crate) struct Tables(Connection, Records);
@@ -128,6 +141,17 @@ pub(crate) struct NewRow<'a> {
     /// What goes with the image without being of it.
     pub(crate) attached: Vec<DocumentRow>,
     pub(crate) names: &'a [Reference],
+    /// What the disk has by now.
+    pub(crate) synced: &'a [Unsynced],
+}
+
+/// A layer in one of its forms, for which the disk was not waited.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsynced {
+    pub(crate) diff_id: Digest,
+    pub(crate) blob: Digest,
+    /// When it came.
+    pub(crate) epoch: String,
 }
 
 /// Why the tables did not open.
@@ -207,7 +231,10 @@ impl Tables {
                 transaction.execute_batch(USES)?;
                 transaction.execute("INSERT INTO uses SELECT id, ?1 FROM images", [now()])?;
             }
-            transaction.execute_batch(SUMS)?;
+            if found < 3 {
+                transaction.execute_batch(SUMS)?;
+            }
+            transaction.execute_batch(UNSYNCED)?;
             transaction.pragma_update(None, "user_version", FORMAT)?;
             transaction.pragma_update(None, "application_id", APPLICATION + FORMAT)?;
             transaction.commit()?;
@@ -273,6 +300,15 @@ impl Tables {
         })
     }
 
+    /// Begins several changes that become durable together; dropping them undoes them.
+    pub(crate) fn begin(&self) -> Result<Change<'_>> {
+        Ok(Change {
+            transaction: self.0.unchecked_transaction()?,
+            records: &self.1,
+            images: Vec::new(),
+        })
+    }
+
     // Layers.
 
     /// Size and distributed forms of a layer; the form named `blob` first.
@@ -307,11 +343,27 @@ impl Tables {
             .optional()?)
     }
 
+    /// A layer is there; in `epoch`, if the disk was not waited for. Whether a power cut takes the
+    /// record is found out when it has happened.
     pub(crate) fn put_layer(
         &mut self,
         diff_id: &Digest,
         size_bytes: u64,
         blob: &LayerBlob,
+        epoch: Option<&str>,
+    ) -> Result<()> {
+        self.0.pragma_update(None, "synchronous", "NORMAL")?;
+        let put = self.put_layer_unsynced(diff_id, size_bytes, blob, epoch);
+        self.0.pragma_update(None, "synchronous", "FULL")?;
+        put
+    }
+
+    fn put_layer_unsynced(
+        &mut self,
+        diff_id: &Digest,
+        size_bytes: u64,
+        blob: &LayerBlob,
+        epoch: Option<&str>,
     ) -> Result<()> {
         let transaction = self.0.transaction()?;
         transaction
@@ -329,6 +381,33 @@ impl Tables {
                 blob.size_bytes.cast_signed(),
                 blob.media_type
             ])?;
+        if let Some(epoch) = epoch {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2, ?3)")?
+                .execute(params![diff_id.to_string(), blob.digest.to_string(), epoch])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// The layers that no image made durable yet.
+    pub(crate) fn unsynced(&self) -> Result<Vec<Unsynced>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT diff_id, blob, epoch FROM unsynced")?;
+        let rows = statement.query_map([], |row| {
+            Ok(Unsynced {
+                diff_id: digest(row, 0)?,
+                blob: digest(row, 1)?,
+                epoch: row.get(2)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The disk has these by now, or never will.
+    pub(crate) fn forget_unsynced(&mut self, rows: &[Unsynced]) -> Result<()> {
+        let transaction = self.0.transaction()?;
+        forget_unsynced(&transaction, rows)?;
         Ok(transaction.commit()?)
     }
 
@@ -514,6 +593,7 @@ impl Tables {
                 params![name, image],
             )?;
         }
+        forget_unsynced(&transaction, new.synced)?;
         used(&transaction, &image)?;
         let sealed = records::seal(&transaction, &changed)?;
         transaction.commit()?;
@@ -680,37 +760,6 @@ impl Tables {
         Ok(())
     }
 
-    pub(crate) fn untag(&mut self, names: &[Reference]) -> Result<()> {
-        let transaction = self.0.transaction()?;
-        let names: Vec<String> = names.iter().map(key).collect();
-        let changed = records::holders(&transaction, &names)?;
-        for name in &names {
-            transaction.execute("DELETE FROM names WHERE name = ?1", [name])?;
-        }
-        let sealed = records::seal(&transaction, &changed)?;
-        transaction.commit()?;
-        self.1.write(&sealed);
-        Ok(())
-    }
-
-    /// Removes an image with its names; answers its layers, lowest first, and its documents.
-    pub(crate) fn remove_image(&mut self, id: &Digest) -> Result<(Vec<Digest>, Vec<Digest>)> {
-        let transaction = self.0.transaction()?;
-        let list = |sql: &str| -> Result<Vec<Digest>> {
-            let mut statement = transaction.prepare_cached(sql)?;
-            let found = statement.query_map([id.to_string()], |row| digest(row, 0))?;
-            Ok(found.collect::<rusqlite::Result<_>>()?)
-        };
-        let layers = list("SELECT diff_id FROM image_layers WHERE image = ?1 ORDER BY position")?;
-        let mut documents = list("SELECT digest FROM documents WHERE image = ?1")?;
-        documents.push(id.clone());
-        transaction.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
-        let sealed = records::seal(&transaction, std::slice::from_ref(id))?;
-        transaction.commit()?;
-        self.1.write(&sealed);
-        Ok((layers, documents))
-    }
-
     // Snapshots.
 
     pub(crate) fn has_snapshot(&self, owner: &ContainerId) -> Result<bool> {
@@ -771,6 +820,74 @@ impl Tables {
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?)
     }
+}
+
+/// Several changes that become durable together; dropping them undoes them.
+pub(crate) struct Change<'a> {
+    transaction: Transaction<'a>,
+    records: &'a Records,
+    /// Those whose records change.
+    images: Vec<Digest>,
+}
+
+impl Change<'_> {
+    pub(crate) fn untag(&mut self, names: &[Reference]) -> Result<()> {
+        let names: Vec<String> = names.iter().map(key).collect();
+        let holders = records::holders(&self.transaction, &names)?;
+        for holder in holders {
+            self.touch(&holder);
+        }
+        for name in &names {
+            self.transaction
+                .execute("DELETE FROM names WHERE name = ?1", [name])?;
+        }
+        Ok(())
+    }
+
+    /// Removes an image with its names; answers its layers, lowest first, and its documents.
+    pub(crate) fn remove_image(&mut self, id: &Digest) -> Result<(Vec<Digest>, Vec<Digest>)> {
+        let list = |sql: &str| -> Result<Vec<Digest>> {
+            let mut statement = self.transaction.prepare_cached(sql)?;
+            let found = statement.query_map([id.to_string()], |row| digest(row, 0))?;
+            Ok(found.collect::<rusqlite::Result<_>>()?)
+        };
+        let layers = list("SELECT diff_id FROM image_layers WHERE image = ?1 ORDER BY position")?;
+        let mut documents = list("SELECT digest FROM documents WHERE image = ?1")?;
+        documents.push(id.clone());
+        self.transaction
+            .execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
+        self.touch(id);
+        Ok((layers, documents))
+    }
+
+    fn touch(&mut self, image: &Digest) {
+        if !self.images.contains(image) {
+            self.images.push(image.clone());
+        }
+    }
+
+    pub(crate) fn commit(self) -> Result<()> {
+        let sealed = match &*self.images {
+            [] => Vec::new(),
+            images => records::seal(&self.transaction, images)?,
+        };
+        self.transaction.commit()?;
+        self.records.write(&sealed);
+        Ok(())
+    }
+}
+
+fn forget_unsynced(connection: &Connection, rows: &[Unsynced]) -> Result<()> {
+    let mut statement = connection
+        .prepare_cached("DELETE FROM unsynced WHERE (diff_id, blob, epoch) = (?1, ?2, ?3)")?;
+    for row in rows {
+        statement.execute(params![
+            row.diff_id.to_string(),
+            row.blob.to_string(),
+            row.epoch
+        ])?;
+    }
+    Ok(())
 }
 
 /// An image was used just now, if it is there.

@@ -77,7 +77,7 @@ impl Store {
             self.tables()
                 .move_names(&image.id, &heir.id)
                 .map_err(failed)?;
-            self.delete(&image.id, &mut records).map_err(failed)?;
+            records.extend(self.delete(&image.id, &[]).map_err(failed)?);
         }
         Ok(records)
     }

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vocab::{ContainerId, Digest, Failure, Kind};
 
 use crate::blobs::{Blobs, Ingest, IngestError};
+use crate::durable;
 use crate::files;
 use crate::images::Image;
 use crate::layers::{Layer, LayerBlob, ReceiveError};
 use crate::lease::{Lease, Leases};
 use crate::metadata::{MetadataError, Tables};
+use crate::reaper::Reaper;
 use crate::recovery;
 use crate::snapshots::{self, Driver, Layers};
 
@@ -41,6 +43,10 @@ pub(crate) struct Inner {
     tables: Mutex<Tables>,
     pub(crate) leases: Leases,
     told: OnceLock<Vec<String>>,
+    /// Until when this process can lose nothing that it wrote.
+    pub(crate) epoch: String,
+    /// Before the lock, since it still deletes.
+    pub(crate) reaper: Reaper,
     /// Locked while this lives.
     _lock: File,
 }
@@ -159,6 +165,8 @@ impl Store {
             tables: Mutex::new(tables),
             leases: Leases::default(),
             told: OnceLock::new(),
+            epoch: durable::epoch(run).map_err(file("write the epoch to", run))?,
+            reaper: Reaper::default(),
             _lock: lock,
         }));
         store.check(&path, &mut recovery)?;
@@ -258,6 +266,11 @@ impl Store {
                 count => ingest.receive(&buffer[..count])?,
             }
         }
+    }
+
+    /// Waits until the bytes of all that was removed are free.
+    pub fn wait_for_removals(&self) {
+        self.0.reaper.wait();
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

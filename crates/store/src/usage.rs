@@ -74,8 +74,9 @@ impl Store {
         })
     }
 
-    /// What the store occupies on its disk.
+    /// What the store occupies on its disk; what is removed but not yet deleted is waited for.
     pub fn disk_usage(&self) -> Result<DiskUsage, UsageError> {
+        self.wait_for_removals();
         let mut usage = DiskUsage::default();
         let failed = |path: PathBuf| move |source| UsageError::File { path, source };
         let root = self.root();

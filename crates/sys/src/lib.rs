@@ -22,9 +22,11 @@
 //! | [`schedule`] | how a thread is scheduled, and its execution domain |
 //! | [`seccomp`] | loading a filter |
 //! | [`shared`] | a number that two processes share |
+//! | [`shutdown`] | a file system that writes nothing more |
 //! | [`signalfd`] | signals as something to read |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
 //! | [`trace`] | another process step by step, for tests |
+//! | [`writeback`] | dirty pages on their way to the disk |
 #![expect(unsafe_code, reason = "the one crate that opens it")]
 
 pub mod bpf;
@@ -44,6 +46,8 @@ pub mod pidfd;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;
+pub mod shutdown;
 pub mod signalfd;
 pub mod signals;
 pub mod trace;
+pub mod writeback;

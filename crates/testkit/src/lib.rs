@@ -11,6 +11,8 @@
 //! | [`image`] | layers, images and archives, built in memory |
 //! | [`layout`] | images of several platforms, with what is said about them |
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
+//! | [`disk`] | a disk that loses power |
+//! | [`chance`] | numbers that look random |
 //! | [`guest`] | a Linux with other cgroups, booted under qemu |
 //! | [`proxy`] | what stands before a real registry and spoils what passes |
 //! | [`page`] | sections of `docs/` that are made of tables in the code |
@@ -21,6 +23,8 @@
     reason = "tests panic; the message and the line are what they tell"
 )]
 
+pub mod chance;
+pub mod disk;
 pub mod guest;
 pub mod http;
 pub mod image;
@@ -32,6 +36,8 @@ pub mod registry;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use chance::Chance;
+pub use disk::Disk;
 pub use proxy::{Fault, FaultProxy};
 pub use registry::Registry;
 

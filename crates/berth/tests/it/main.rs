@@ -23,6 +23,7 @@ mod guest;
 mod health;
 mod host;
 mod images;
+mod interrupted;
 mod likeness;
 mod platforms;
 mod registries;

@@ -31,6 +31,7 @@ use vocab::{Algorithm, Digest};
 
 use super::loops::LoopDevice;
 use super::{Layers, Unpack, Unpacked};
+use crate::durable::{self, WriteBehind};
 use crate::erofs::Tree;
 use crate::files::{self, Staged};
 use crate::hash::Hasher;
@@ -159,6 +160,7 @@ impl Layers for Erofs {
             tree: Tree::new(),
             kept,
             own,
+            behind: WriteBehind::default(),
             ingest: self.ingest.clone(),
         }))
     }
@@ -168,6 +170,15 @@ impl Layers for Erofs {
             staged.keep(&self.layers.join(format!("{}{suffix}", diff_id.hex())))?;
         }
         Ok(())
+    }
+
+    fn has_survived(&self, diff_id: &Digest) -> io::Result<bool> {
+        Ok(self.verify(diff_id)?.is_ok())
+    }
+
+    fn sync(&self, layers: &[&Digest]) -> io::Result<()> {
+        let files: Vec<PathBuf> = layers.iter().flat_map(|layer| self.files(layer)).collect();
+        durable::sync_files(&self.layers, files.iter().map(PathBuf::as_path))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -263,6 +274,7 @@ struct Indexing {
     kept: Option<File>,
     /// The one that is written here.
     own: Option<(Staged, File)>,
+    behind: WriteBehind,
     ingest: PathBuf,
 }
 
@@ -270,6 +282,7 @@ impl Unpack for Indexing {
     fn push(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         if let Some((_, tar)) = &mut self.own {
             tar.write_all(bytes).map_err(storing)?;
+            self.behind.wrote(tar, bytes.len());
         }
         self.splitter.push(bytes, &mut self.tree)
     }
@@ -280,6 +293,7 @@ impl Unpack for Indexing {
             tree,
             kept,
             own,
+            mut behind,
             ingest,
         } = *self;
         splitter.finish()?;
@@ -287,7 +301,7 @@ impl Unpack for Indexing {
         let mut parts = Vec::with_capacity(2);
         let tar = match (kept, own) {
             (_, Some((staged, tar))) => {
-                tar.sync_all().map_err(storing)?;
+                behind.send_rest(&tar);
                 parts.push((staged, ".tar"));
                 tar
             }
@@ -296,9 +310,8 @@ impl Unpack for Indexing {
         };
         let (staged, mut index) = Staged::file(&ingest).map_err(storing)?;
         tree.write_image(&tar, &mut index)?;
-        seal(&index)
-            .and_then(|()| index.sync_all())
-            .map_err(storing)?;
+        seal(&index).map_err(storing)?;
+        WriteBehind::send(&index);
         parts.push((staged, ".index"));
         Ok(Unpacked { parts, size_bytes })
     }

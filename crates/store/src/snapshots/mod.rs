@@ -28,8 +28,13 @@ pub(crate) trait Layers: fmt::Debug + Send + Sync {
     /// Begins a layer. `kept` is where the caller is writing its plain tar, if that is to become a
     /// blob, so that no second copy is needed.
     fn begin(&self, kept: Option<File>) -> io::Result<Box<dyn Unpack>>;
-    /// Makes a finished layer visible.
+    /// Makes a finished layer visible; it is not durable yet.
     fn keep(&self, unpacked: Unpacked, diff_id: &Digest) -> io::Result<()>;
+    /// Whether a layer that the disk was not waited for is what was written. If that cannot be told,
+    /// it is not.
+    fn has_survived(&self, diff_id: &Digest) -> io::Result<bool>;
+    /// Makes layers durable.
+    fn sync(&self, layers: &[&Digest]) -> io::Result<()>;
     /// The layers that are there, by the digits of their diff id.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Whether a layer is there.
@@ -56,7 +61,7 @@ pub(crate) trait Layers: fmt::Debug + Send + Sync {
 pub(crate) trait Unpack: Send {
     /// Takes the next bytes.
     fn push(&mut self, bytes: &[u8]) -> Result<(), UnpackError>;
-    /// The tar has ended; what came of it is durable when this returns.
+    /// The tar has ended.
     fn finish(self: Box<Self>) -> Result<Unpacked, UnpackError>;
 }
 

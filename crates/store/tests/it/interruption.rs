@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use store::{Driver, NewImage, Options, Store};
+use testkit::Chance;
 use vocab::ContainerId;
 use vocab::failure::chain;
 
@@ -209,19 +210,6 @@ const CHILD_ROOT: &str = "BERTH_STORE_CHILD";
 /// What seed and generation the child works with.
 const CHILD_SEED: &str = "BERTH_STORE_CHILD_SEED";
 
-/// Numbers that are the same in every run with the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// One of a few images, so that what one child began the next goes on with.
 struct Parts {
     layers: [Vec<u8>; 2],
@@ -291,7 +279,7 @@ fn privileged_child() {
         driver: Some(driver),
     };
     let store = Store::open(&root.join("store"), &root.join("run"), &options).unwrap();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     loop {
         let parts = Parts::new(chance.below(5));
         match chance.below(8) {
@@ -377,7 +365,7 @@ fn killed_often(driver: Driver, seed: u64, kills: usize) {
     let mut scratch = Scratch::new(driver);
     fs::write(scratch.path().join(driver.name()), b"").unwrap();
     let mut promised: BTreeSet<String> = BTreeSet::new();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     for _ in 0..kills {
         scratch.store = None;
         live_and_die(scratch.path(), &mut chance, &mut promised);

@@ -130,8 +130,11 @@ impl Scratch {
         self.mount_snapshot(&owner).unwrap().lower
     }
 
-    /// Names of what lies in one of the store's directories.
+    /// Names of what lies in one of the store's directories, when all that was removed is gone.
     pub(crate) fn names(&self, below: &str) -> Vec<String> {
+        if let Some(store) = &self.store {
+            store.wait_for_removals();
+        }
         let entries = std::fs::read_dir(self.root().join(below)).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
