@@ -35,6 +35,9 @@ pub struct Config {
     /// Helpers by registry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cred_helpers: BTreeMap<String, String>,
+    /// The context in use; empty means `default`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub current_context: String,
     /// The keys that detach.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detach_keys: String,

@@ -16,6 +16,7 @@
 //! | [`create`] | the flags of `run` and `create` as an API request |
 //! | [`template`] | Go templates, what `--format` takes |
 //! | [`format`], [`table`], [`human`] | lists, columns, sizes and durations as Docker prints them |
+//! | [`contexts`] | daemons by name |
 //! | [`session`] | the daemon's address, and its start when there is none |
 //! | [`attached`], [`terminal`] | stdio of a process: bytes, raw mode, size, signals, detach keys |
 //! | [`progress`], [`credentials`] | pulls as they go; registry credentials |
@@ -31,6 +32,7 @@ pub mod command;
 pub mod commands;
 #[cfg(test)]
 mod compat;
+pub mod contexts;
 pub mod create;
 pub mod credentials;
 pub mod failure;
@@ -101,7 +103,7 @@ pub fn commands() -> impl Iterator<Item = (&'static str, State, &'static str)> {
 
 const GLOBAL: &[Flag] = &[
     text("config", "Directory of the client's configuration").default("\"~/.docker\""),
-    text("context", "Not supported: name the daemon with --host").short('c'),
+    text("context", "Context: a daemon by its name").short('c'),
     switch("debug", "Accepted: this client keeps no log").short('D'),
     many("host", "Daemon to talk to: unix:///path or tcp://host:port").short('H'),
     text("log-level", "Accepted: this client keeps no log")
@@ -263,11 +265,6 @@ fn session(program: &str, global: &Typed) -> Result<Session> {
             "conflicting options: cannot specify both --host and --context",
         ));
     }
-    if !matches!(context, "" | "default") {
-        return Err(Failure::new(format!(
-            "berth has no contexts: instead of --context {context} name the daemon with --host or DOCKER_HOST"
-        )));
-    }
     let verify = std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty());
     if global.on("tls") || global.on("tlsverify") || verify {
         return Err(Failure::new(
@@ -283,6 +280,7 @@ fn session(program: &str, global: &Typed) -> Result<Session> {
             .get("host")
             .filter(|host| !host.is_empty())
             .map(str::to_owned),
+        context: Some(context.to_owned()).filter(|context| !context.is_empty()),
         config: global.get("config").map(PathBuf::from),
     })
 }
@@ -454,7 +452,6 @@ mod tests {
             "diff x",
             "swarm init",
             "help foo",
-            "--context remote ps",
             "-H unix:///x --context y ps",
         ]
         .iter()

@@ -1,7 +1,8 @@
 //! Who is asked: the daemon's address, its start if need be, and the caller's settings.
 //!
 //! ```text
-//! --host  >  BERTH_HOST  >  DOCKER_HOST  >  unix:///run/berth.sock
+//! --host  >  --context  >  BERTH_HOST  >  DOCKER_HOST  >  DOCKER_CONTEXT
+//!         >  currentContext of config.json  >  unix:///run/berth.sock
 //! ```
 //!
 //! Only on the default socket, and only for root, a daemon that is not there is started. Nothing
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use api::Client;
 use api::client::{CallError, DEFAULT_HOST};
 
+use crate::contexts::{Contexts, DEFAULT};
+use crate::credentials::Config;
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -26,6 +29,11 @@ const DAEMON_LOG: &str = "/var/log/berth.log";
 /// How long a daemon that was just started may take to answer.
 const DAEMON_START: Duration = Duration::from_secs(20);
 
+/// A variable of the environment that says something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The caller's settings.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
@@ -33,23 +41,61 @@ pub struct Session {
     pub program: String,
     /// The daemon, if one was named.
     pub host: Option<String>,
+    /// `--context`, if given.
+    pub context: Option<String>,
     /// `--config`, if given.
     pub config: Option<PathBuf>,
 }
 
 impl Session {
     /// The daemon's address.
-    pub fn address(&self) -> String {
-        let variable = |name| {
-            std::env::var(name)
-                .ok()
-                .filter(|host: &String| !host.is_empty())
-        };
+    pub fn address(&self) -> Result<String> {
+        let name = self.context();
+        if name == DEFAULT {
+            return Ok(self.default_address());
+        }
+        let context = Contexts::of(&self.config_directory()).find(&name);
+        let context = context.map_err(|failure| {
+            Failure::new(format!(
+                "Failed to initialize: unable to resolve docker endpoint: {}",
+                failure.message
+            ))
+        })?;
+        match context.host() {
+            "" => Ok(self.default_address()),
+            host => Ok(host.to_owned()),
+        }
+    }
+
+    /// Where the daemon is when no context says it.
+    pub fn default_address(&self) -> String {
         self.host
             .clone()
-            .or_else(|| variable("BERTH_HOST"))
-            .or_else(|| variable("DOCKER_HOST"))
+            .or_else(|| self.host_variable())
             .unwrap_or_else(|| DEFAULT_HOST.to_owned())
+    }
+
+    /// The daemon's address in the environment.
+    pub fn host_variable(&self) -> Option<String> {
+        variable("BERTH_HOST").or_else(|| variable("DOCKER_HOST"))
+    }
+
+    /// The name of the context in use.
+    pub fn context(&self) -> String {
+        if let Some(context) = &self.context {
+            return context.clone();
+        }
+        if self.host.is_some() || self.host_variable().is_some() {
+            return DEFAULT.to_owned();
+        }
+        if let Some(context) = variable("DOCKER_CONTEXT") {
+            return context;
+        }
+        let current = Config::load(self).current_context;
+        match current.is_empty() {
+            true => DEFAULT.to_owned(),
+            false => current,
+        }
     }
 
     /// The directory of the client's configuration.
@@ -64,7 +110,7 @@ impl Session {
 
     /// A daemon that answered.
     pub async fn client(&self) -> Result<Client> {
-        let address = self.address();
+        let address = self.address()?;
         let wrong = |error: CallError| match error {
             CallError::Address(text) => Failure::new(format!(
                 "`{text}` names no daemon: unix:///path or tcp://host:port is wanted"

@@ -12,7 +12,9 @@
 )]
 
 mod client;
+mod compose;
 mod conformance;
+mod contexts;
 mod copy;
 mod crash;
 mod daemon;

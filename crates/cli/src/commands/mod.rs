@@ -3,6 +3,7 @@
 //! One file holds commands that do the same kind of thing; each command is a constant with its
 //! names, flags and help, so that the list below is all there is to know about what exists.
 
+pub mod context;
 pub mod cp;
 pub mod df;
 pub mod each;
@@ -90,6 +91,15 @@ pub const DONE: &[&Command] = &[
     &df::DF,
     &system::PRUNE,
     &system::CONTAINER_PRUNE,
+    &context::CREATE,
+    &context::LS,
+    &context::RM,
+    &context::USE,
+    &context::SHOW,
+    &context::INSPECT,
+    &context::UPDATE,
+    &context::EXPORT,
+    &context::IMPORT,
     &login::LOGIN,
     &login::LOGOUT,
 ];
@@ -100,6 +110,7 @@ pub const GROUPS: &[(&str, &str)] = &[
     ("image", "Images"),
     ("network", "Networks"),
     ("volume", "Volumes"),
+    ("context", "Daemons by name"),
     ("system", "The daemon as a whole"),
 ];
 
@@ -121,16 +132,6 @@ pub const LATER: &[&str] = &[
     "config inspect",
     "config ls",
     "config rm",
-    "context",
-    "context create",
-    "context export",
-    "context import",
-    "context inspect",
-    "context ls",
-    "context rm",
-    "context show",
-    "context update",
-    "context use",
     "image build",
     "manifest",
     "manifest annotate",
