@@ -251,8 +251,8 @@ pub(crate) fn check_settings(network: &str, settings: &EndpointSettings) -> Resu
     if unreadable(&ipam.ipv6_address, ipv6.is_ok_and(|a| !a.is_unspecified())) {
         refusals.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
     }
-    if !ipam.ipv6_address.is_empty() || ipam.link_local_ips.is_some_and(|l| !l.is_empty()) {
-        refusals.push("berth does not do IPv6 and link-local addresses yet".to_owned());
+    if ipam.link_local_ips.is_some_and(|l| !l.is_empty()) {
+        refusals.push("berth does not do link-local addresses yet".to_owned());
     }
     if settings.links.as_ref().is_some_and(|l| !l.is_empty()) {
         refusals.push("berth does not do links between endpoints yet".to_owned());
@@ -377,6 +377,14 @@ pub(crate) fn settings(
                     settings.ip_address = endpoint.address.to_string();
                     settings.ip_prefix_len = endpoint.prefix;
                     settings.mac_address = endpoint.mac.to_string();
+                    if let Some(own) = endpoint.ipv6 {
+                        settings.global_ipv6_address = own.address.to_string();
+                        settings.global_ipv6_prefix_len = own.prefix;
+                        settings.ipv6_gateway = own
+                            .gateway
+                            .map(|gateway| gateway.to_string())
+                            .unwrap_or_default();
+                    }
                 }
             }
             (network.clone(), settings)
@@ -508,10 +516,9 @@ impl Shared {
             }
             false => Vec::new(),
         };
-        let address = settings
-            .ipam_config
-            .as_ref()
-            .and_then(|ipam| ipam.ipv4_address.parse().ok());
+        let ipam = settings.ipam_config.as_ref();
+        let address = ipam.and_then(|ipam| ipam.ipv4_address.parse().ok());
+        let address6 = ipam.and_then(|ipam| ipam.ipv6_address.parse().ok());
         let names = match has_names(&bridge.name) {
             true => names(record, name, settings),
             false => Vec::new(),
@@ -525,6 +532,7 @@ impl Shared {
             network: bridge.id,
             container: record.id,
             address,
+            address6,
             mac: settings.mac_address.parse().ok(),
             ports,
             default_route: way_out,

@@ -253,6 +253,7 @@ impl Engine {
             index: Mutex::new(Index::default()),
             volumes: Mutex::new(Volumes::read(rows.volumes).map_err(row)?),
             networks: Mutex::new(records),
+            planning: tokio::sync::Mutex::new(()),
             config,
         });
         prepare_launcher(&shared).await;

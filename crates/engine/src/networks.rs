@@ -2,11 +2,11 @@
 //! [`crate::endpoints`].
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use ipnet::Ipv4Net;
-use network::{Bridge, BridgeError, SubnetError};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use network::{Bridge, BridgeError, Subnet6, SubnetError};
 use serde::{Deserialize, Serialize};
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
@@ -330,6 +330,13 @@ impl Records {
             .filter_map(|record| Some(record.bridge.as_ref()?.subnet))
             .collect()
     }
+
+    fn subnets6(&self) -> Vec<Ipv6Net> {
+        let bridges = self.0.values().filter_map(|record| record.bridge.as_ref());
+        bridges
+            .filter_map(|bridge| Some(bridge.ipv6?.subnet))
+            .collect()
+    }
 }
 
 /// Makes sure that the predefined networks are recorded and every bridge is there.
@@ -468,8 +475,103 @@ async fn predefined_bridge(
         internal: false,
         icc: wanted.icc,
         masquerade: wanted.masquerade,
+        ipv6: None,
     });
     Ok(record)
+}
+
+/// The subnets that were asked for, one of each family at most.
+#[derive(Debug, Default)]
+struct Given {
+    ipv4: Option<(Ipv4Net, Ipv4Addr)>,
+    ipv6: Option<Subnet6>,
+}
+
+impl Given {
+    fn read(
+        subnets: &[Subnet],
+        taken: &[Ipv4Net],
+        taken6: &[Ipv6Net],
+    ) -> Result<Self, CreateNetworkError> {
+        use CreateNetworkError::{Invalid, NotYet};
+        let mut given = Self::default();
+        for wanted in subnets {
+            if !wanted.range.is_empty() || !wanted.reserved.is_empty() {
+                return Err(NotYet(
+                    "address ranges and reserved addresses of a subnet".to_owned(),
+                ));
+            }
+            if wanted.subnet.is_empty() {
+                match wanted.gateway.is_empty() {
+                    true => continue,
+                    false => return Err(NotYet("a gateway without a subnet".to_owned())),
+                }
+            }
+            let subnet: IpNet = wanted
+                .subnet
+                .parse()
+                .map_err(|_| Invalid(format!("invalid subnet {}", wanted.subnet)))?;
+            let no_gateway = |_| Invalid(format!("invalid gateway {}", wanted.gateway));
+            let again = || NotYet("several subnets of one family on a network".to_owned());
+            match subnet {
+                IpNet::V4(subnet) => {
+                    let subnet = subnet.trunc();
+                    let overlaps =
+                        |other: &&Ipv4Net| other.contains(&subnet) || subnet.contains(*other);
+                    overlap(subnet, taken.iter().find(overlaps))?;
+                    let gateway = match wanted.gateway.as_str() {
+                        "" => first_host(subnet),
+                        text => text.parse().map_err(no_gateway)?,
+                    };
+                    if given.ipv4.replace((subnet, gateway)).is_some() {
+                        return Err(again());
+                    }
+                }
+                IpNet::V6(subnet) => {
+                    let subnet = subnet.trunc();
+                    let overlaps =
+                        |other: &&Ipv6Net| other.contains(&subnet) || subnet.contains(*other);
+                    overlap(subnet, taken6.iter().find(overlaps))?;
+                    let gateway: Ipv6Addr = match wanted.gateway.as_str() {
+                        "" => first_host6(subnet),
+                        text => text.parse().map_err(no_gateway)?,
+                    };
+                    if !subnet.contains(&gateway) {
+                        return Err(Invalid(format!(
+                            "gateway {gateway} is not an address of subnet {subnet}"
+                        )));
+                    }
+                    if given.ipv6.replace(Subnet6 { subnet, gateway }).is_some() {
+                        return Err(again());
+                    }
+                }
+            }
+        }
+        Ok(given)
+    }
+}
+
+fn overlap<N: std::fmt::Display>(subnet: N, other: Option<&N>) -> Result<(), CreateNetworkError> {
+    match other {
+        None => Ok(()),
+        Some(other) => Err(CreateNetworkError::Invalid(format!(
+            "invalid pool request: Pool overlaps with other one on this address space: {subnet} \
+             and {other}"
+        ))),
+    }
+}
+
+/// The forty bits of this data root's own range of IPv6 (RFC 4193), from its random id.
+fn own_range(id: &str) -> [u8; 5] {
+    let digits = |at: usize| id.get(2 * at..2 * at + 2);
+    std::array::from_fn(|at| {
+        let byte = digits(at).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        byte.unwrap_or_default()
+    })
+}
+
+fn first_host6(subnet: Ipv6Net) -> Ipv6Addr {
+    Ipv6Addr::from_bits(subnet.network().to_bits() | 1)
 }
 
 fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
@@ -504,18 +606,16 @@ impl Shared {
             name: record.name.clone(),
             created: record.created,
             driver: record.driver.clone(),
-            ipv6: false,
+            ipv6: record
+                .bridge
+                .as_ref()
+                .is_some_and(|bridge| bridge.ipv6.is_some()),
             internal: record.bridge.as_ref().is_some_and(|bridge| bridge.internal),
             attachable: record.attachable,
             subnets: record
                 .bridge
                 .iter()
-                .map(|bridge| Subnet {
-                    subnet: bridge.subnet.to_string(),
-                    range: record.range.clone(),
-                    gateway: bridge.gateway.to_string(),
-                    reserved: BTreeMap::new(),
-                })
+                .flat_map(|bridge| sides(record, bridge))
                 .collect(),
             ipam_options: None,
             options: record.options.clone(),
@@ -523,6 +623,22 @@ impl Shared {
             containers,
         }
     }
+}
+
+/// The subnets of a network, IPv4 first.
+fn sides(record: &Record, bridge: &Bridge) -> impl Iterator<Item = Subnet> + use<> {
+    let ipv4 = Subnet {
+        subnet: bridge.subnet.to_string(),
+        range: record.range.clone(),
+        gateway: bridge.gateway.to_string(),
+        reserved: BTreeMap::new(),
+    };
+    let ipv6 = bridge.ipv6.map(|side| Subnet {
+        subnet: side.subnet.to_string(),
+        gateway: side.gateway.to_string(),
+        ..Subnet::default()
+    });
+    std::iter::once(ipv4).chain(ipv6)
 }
 
 fn member(name: &str, joined: &Joined) -> Member {
@@ -534,7 +650,10 @@ fn member(name: &str, joined: &Joined) -> Member {
         ipv4_address: endpoint
             .map(|e| format!("{}/{}", e.address, e.prefix))
             .unwrap_or_default(),
-        ipv6_address: String::new(),
+        ipv6_address: endpoint
+            .and_then(|e| e.ipv6)
+            .map(|own| format!("{}/{}", own.address, own.prefix))
+            .unwrap_or_default(),
     }
 }
 
@@ -581,9 +700,11 @@ impl Engine {
         &self,
         wanted: CreateNetwork,
     ) -> Result<(NetworkId, String), CreateNetworkError> {
+        // Known before it is made, and one after the other, so that two of the same name or with
+        // the same subnet cannot both be.
+        let planning = self.shared.planning.lock().await;
         let record = self.plan_network(&wanted).await?;
         let id = record.id;
-        // Known before it is made, so that two of the same name cannot both be.
         {
             let mut records = self.shared.networks();
             if records.0.values().any(|other| other.name == record.name) {
@@ -591,6 +712,7 @@ impl Engine {
             }
             records.0.insert(id, record.clone());
         }
+        drop(planning);
         let made = async {
             if let Some(bridge) = &record.bridge {
                 self.shared
@@ -639,47 +761,38 @@ impl Engine {
         if !matches!(wanted.driver.as_str(), "" | "bridge") {
             return Err(NotYet(format!("networks of driver {}", wanted.driver)));
         }
-        if wanted.ipv6 {
-            return Err(NotYet("IPv6 on networks".to_owned()));
-        }
         if !matches!(wanted.ipam_driver.as_str(), "" | "default") || !wanted.ipam_options.is_empty()
         {
             return Err(NotYet(
                 "address drivers other than default, and their options".to_owned(),
             ));
         }
-        if wanted.subnets.len() > 1 {
-            return Err(NotYet("several subnets on one network".to_owned()));
-        }
         let taken = self.shared.networks().subnets();
-        let given = wanted.subnets.first().cloned().unwrap_or_default();
-        if !given.range.is_empty() || !given.reserved.is_empty() {
-            return Err(NotYet(
-                "address ranges and reserved addresses of a subnet".to_owned(),
+        let taken6 = self.shared.networks().subnets6();
+        let given = Given::read(&wanted.subnets, &taken, &taken6)?;
+        if given.ipv6.is_some() && !wanted.ipv6 {
+            return Err(Invalid(
+                "a subnet of IPv6 was given for a network without IPv6: set EnableIPv6 (--ipv6)"
+                    .to_owned(),
             ));
         }
-        let subnet = if given.subnet.is_empty() {
-            self.shared.links.choose_subnet(&taken).await?
-        } else {
-            let subnet: Ipv4Net = given
-                .subnet
-                .parse()
-                .map_err(|_| Invalid(format!("invalid subnet {}", given.subnet)))?;
-            let subnet = subnet.trunc();
-            let overlaps = |other: &&Ipv4Net| other.contains(&subnet) || subnet.contains(*other);
-            if let Some(other) = taken.iter().find(overlaps) {
-                return Err(Invalid(format!(
-                    "invalid pool request: Pool overlaps with other one on this address space: \
-                     {subnet} and {other}"
-                )));
+        let links = &self.shared.links;
+        let (subnet, gateway) = match given.ipv4 {
+            Some(side) => side,
+            None => {
+                let subnet = links.choose_subnet(&taken).await?;
+                (subnet, first_host(subnet))
             }
-            subnet
         };
-        let gateway = if given.gateway.is_empty() {
-            first_host(subnet)
-        } else {
-            let gateway = given.gateway.parse();
-            gateway.map_err(|_| Invalid(format!("invalid gateway {}", given.gateway)))?
+        let ipv6 = match given.ipv6 {
+            _ if !wanted.ipv6 => None,
+            Some(side) => Some(side),
+            None => {
+                let range = own_range(&self.shared.id);
+                let subnet = links.choose_subnet6(range, &taken6).await?;
+                let gateway = first_host6(subnet);
+                Some(Subnet6 { subnet, gateway })
+            }
         };
         let mut record = plain(&wanted.name, "bridge");
         let option = |key: &str| wanted.options.get(&format!("com.docker.network.{key}"));
@@ -716,6 +829,7 @@ impl Engine {
             internal: wanted.internal,
             icc: flag("bridge.enable_icc"),
             masquerade: flag("bridge.enable_ip_masquerade"),
+            ipv6,
         });
         Ok(record)
     }
@@ -838,6 +952,7 @@ pub(crate) mod tests {
             internal: false,
             icc: true,
             masquerade: true,
+            ipv6: None,
         });
         record
     }

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) index: Mutex<Index>,
     pub(crate) volumes: Mutex<Volumes>,
     pub(crate) networks: Mutex<NetworkRecords>,
+    /// Held while a network's name and addresses are chosen.
+    pub(crate) planning: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Shared {

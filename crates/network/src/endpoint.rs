@@ -2,10 +2,10 @@
 //! what it got.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use vocab::{ContainerId, NetworkId};
 
@@ -31,6 +31,18 @@ pub struct Bridge {
     pub icc: bool,
     /// Whether packets to the outside carry the host's address.
     pub masquerade: bool,
+    /// The IPv6 side of it, where it has one.
+    #[serde(default)]
+    pub ipv6: Option<Subnet6>,
+}
+
+/// The IPv6 addresses behind a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet6 {
+    /// All of them.
+    pub subnet: Ipv6Net,
+    /// The host's own address on the bridge, and the containers' default route.
+    pub gateway: Ipv6Addr,
 }
 
 impl Bridge {
@@ -51,6 +63,8 @@ pub struct Attach {
     pub interface: String,
     /// A wanted address; `None` takes the next free one.
     pub address: Option<Ipv4Addr>,
+    /// A wanted IPv6 address; `None` takes the next free one where the network has such.
+    pub address6: Option<Ipv6Addr>,
     /// A wanted hardware address; `None` derives it from the address.
     pub mac: Option<Mac>,
     /// Ports to publish on the host.
@@ -79,7 +93,8 @@ pub struct PublishRequest {
     pub protocol: Protocol,
     /// The port the container listens on.
     pub container_port: u16,
-    /// Host address to publish on; `None` or unspecified is every address of the host.
+    /// Host address to publish on: an unspecified one is every address of its family, `None` every
+    /// address of the families that the container has.
     pub host_ip: Option<IpAddr>,
     /// Host port, or ports of which the first free one is taken; `None` takes a random one.
     pub host_port: Option<PortRange>,
@@ -121,6 +136,9 @@ pub struct Endpoint {
     pub prefix: u8,
     /// The bridge's address; absent on internal networks, which have no way out.
     pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 side, where the network has one.
+    #[serde(default)]
+    pub ipv6: Option<Address6>,
     /// The container's hardware address.
     pub mac: Mac,
     /// Published ports, in the order they were asked for.
@@ -130,7 +148,30 @@ pub struct Endpoint {
     pub names: Vec<String>,
 }
 
+/// A container's IPv6 address on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address6 {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// Bits of the subnet.
+    pub prefix: u8,
+    /// The bridge's address; absent on internal networks.
+    pub gateway: Option<Ipv6Addr>,
+}
+
 impl Endpoint {
+    /// The container's addresses, of both families.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ipv6 = self.ipv6.map(|own| IpAddr::V6(own.address));
+        std::iter::once(IpAddr::V4(self.address)).chain(ipv6)
+    }
+
+    /// The address of it that packets of this family reach.
+    pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        let mut own = self.addresses();
+        own.find(|own| own.is_ipv4() == other.is_ipv4())
+    }
+
     /// What it is known by.
     pub(crate) fn key(&self) -> (NetworkId, ContainerId) {
         (self.network, self.container)

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
 use crate::Protocol;
@@ -125,7 +125,7 @@ pub enum AttachError {
     #[error("Address already in use")]
     AddressInUse {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Who has it; `None` when it is the network's own (gateway, broadcast).
         owner: Option<ContainerId>,
     },
@@ -133,17 +133,20 @@ pub enum AttachError {
     #[error("Invalid address {address}: It does not belong to any of this network's subnets")]
     AddressOutside {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The network's subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// Every address is taken.
-    #[error("no available IPv4 addresses on this network's address pools: {network} ({subnet})")]
+    #[error(
+        "no available IPv{} addresses on this network's address pools: {network} ({subnet})",
+        if matches!(subnet, IpNet::V4(_)) { 4 } else { 6 }
+    )]
     AddressesExhausted {
         /// The network's name.
         network: String,
         /// Its subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// Another container has the port.
     #[error("Bind for {host_ip}:{host_port} failed: port is already allocated")]
@@ -187,9 +190,17 @@ pub enum AttachError {
         /// Highest port asked for.
         last: u16,
     },
-    /// Publishing on IPv6 addresses is not done yet.
-    #[error("berth does not publish ports on IPv6 addresses yet ({0})")]
-    Ipv6(IpAddr),
+    /// The kernel lets nothing from `::1` leave the host's loopback, nor an answer back in.
+    #[error("a port cannot be published on ::1: the kernel does not forward it; use 127.0.0.1")]
+    Loopback6,
+    /// There is no IPv6 on the network, so that nothing can lead there from an IPv6 address.
+    #[error("{what} needs a network with IPv6, which {network} is not")]
+    NoIpv6 {
+        /// What was asked for.
+        what: String,
+        /// The network's name.
+        network: String,
+    },
     /// A step of making the link failed.
     #[error("{step} `{interface}` for container {}", container.short())]
     Link {
@@ -218,10 +229,11 @@ impl Failure for AttachError {
     fn kind(&self) -> Kind {
         match self {
             Self::NoNetwork(_) => Kind::NotFound,
-            Self::AddressOutside { .. } => Kind::InvalidArgument,
+            Self::AddressOutside { .. } | Self::NoIpv6 { .. } | Self::Loopback6 => {
+                Kind::InvalidArgument
+            }
             // Docker answers 403 for an endpoint that is there already.
             Self::Attached { .. } | Self::AddressInUse { .. } => Kind::Forbidden,
-            Self::Ipv6(_) => Kind::NotImplemented,
             // A start that cannot have its port answers 500 in Docker, and clients rely on it.
             Self::PortAllocated { .. }
             | Self::PortInUse { .. }

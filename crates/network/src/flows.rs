@@ -9,7 +9,7 @@
 //! The kernel lists flows only all together; that happens for containers with UDP ports alone.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::{Endpoint, Protocol};
 use netlink::{self, Batch, Family, Socket, find};
@@ -22,6 +22,8 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
@@ -32,16 +34,16 @@ const UDP: u8 = 17;
 #[derive(Debug)]
 struct Flow {
     /// Where the first packet was sent.
-    sent_to: (Ipv4Addr, u16),
+    sent_to: (IpAddr, u16),
     /// Who answers.
-    answered_by: (Ipv4Addr, u16),
+    answered_by: (IpAddr, u16),
     /// How the kernel names the flow.
     tuple: Vec<u8>,
 }
 
 /// Forgets flows that went to the host's own ports, which now lead to the container. `local` are
 /// the host's addresses.
-pub(crate) fn forget_local(endpoint: &Endpoint, local: &[Ipv4Addr]) -> io::Result<()> {
+pub(crate) fn forget_local(endpoint: &Endpoint, local: &[IpAddr]) -> io::Result<()> {
     forget(endpoint, |flow, _, host_port| {
         flow.sent_to.1 == host_port && local.contains(&flow.sent_to.0)
     })
@@ -50,7 +52,8 @@ pub(crate) fn forget_local(endpoint: &Endpoint, local: &[Ipv4Addr]) -> io::Resul
 /// Forgets flows that went to the container.
 pub(crate) fn forget_container(endpoint: &Endpoint) -> io::Result<()> {
     forget(endpoint, |flow, container_port, _| {
-        flow.answered_by == (endpoint.address, container_port)
+        let (address, port) = flow.answered_by;
+        port == container_port && endpoint.addresses().any(|own| own == address)
     })
 }
 
@@ -65,11 +68,16 @@ fn forget(endpoint: &Endpoint, wrong: impl Fn(&Flow, u16, u16) -> bool) -> io::R
         return Ok(());
     }
     let socket = Socket::open(Family::Netfilter)?;
-    let flows = socket.dump(kind(IPCTNL_MSG_CT_GET), &header(), read)?;
+    let flows = socket.dump(kind(IPCTNL_MSG_CT_GET), &header(libc::AF_UNSPEC), read)?;
     let mut batch = Batch::new();
     for flow in &flows {
         if ports().any(|port| wrong(flow, port.container_port, port.host_port)) {
-            batch.message(kind(IPCTNL_MSG_CT_DELETE), 0, &header(), |message| {
+            let family = match flow.sent_to.0 {
+                IpAddr::V4(_) => libc::AF_INET,
+                IpAddr::V6(_) => libc::AF_INET6,
+            };
+            let header = header(family);
+            batch.message(kind(IPCTNL_MSG_CT_DELETE), 0, &header, |message| {
                 message.bytes(CTA_TUPLE_ORIG | netlink::NESTED, &flow.tuple);
             });
         }
@@ -82,7 +90,7 @@ fn forget(endpoint: &Endpoint, wrong: impl Fn(&Flow, u16, u16) -> bool) -> io::R
 }
 
 fn read(payload: &[u8]) -> Option<Flow> {
-    let attributes = payload.get(header().len()..)?;
+    let attributes = payload.get(header(libc::AF_UNSPEC).len()..)?;
     let tuple = find(attributes, CTA_TUPLE_ORIG)?;
     let answer = find(attributes, CTA_TUPLE_REPLY)?;
     let protocol = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
@@ -90,24 +98,28 @@ fn read(payload: &[u8]) -> Option<Flow> {
         return None;
     }
     Some(Flow {
-        sent_to: end(tuple, CTA_IP_V4_DST, CTA_PROTO_DST_PORT)?,
-        answered_by: end(answer, CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT)?,
+        sent_to: end(tuple, [CTA_IP_V4_DST, CTA_IP_V6_DST], CTA_PROTO_DST_PORT)?,
+        answered_by: end(answer, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], CTA_PROTO_SRC_PORT)?,
         tuple: tuple.to_vec(),
     })
 }
 
-/// One end of a tuple.
-fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
-    let address: [u8; 4] = find(find(tuple, CTA_TUPLE_IP)?, address)?.try_into().ok()?;
+/// One end of a tuple, whose address is one of two attributes.
+fn end(tuple: &[u8], [ipv4, ipv6]: [u16; 2], port: u16) -> Option<(IpAddr, u16)> {
+    let addresses = find(tuple, CTA_TUPLE_IP)?;
+    let address = match find(addresses, ipv4) {
+        Some(bytes) => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        None => IpAddr::from(<[u8; 16]>::try_from(find(addresses, ipv6)?).ok()?),
+    };
     let port: [u8; 2] = find(find(tuple, CTA_TUPLE_PROTO)?, port)?.try_into().ok()?;
-    Some((address.into(), u16::from_be_bytes(port)))
+    Some((address, u16::from_be_bytes(port)))
 }
 
 fn kind(message: u16) -> u16 {
     u16::try_from(libc::NFNL_SUBSYS_CTNETLINK << 8).expect("0x100") | message
 }
 
-/// `struct nfgenmsg` for IPv4.
-fn header() -> [u8; 4] {
-    [u8::try_from(libc::AF_INET).expect("2"), 0, 0, 0]
+/// `struct nfgenmsg`.
+fn header(family: libc::c_int) -> [u8; 4] {
+    [u8::try_from(family).expect("below 256"), 0, 0, 0]
 }

@@ -32,8 +32,8 @@ mod state;
 mod sysctl;
 
 pub use endpoint::{
-    Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange, Protocol,
-    PublishRequest, PublishedPort, Sysctl,
+    Address6, Attach, Bridge, Endpoint, Mac, ParseMacError, ParseProtocolError, PortRange,
+    Protocol, PublishRequest, PublishedPort, Subnet6, Sysctl,
 };
 pub use error::{
     AttachError, BridgeError, DetachError, NamesError, OpenError, SandboxError, SubnetError,

@@ -1,10 +1,10 @@
 //! Links, addresses and routes by rtnetlink, in the namespace of the thread that opened [`Links`].
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use rustix::io::Errno;
 
 use crate::Mac;
@@ -258,13 +258,50 @@ impl Links {
             },
         );
         if let Some(gateway) = gateway {
-            route_by_default(&mut batch, index, gateway);
+            route_by_default(&mut batch, index, gateway.into());
         }
         self.0.run(&batch)
     }
 
+    /// Gives a link an IPv6 address and, with a gateway, the default route. The address is not
+    /// looked for on the network first: that takes a second, and we know who has which.
+    pub(crate) fn configure6(
+        &self,
+        index: u32,
+        address: Ipv6Net,
+        gateway: Option<Ipv6Addr>,
+    ) -> io::Result<()> {
+        let mut batch = Batch::new();
+        let mut header = [0; 8];
+        header[0] = u8::try_from(libc::AF_INET6).expect("10");
+        header[1] = address.prefix_len();
+        header[2] = u8::try_from(libc::IFA_F_NODAD).expect("2");
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let flags = netlink::CREATE | netlink::REPLACE;
+        batch.message(libc::RTM_NEWADDR, flags, &header, |message| {
+            message.bytes(libc::IFA_LOCAL, &address.addr().octets());
+            message.bytes(libc::IFA_ADDRESS, &address.addr().octets());
+        });
+        if let Some(gateway) = gateway {
+            route_by_default(&mut batch, index, gateway.into());
+        }
+        self.0.run(&batch)
+    }
+
+    /// Where the host's IPv6 routes of every table lead, default routes left out.
+    pub(crate) fn routes6(&self) -> io::Result<Vec<Ipv6Net>> {
+        let mut header = [0; 12];
+        header[0] = u8::try_from(libc::AF_INET6).expect("10");
+        self.0.dump(libc::RTM_GETROUTE, &header, |payload| {
+            let prefix = payload.get(1).copied().filter(|prefix| *prefix > 0)?;
+            let octets = find(payload.get(12..)?, libc::RTA_DST)?;
+            let octets: [u8; 16] = octets.try_into().ok()?;
+            Ipv6Net::new(octets.into(), prefix).ok()
+        })
+    }
+
     /// Has the default route go through a link, whatever it went through before.
-    pub(crate) fn set_default_route(&self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+    pub(crate) fn set_default_route(&self, index: u32, gateway: IpAddr) -> io::Result<()> {
         let mut batch = Batch::new();
         route_by_default(&mut batch, index, gateway);
         self.0.run(&batch)
@@ -328,18 +365,26 @@ fn ifaddr(address: Ipv4Net, index: u32) -> [u8; 8] {
     header
 }
 
-fn route_by_default(batch: &mut Batch, index: u32, gateway: Ipv4Addr) {
+fn route_by_default(batch: &mut Batch, index: u32, gateway: IpAddr) {
     let flags = netlink::CREATE | netlink::REPLACE;
-    batch.message(libc::RTM_NEWROUTE, flags, &default_route(), |route| {
-        route.bytes(libc::RTA_GATEWAY, &gateway.octets());
+    let header = default_route(&gateway);
+    batch.message(libc::RTM_NEWROUTE, flags, &header, |route| {
+        match gateway {
+            IpAddr::V4(gateway) => route.bytes(libc::RTA_GATEWAY, &gateway.octets()),
+            IpAddr::V6(gateway) => route.bytes(libc::RTA_GATEWAY, &gateway.octets()),
+        }
         route.u32(libc::RTA_OIF, index);
     });
 }
 
 /// `struct rtmsg` of a default route in the main table.
-fn default_route() -> [u8; 12] {
+fn default_route(gateway: &IpAddr) -> [u8; 12] {
+    let family = match gateway {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
     let mut header = [0; 12];
-    header[0] = u8::try_from(libc::AF_INET).expect("2");
+    header[0] = u8::try_from(family).expect("2 or 10");
     header[4] = libc::RT_TABLE_MAIN;
     header[5] = libc::RTPROT_BOOT;
     header[6] = libc::RT_SCOPE_UNIVERSE;

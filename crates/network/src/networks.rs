@@ -16,13 +16,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tasks::Group;
 use tokio::io::unix::AsyncFd;
 use vocab::{ContainerId, NetworkId};
@@ -105,6 +105,9 @@ const BIND_PAUSE: Duration = Duration::from_millis(5);
 /// Rules that others removed are made again after this time, and no more often.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// The setting that keeps a link from having IPv6.
+const DISABLE: &str = "disable_ipv6";
+
 /// A detached container's link goes with its namespace; one that is still there after this time,
 /// because something holds the namespace open, is removed.
 const LINK_GRACE: Duration = Duration::from_secs(1);
@@ -142,12 +145,27 @@ impl Networks {
         tasks::blocking(move || inner.choose_subnet(taken)).await
     }
 
+    /// A `/64` of the daemon's own IPv6 range that neither `taken` nor any route of the host overlaps.
+    pub async fn choose_subnet6(
+        &self,
+        range: [u8; 5],
+        taken: &[Ipv6Net],
+    ) -> Result<Ipv6Net, SubnetError> {
+        let mut in_use = taken.to_vec();
+        tasks::blocking(move || {
+            let routes = Links::open().and_then(|links| links.routes6());
+            in_use.extend(routes.map_err(SubnetError::Routes)?);
+            ipam::choose_subnet6(range, &in_use).ok_or(SubnetError::Exhausted)
+        })
+        .await
+    }
+
     /// Makes sure that the bridge device is there with its address, that packets are forwarded
     /// and that the rules know it. Doing it again changes nothing.
     ///
-    /// Switches on `net.ipv4.ip_forward` (unless configured not to) and, for the bridge alone,
-    /// `route_localnet`; switches IPv6 off on the bridge, so that no container can advertise
-    /// itself to the host as a router.
+    /// Switches on `net.ipv4.ip_forward` (unless configured not to), its IPv6 counterpart where the
+    /// network has IPv6, and, for the bridge alone, `route_localnet`. No container can advertise
+    /// itself to the host as a router: on a bridge without IPv6 that is off altogether.
     pub async fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), BridgeError> {
         let (inner, bridge) = (Arc::clone(&self.inner), bridge.clone());
         tasks::blocking(move || inner.ensure_bridge(bridge)).await
@@ -240,10 +258,12 @@ impl Networks {
             sandbox::inside(netns.as_fd(), || {
                 let links = Links::open()?;
                 let link = links.find(&own.interface)?.ok_or(io::ErrorKind::NotFound)?;
-                match own.gateway {
-                    Some(gateway) => links.set_default_route(link.index, gateway),
-                    None => Ok(()),
+                let ipv6 = own.ipv6.and_then(|own| own.gateway).map(IpAddr::V6);
+                let gateways = own.gateway.map(IpAddr::V4).into_iter().chain(ipv6);
+                for gateway in gateways {
+                    links.set_default_route(link.index, gateway)?;
                 }
+                Ok(())
             })
         })
         .await
@@ -412,14 +432,27 @@ impl Inner {
             .configure(link.index, wanted, None)
             .map_err(failed("set the address of"))?;
 
+        let ipv6 = bridge.ipv6;
         let joined = state.join(bridge);
         joined.map_err(|source| self.rules_failed(source))?;
 
         // Only now that the rules drop what would abuse them.
         let localnet = format!("net/ipv4/conf/{device}/route_localnet");
         sysctl::write(&localnet, "1").map_err(setting_failed(&localnet))?;
-        let ipv6 = format!("net/ipv6/conf/{device}/disable_ipv6");
-        sysctl::write_if_there(&ipv6, "1").map_err(setting_failed(&ipv6))?;
+        let disabled = format!("net/ipv6/conf/{device}/disable_ipv6");
+        match ipv6 {
+            None => sysctl::write_if_there(&disabled, "1").map_err(setting_failed(&disabled))?,
+            Some(ipv6) => {
+                ask_no_neighbour(&device)?;
+                let own = address6(ipv6.gateway, ipv6.subnet.prefix_len());
+                links
+                    .configure6(link.index, own, None)
+                    .map_err(failed("set the IPv6 address of"))?;
+                if self.config.ip_forward {
+                    sysctl::forward_ipv6().map_err(setting_failed(sysctl::FORWARD_IPV6))?;
+                }
+            }
+        }
         if self.config.ip_forward {
             let forward = "net/ipv4/ip_forward";
             sysctl::write(forward, "1").map_err(setting_failed(forward))?;
@@ -503,11 +536,22 @@ impl Inner {
         }
         let own = address(endpoint.address, endpoint.prefix);
         let gateway = endpoint.gateway.filter(|_| wanted.default_route);
+        let ipv6 = endpoint.ipv6.map(|own| {
+            let gateway = own.gateway.filter(|_| wanted.default_route);
+            (address6(own.address, own.prefix), gateway)
+        });
         sandbox::inside(netns, || {
             let links = Links::open()?;
             let link = links
                 .find(&endpoint.interface)?
                 .ok_or(io::ErrorKind::NotFound)?;
+            if ipv6.is_some() {
+                // No neighbour is its router, and nobody else has its addresses.
+                for (setting, value) in [("accept_ra", "0"), ("accept_dad", "0"), (DISABLE, "0")] {
+                    let path = format!("net/ipv6/conf/{}/{setting}", endpoint.interface);
+                    sysctl::write(&path, value)?;
+                }
+            }
             for setting in &wanted.sysctls {
                 sysctl::write(&setting.path, &setting.value).map_err(|error| {
                     let text = format!("write `{}` to `{}`: {error}", setting.value, setting.path);
@@ -515,6 +559,9 @@ impl Inner {
                 })?;
             }
             links.configure(link.index, own, gateway)?;
+            if let Some((own, gateway)) = ipv6 {
+                links.configure6(link.index, own, gateway)?;
+            }
             links.settle(&endpoint.interface)
         })
         .map_err(failed("configure link"))?;
@@ -710,7 +757,7 @@ fn forget_local(endpoint: &Endpoint) -> io::Result<()> {
     let local: Vec<_> = Links::open()?
         .addresses()?
         .iter()
-        .map(|(_, own)| own.addr())
+        .map(|(_, own)| IpAddr::V4(own.addr()))
         .collect();
     flows::forget_local(endpoint, &local)
 }
@@ -735,6 +782,27 @@ fn check(bridge: &Bridge) -> Result<(), BridgeError> {
 
 fn address(address: Ipv4Addr, prefix: u8) -> Ipv4Net {
     Ipv4Net::new(address, prefix).expect("the prefix is of a subnet, so at most 32")
+}
+
+fn address6(address: Ipv6Addr, prefix: u8) -> Ipv6Net {
+    Ipv6Net::new(address, prefix).expect("the prefix is of a subnet, so at most 128")
+}
+
+/// Has a bridge take no router's word, and use its addresses at once: for the second or two in which
+/// the kernel would ask whether others have them, it would look for no neighbour either.
+fn ask_no_neighbour(device: &str) -> Result<(), BridgeError> {
+    let setting = |name: &str| format!("net/ipv6/conf/{device}/{name}");
+    let set = |name: &str, value| {
+        let path = setting(name);
+        sysctl::write(&path, value).map_err(setting_failed(&path))
+    };
+    if sysctl::is_on(&setting("accept_dad")) {
+        // The address that it has by now is being asked about.
+        set(DISABLE, "1")?;
+        set("accept_dad", "0")?;
+    }
+    set("accept_ra", "0")?;
+    set(DISABLE, "0")
 }
 
 fn setting_failed(name: &str) -> impl FnOnce(io::Error) -> BridgeError {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -24,10 +24,13 @@ const DYNAMIC: PortRange = PortRange {
     last: 65535,
 };
 
+/// How often another port is tried where one that the kernel chose is free for one family only.
+const RANDOM_ATTEMPTS: u32 = 16;
+
 /// Ports that containers have.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
-    taken: BTreeMap<(Protocol, u16), Vec<(Ipv4Addr, ContainerId)>>,
+    taken: BTreeMap<(Protocol, u16), Vec<(IpAddr, ContainerId)>>,
 }
 
 /// A port that is ours as long as this lives; `None` where the kernel lacks the protocol, so that
@@ -36,38 +39,81 @@ pub(crate) struct Ports {
 pub(crate) struct Held(Option<OwnedFd>);
 
 impl Ports {
-    /// Takes a port for a container.
+    /// Takes a port for a container: with no host address asked for, the same one of each family
+    /// that the container has.
     pub(crate) fn take(
         &mut self,
         owner: ContainerId,
         wanted: &PublishRequest,
-    ) -> Result<(PublishedPort, Held), AttachError> {
-        let host_ip = match wanted.host_ip {
-            None => Ipv4Addr::UNSPECIFIED,
-            Some(IpAddr::V4(address)) => address,
-            Some(IpAddr::V6(address)) => return Err(AttachError::Ipv6(address.into())),
+        has_ipv6: bool,
+    ) -> Result<Vec<(PublishedPort, Held)>, AttachError> {
+        let ipv4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let taken = match wanted.host_ip {
+            Some(address) => vec![self.take_one(address, wanted)?],
+            None if has_ipv6 => self.take_both(ipv4, ipv6, wanted)?,
+            None => vec![self.take_one(ipv4, wanted)?],
         };
+        for (port, _) in &taken {
+            let owners = self.taken.entry((port.protocol, port.host_port));
+            owners.or_default().push((port.host_ip, owner));
+        }
+        Ok(taken)
+    }
+
+    fn take_one(
+        &self,
+        host_ip: IpAddr,
+        wanted: &PublishRequest,
+    ) -> Result<(PublishedPort, Held), AttachError> {
         let (host_port, held) = match wanted.host_port {
             None => self.take_random(wanted.protocol, host_ip)?,
             Some(range) => self.take_of(range, wanted.protocol, host_ip)?,
         };
-        let owners = self.taken.entry((wanted.protocol, host_port)).or_default();
-        owners.push((host_ip, owner));
         let port = PublishedPort {
             protocol: wanted.protocol,
             container_port: wanted.container_port,
-            host_ip: host_ip.into(),
+            host_ip,
             host_port,
         };
         Ok((port, held))
     }
 
+    /// One port on two addresses: what is free on the first may not be on the other.
+    fn take_both(
+        &self,
+        first: IpAddr,
+        second: IpAddr,
+        wanted: &PublishRequest,
+    ) -> Result<Vec<(PublishedPort, Held)>, AttachError> {
+        let mut left = wanted.host_port;
+        let mut attempts = RANDOM_ATTEMPTS;
+        loop {
+            let asked = PublishRequest {
+                host_port: left,
+                ..wanted.clone()
+            };
+            let one = self.take_one(first, &asked)?;
+            let same = PublishRequest {
+                host_port: Some(one.0.host_port.into()),
+                ..wanted.clone()
+            };
+            let refused = match self.take_one(second, &same) {
+                Ok(other) => return Ok(vec![one, other]),
+                Err(refused) => refused,
+            };
+            match &mut left {
+                Some(range) if one.0.host_port < range.last => range.first = one.0.host_port + 1,
+                None if attempts > 0 => attempts -= 1,
+                _ => return Err(refused),
+            }
+        }
+    }
+
     /// Takes a port that a container had before the daemon was restarted. One that a process has
     /// taken meanwhile stays published: packets are rewritten before they reach any socket.
     pub(crate) fn retake(&mut self, owner: ContainerId, port: &PublishedPort) -> Held {
-        let IpAddr::V4(host_ip) = port.host_ip else {
-            return Held(None);
-        };
+        let host_ip = port.host_ip;
         let owners = self
             .taken
             .entry((port.protocol, port.host_port))
@@ -99,17 +145,17 @@ impl Ports {
         &self,
         range: PortRange,
         protocol: Protocol,
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
     ) -> Result<(u16, Held), AttachError> {
         let mut refusal = AttachError::PortsExhausted {
-            host_ip: host_ip.into(),
+            host_ip,
             first: range.first,
             last: range.last,
         };
         for host_port in range.first..=range.last {
             let refused = match self.owner(protocol, host_ip, host_port) {
                 Some(owner) => AttachError::PortAllocated {
-                    host_ip: host_ip.into(),
+                    host_ip,
                     host_port,
                     owner,
                 },
@@ -117,13 +163,13 @@ impl Ports {
                     Ok(held) => return Ok((host_port, held)),
                     Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
                         AttachError::PortInUse {
-                            host_ip: host_ip.into(),
+                            host_ip,
                             host_port,
                             protocol,
                         }
                     }
                     Err(source) => AttachError::PortBind {
-                        host_ip: host_ip.into(),
+                        host_ip,
                         host_port,
                         protocol,
                         source,
@@ -139,13 +185,9 @@ impl Ports {
     }
 
     /// The kernel chooses a port that no process has, and so none of ours.
-    fn take_random(
-        &self,
-        protocol: Protocol,
-        host_ip: Ipv4Addr,
-    ) -> Result<(u16, Held), AttachError> {
+    fn take_random(&self, protocol: Protocol, host_ip: IpAddr) -> Result<(u16, Held), AttachError> {
         let refused = |source| AttachError::PortBind {
-            host_ip: host_ip.into(),
+            host_ip,
             host_port: 0,
             protocol,
             source,
@@ -163,16 +205,17 @@ impl Ports {
     }
 
     /// The container whose port stands in the way.
-    fn owner(&self, protocol: Protocol, host_ip: Ipv4Addr, port: u16) -> Option<ContainerId> {
+    fn owner(&self, protocol: Protocol, host_ip: IpAddr, port: u16) -> Option<ContainerId> {
         let owners = self.taken.get(&(protocol, port))?;
         let overlapping = owners.iter().find(|(taken, _)| {
-            *taken == host_ip || taken.is_unspecified() || host_ip.is_unspecified()
+            let every = taken.is_unspecified() || host_ip.is_unspecified();
+            *taken == host_ip || every && taken.is_ipv4() == host_ip.is_ipv4()
         });
         overlapping.map(|(_, owner)| *owner)
     }
 }
 
-fn bind(protocol: Protocol, host_ip: Ipv4Addr, port: u16) -> io::Result<Held> {
+fn bind(protocol: Protocol, host_ip: IpAddr, port: u16) -> io::Result<Held> {
     match try_bind(protocol, host_ip, port) {
         // Connections that a process of the host closed within the last minute are in the way of
         // a plain bind, but of no listener.
@@ -184,28 +227,34 @@ fn bind(protocol: Protocol, host_ip: Ipv4Addr, port: u16) -> io::Result<Held> {
     }
 }
 
-fn try_bind(protocol: Protocol, host_ip: Ipv4Addr, port: u16) -> rustix::io::Result<OwnedFd> {
-    let socket = socket(protocol)?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(host_ip, port))?;
+fn try_bind(protocol: Protocol, host_ip: IpAddr, port: u16) -> rustix::io::Result<OwnedFd> {
+    let socket = socket(protocol, host_ip)?;
+    rustix::net::bind(&socket, &SocketAddr::new(host_ip, port))?;
     Ok(socket)
 }
 
 /// Fails with `EADDRINUSE` if and only if somebody has the port. A socket bound so would give way
 /// to any listener, hence this one listens, with room for nobody.
-fn listen_past_closed_connections(host_ip: Ipv4Addr, port: u16) -> rustix::io::Result<OwnedFd> {
-    let socket = socket(Protocol::Tcp)?;
+fn listen_past_closed_connections(host_ip: IpAddr, port: u16) -> rustix::io::Result<OwnedFd> {
+    let socket = socket(Protocol::Tcp, host_ip)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(host_ip, port))?;
+    rustix::net::bind(&socket, &SocketAddr::new(host_ip, port))?;
     rustix::net::listen(&socket, 0)?;
     Ok(socket)
 }
 
-fn socket(protocol: Protocol) -> rustix::io::Result<OwnedFd> {
+fn socket(protocol: Protocol, host_ip: IpAddr) -> rustix::io::Result<OwnedFd> {
     let (kind, transport): (SocketType, Transport) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
     let flags = SocketFlags::CLOEXEC;
-    rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(transport))
+    let IpAddr::V6(_) = host_ip else {
+        return rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(transport));
+    };
+    let socket = rustix::net::socket_with(AddressFamily::INET6, kind, flags, Some(transport))?;
+    // IPv4 is asked for by itself.
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    Ok(socket)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vocab::{ContainerId, NetworkId};
 
@@ -13,7 +13,7 @@ use crate::error::AttachError;
 use crate::ipam::{Addresses, Unavailable};
 use crate::ports::{Held, Ports};
 use crate::rules::{self, Change, Table};
-use crate::{Attach, Bridge, Endpoint, Mac, links};
+use crate::{Address6, Attach, Bridge, Endpoint, Mac, links};
 
 /// What is wanted of the kernel.
 #[derive(Debug)]
@@ -28,7 +28,18 @@ pub(crate) struct State {
 #[derive(Debug)]
 struct Network {
     bridge: Bridge,
-    addresses: Addresses,
+    addresses: Addresses<Ipv4Addr>,
+    addresses6: Option<Addresses<Ipv6Addr>>,
+}
+
+impl Network {
+    /// Gives an endpoint's addresses back.
+    fn release(&mut self, endpoint: &Endpoint) {
+        self.addresses.release(endpoint.address);
+        if let (Some(addresses), Some(own)) = (&mut self.addresses6, endpoint.ipv6) {
+            addresses.release(own.address);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,14 +83,21 @@ impl State {
         let changes = rules::join(&bridge);
         let kept = self.networks.remove(&bridge.id);
         let kept = kept.filter(|network| {
-            (network.bridge.subnet, network.bridge.gateway) == (bridge.subnet, bridge.gateway)
+            let known = &network.bridge;
+            (known.subnet, known.gateway, known.ipv6)
+                == (bridge.subnet, bridge.gateway, bridge.ipv6)
         });
-        let addresses = match kept {
-            Some(network) => network.addresses,
-            None => Addresses::new(bridge.subnet, bridge.gateway),
+        let network = match kept {
+            Some(network) => Network { bridge, ..network },
+            None => Network {
+                addresses: Addresses::new(&bridge.subnet, bridge.gateway),
+                addresses6: bridge
+                    .ipv6
+                    .map(|ipv6| Addresses::new(&ipv6.subnet, ipv6.gateway)),
+                bridge,
+            },
         };
-        self.networks
-            .insert(bridge.id, Network { bridge, addresses });
+        self.networks.insert(network.bridge.id, network);
         self.change(&changes)
     }
 
@@ -104,6 +122,15 @@ impl State {
             });
         }
         let address = self.take_address(wanted)?;
+        let ipv6 = match self.take_address6(wanted) {
+            Ok(ipv6) => ipv6,
+            Err(error) => {
+                if let Some(network) = self.networks.get_mut(&wanted.network) {
+                    network.addresses.release(address);
+                }
+                return Err(error);
+            }
+        };
         let network = self.networks.get_mut(&wanted.network);
         let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
         let mut endpoint = Endpoint {
@@ -114,6 +141,7 @@ impl State {
             address,
             prefix: network.bridge.subnet.prefix_len(),
             gateway: Some(network.bridge.gateway).filter(|_| !network.bridge.internal),
+            ipv6,
             mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
             ports: Vec::new(),
             names: wanted.names.clone(),
@@ -122,14 +150,26 @@ impl State {
         // An internal network has no way in: its ports are not published, as in Docker.
         let requests = wanted.ports.iter().filter(|_| !network.bridge.internal);
         for request in requests {
-            match self.ports.take(wanted.container, request) {
-                Ok((port, socket)) => {
-                    endpoint.ports.push(port);
-                    held.push(socket);
+            let taken = match request.host_ip {
+                Some(host_ip) if host_ip == IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                    Err(AttachError::Loopback6)
+                }
+                Some(host_ip) if host_ip.is_ipv6() && ipv6.is_none() => Err(AttachError::NoIpv6 {
+                    what: format!("publishing a port on {host_ip}"),
+                    network: network.bridge.name.clone(),
+                }),
+                _ => self.ports.take(wanted.container, request, ipv6.is_some()),
+            };
+            match taken {
+                Ok(taken) => {
+                    for (port, socket) in taken {
+                        endpoint.ports.push(port);
+                        held.push(socket);
+                    }
                 }
                 Err(error) => {
                     self.ports.release(wanted.container, &endpoint.ports);
-                    network.addresses.release(address);
+                    network.release(&endpoint);
                     return Err(error);
                 }
             }
@@ -152,22 +192,66 @@ impl State {
                 .take_any()
                 .ok_or_else(|| AttachError::AddressesExhausted {
                     network: network.bridge.name.clone(),
-                    subnet: network.bridge.subnet,
+                    subnet: network.bridge.subnet.into(),
                 });
         };
         match network.addresses.take(address) {
             Ok(()) => Ok(address),
             Err(Unavailable::Outside) => Err(AttachError::AddressOutside {
-                address,
-                subnet: network.bridge.subnet,
+                address: address.into(),
+                subnet: network.bridge.subnet.into(),
             }),
-            Err(Unavailable::Taken) => {
-                let owner = self.members.values().find(|member| {
-                    member.endpoint.network == wanted.network && member.endpoint.address == address
-                });
-                let owner = owner.map(|member| member.endpoint.container);
-                Err(AttachError::AddressInUse { address, owner })
-            }
+            Err(Unavailable::Taken) => Err(self.in_use(wanted.network, address.into())),
+        }
+    }
+
+    fn take_address6(&mut self, wanted: &Attach) -> Result<Option<Address6>, AttachError> {
+        let network = self.networks.get_mut(&wanted.network);
+        let network = network.ok_or(AttachError::NoNetwork(wanted.network))?;
+        let (Some(side), Some(addresses)) = (network.bridge.ipv6, &mut network.addresses6) else {
+            return match wanted.address6 {
+                None => Ok(None),
+                Some(address) => Err(AttachError::NoIpv6 {
+                    what: format!("the address {address}"),
+                    network: network.bridge.name.clone(),
+                }),
+            };
+        };
+        let address = match wanted.address6 {
+            None => addresses
+                .take_any()
+                .ok_or_else(|| AttachError::AddressesExhausted {
+                    network: network.bridge.name.clone(),
+                    subnet: side.subnet.into(),
+                })?,
+            Some(address) => match addresses.take(address) {
+                Ok(()) => address,
+                Err(Unavailable::Outside) => {
+                    return Err(AttachError::AddressOutside {
+                        address: address.into(),
+                        subnet: side.subnet.into(),
+                    });
+                }
+                Err(Unavailable::Taken) => {
+                    return Err(self.in_use(wanted.network, address.into()));
+                }
+            },
+        };
+        Ok(Some(Address6 {
+            address,
+            prefix: side.subnet.prefix_len(),
+            gateway: Some(side.gateway).filter(|_| !network.bridge.internal),
+        }))
+    }
+
+    fn in_use(&self, network: NetworkId, address: IpAddr) -> AttachError {
+        let mut members = self.members.values().map(|member| &member.endpoint);
+        let owner = members.find(|endpoint| {
+            endpoint.network == network && endpoint.addresses().any(|own| own == address)
+        });
+        AttachError::AddressInUse {
+            address,
+            owner: owner.map(|endpoint| endpoint.container),
         }
     }
 
@@ -232,7 +316,7 @@ impl State {
         self.members.remove(&endpoint.key());
         self.ports.release(endpoint.container, &endpoint.ports);
         if let Some(network) = self.networks.get_mut(&endpoint.network) {
-            network.addresses.release(endpoint.address);
+            network.release(endpoint);
         }
     }
 
@@ -256,7 +340,12 @@ impl State {
         if self.members.contains_key(&endpoint.key()) {
             return;
         }
-        if let Err(reason) = network.addresses.take(endpoint.address) {
+        let taken = network.addresses.take(endpoint.address);
+        let taken6 = match (&mut network.addresses6, endpoint.ipv6) {
+            (Some(addresses), Some(own)) => addresses.take(own.address),
+            _ => Ok(()),
+        };
+        if let Err(reason) = taken.and(taken6) {
             tracing::warn!(
                 container = endpoint.container.short(), address = %endpoint.address, ?reason,
                 "an endpoint's address is not free any more"

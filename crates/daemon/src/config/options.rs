@@ -84,7 +84,7 @@ const fn short(short: char, mut known: Known) -> Known {
 
 const SWARM: &str = "berth has no swarm mode yet";
 const TLS: &str = "berth has no TLS on its sockets yet; reach it through ssh, or through a proxy";
-const IPV6: &str = "berth has no IPv6 on its networks yet";
+const IPV6: &str = "berth has no IPv6 on the default bridge yet";
 const PLUGINS: &str = "berth has no plugins yet";
 const CONTAINERD: &str = "berth uses no containerd";
 const RUNTIMES: &str = "berth runs containers itself; other OCI runtimes cannot be chosen yet";

@@ -479,7 +479,7 @@ pub(crate) fn write_hosts(
         .iter()
         .filter_map(|joined| joined.endpoint.as_ref());
     let addresses: Vec<IpAddr> = endpoints
-        .map(|endpoint| IpAddr::V4(endpoint.address))
+        .flat_map(|endpoint| endpoint.addresses())
         .collect();
     let hostname = hostname(record, mode);
     let text = hosts(shared, record, mode, &hostname, &addresses);

@@ -486,3 +486,63 @@ async fn privileged_a_container_finds_names_from_its_first_network_on() {
     assert!(told.contains("Address: 10.213.17.2"), "{told}");
     assert!(told.contains("nameserver 127.0.0.11"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_network_may_have_both_families() {
+    let place = Place::with_bridge("10.213.18.1/24").await;
+    let engine = place.engine();
+    let wanted = CreateNetwork {
+        name: "both".to_owned(),
+        ipv6: true,
+        subnets: vec![Subnet {
+            subnet: "10.213.19.0/24".to_owned(),
+            ..Subnet::default()
+        }],
+        ..CreateNetwork::default()
+    };
+    engine.create_network(wanted.clone()).await.unwrap();
+    let network = engine.inspect_network("both").await.unwrap();
+    let chosen = network.subnets[1].subnet.clone();
+    assert!(
+        network.ipv6 && chosen.starts_with("fd") && chosen.ends_with("/64"),
+        "{chosen}"
+    );
+    // A range of our own cannot be given twice, nor one for a network without IPv6.
+    let mut again = CreateNetwork {
+        name: "again".to_owned(),
+        subnets: vec![network.subnets[1].clone()],
+        ..wanted
+    };
+    let refused = engine.create_network(again.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("overlaps"), "{refused}");
+    again.ipv6 = false;
+    again.subnets[0].subnet = "fd77::/64".to_owned();
+    again.subnets[0].gateway.clear();
+    assert_eq!(
+        engine.create_network(again).await.unwrap_err().kind(),
+        Kind::InvalidArgument
+    );
+
+    place
+        .create_as("db", &["sleep", "1000"], |_, host| {
+            host.network_mode = "both".to_owned();
+        })
+        .await;
+    place.start("db").await;
+    let details = engine.inspect("db", false).await.unwrap();
+    let own = &details.networks["both"];
+    assert_eq!(own.global_ipv6_prefix_len, 64);
+    assert!(own.ipv6_gateway.ends_with("::1"), "{}", own.ipv6_gateway);
+    let network = engine.inspect_network("both").await.unwrap();
+    let member = &network.containers[&details.id];
+    assert_eq!(
+        member.ipv6_address,
+        format!("{}/64", own.global_ipv6_address)
+    );
+    let script =
+        "nslookup -type=aaaa db | grep -A1 Name: | tail -1; ping -6 -c 1 -W 5 db | head -1";
+    let told = finds(&place, "both", script).await;
+    let found = format!("Address: {}", own.global_ipv6_address);
+    assert!(told.contains(&found), "{told}");
+    assert!(told.contains("PING db"), "{told}");
+}

@@ -297,6 +297,7 @@ async fn clean(engine: Option<Arc<Engine>>, config: Config, bridge: bool) {
                 internal: found.internal,
                 icc: true,
                 masquerade: true,
+                ipv6: None,
             };
             links.ensure_bridge(&bridge).await.unwrap();
             links.remove_bridge(&bridge.id).await.unwrap();

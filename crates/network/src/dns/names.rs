@@ -38,7 +38,7 @@ impl Names {
         }
         let zone = self.zones.entry(endpoint.network).or_default();
         zone.name = network.to_ascii_lowercase();
-        let addresses = vec![IpAddr::V4(endpoint.address)];
+        let addresses: Vec<IpAddr> = endpoint.addresses().collect();
         for name in &endpoint.names {
             let holders = zone.by_name.entry(name.to_ascii_lowercase()).or_default();
             holders.retain(|(container, _)| *container != endpoint.container);
@@ -60,7 +60,9 @@ impl Names {
         let Some(zone) = self.zones.get_mut(&endpoint.network) else {
             return;
         };
-        zone.by_address.remove(&IpAddr::V4(endpoint.address));
+        for address in endpoint.addresses() {
+            zone.by_address.remove(&address);
+        }
         zone.by_name.retain(|_, holders| {
             holders.retain(|(container, _)| *container != endpoint.container);
             !holders.is_empty()
@@ -142,6 +144,7 @@ mod tests {
             address,
             prefix: 24,
             gateway: None,
+            ipv6: None,
             mac: Mac::of(address),
             ports: Vec::new(),
             names: names.iter().map(|&name| name.to_owned()).collect(),

@@ -1,8 +1,8 @@
 //! Which changes bring the table where it should be. Nothing here talks to the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{Bridge, Endpoint, Protocol};
 
@@ -39,10 +39,14 @@ pub(crate) enum Set {
     Published,
     /// Ports published on one address.
     PublishedAt,
+    /// The same three for IPv6.
+    Hairpin6,
+    Published6,
+    Published6At,
 }
 
 impl Set {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Bridges,
         Self::Internal,
         Self::Masqueraded,
@@ -50,6 +54,9 @@ impl Set {
         Self::Hairpin,
         Self::Published,
         Self::PublishedAt,
+        Self::Hairpin6,
+        Self::Published6,
+        Self::Published6At,
     ];
 }
 
@@ -61,7 +68,7 @@ pub(crate) enum Element {
     /// A device coming in and the same going out.
     Through(String),
     /// A subnet and the device it lies behind.
-    Behind(Ipv4Net, String),
+    Behind(IpNet, String),
     /// A port and where it leads.
     Port(Published),
 }
@@ -69,12 +76,24 @@ pub(crate) enum Element {
 /// A published port and where it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// Absent: every address of the host.
-    pub(crate) host_ip: Option<Ipv4Addr>,
+    /// Absent: every address of the host, of the family of `address`.
+    pub(crate) host_ip: Option<IpAddr>,
     pub(crate) protocol: Protocol,
     pub(crate) host_port: u16,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) container_port: u16,
+}
+
+impl Published {
+    /// Where it is looked for.
+    fn set(&self) -> Set {
+        match (self.host_ip.is_some(), self.address.is_ipv4()) {
+            (false, true) => Set::Published,
+            (true, true) => Set::PublishedAt,
+            (false, false) => Set::Published6,
+            (true, false) => Set::Published6At,
+        }
+    }
 }
 
 /// The whole table anew, in one transaction: whatever was there before, this is there after.
@@ -135,28 +154,27 @@ fn add(ports: &[Published]) -> Vec<Change> {
 }
 
 fn by_set(ports: &[Published]) -> impl Iterator<Item = (Set, Vec<Element>)> {
-    [Set::Published, Set::PublishedAt]
-        .into_iter()
-        .filter_map(|set| {
-            let of_set = ports
-                .iter()
-                .filter(|port| port.host_ip.is_some() == (set == Set::PublishedAt));
-            let elements: Vec<_> = of_set.copied().map(Element::Port).collect();
-            (!elements.is_empty()).then_some((set, elements))
-        })
+    [
+        Set::Published,
+        Set::PublishedAt,
+        Set::Published6,
+        Set::Published6At,
+    ]
+    .into_iter()
+    .filter_map(|set| {
+        let of_set = ports.iter().filter(|port| port.set() == set);
+        let elements: Vec<_> = of_set.copied().map(Element::Port).collect();
+        (!elements.is_empty()).then_some((set, elements))
+    })
 }
 
 fn published(endpoint: &Endpoint) -> impl Iterator<Item = Published> {
     endpoint.ports.iter().filter_map(|port| {
-        let host_ip = match port.host_ip {
-            IpAddr::V4(address) => Some(address).filter(|address| !address.is_unspecified()),
-            IpAddr::V6(_) => return None,
-        };
         Some(Published {
-            host_ip,
+            host_ip: Some(port.host_ip).filter(|address| !address.is_unspecified()),
             protocol: port.protocol,
             host_port: port.host_port,
-            address: endpoint.address,
+            address: endpoint.address_like(port.host_ip)?,
             container_port: port.container_port,
         })
     })
@@ -180,9 +198,16 @@ fn memberships(bridge: &Bridge) -> impl Iterator<Item = (Set, Element)> {
         (
             true,
             Set::Hairpin,
-            Element::Behind(bridge.subnet.trunc(), bridge.device.clone()),
+            Element::Behind(IpNet::V4(bridge.subnet.trunc()), bridge.device.clone()),
         ),
     ]
     .into_iter()
     .filter_map(|(member, set, element)| member.then_some((set, element)))
+    .chain(bridge.ipv6.map(|ipv6| {
+        let subnet = IpNet::V6(ipv6.subnet.trunc());
+        (
+            Set::Hairpin6,
+            Element::Behind(subnet, bridge.device.clone()),
+        )
+    }))
 }

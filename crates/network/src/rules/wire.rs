@@ -4,6 +4,7 @@
 //! values that are compared in registers (`ct state`, address types) in the host's.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::plan::{Change, Element, Set};
 use super::watch::Watch;
@@ -199,6 +200,7 @@ struct Type {
 }
 
 const IPV4_ADDR: Type = Type { id: 7, bytes: 4 };
+const IPV6_ADDR: Type = Type { id: 8, bytes: 16 };
 const INET_PROTO: Type = Type { id: 12, bytes: 1 };
 const INET_SERVICE: Type = Type { id: 13, bytes: 2 };
 const IFNAME: Type = Type { id: 41, bytes: 16 };
@@ -226,6 +228,9 @@ impl Set {
             Self::Hairpin => "hairpin",
             Self::Published => "published",
             Self::PublishedAt => "published_at",
+            Self::Hairpin6 => "hairpin6",
+            Self::Published6 => "published6",
+            Self::Published6At => "published6_at",
         }
     }
 
@@ -235,19 +240,26 @@ impl Set {
             Self::Bridges | Self::Internal | Self::Masqueraded => &[IFNAME],
             Self::Talking => &[IFNAME, IFNAME],
             Self::Hairpin => &[IPV4_ADDR, IFNAME],
-            Self::Published => &[INET_PROTO, INET_SERVICE],
+            Self::Hairpin6 => &[IPV6_ADDR, IFNAME],
+            Self::Published | Self::Published6 => &[INET_PROTO, INET_SERVICE],
+            Self::Published6At => &[IPV6_ADDR, INET_PROTO, INET_SERVICE],
             Self::PublishedAt => &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
         }
     }
 
     /// Whether a key is a range of addresses beside a name.
     fn has_ranges(self) -> bool {
-        self == Self::Hairpin
+        matches!(self, Self::Hairpin | Self::Hairpin6)
     }
 
     fn value(self) -> Option<Type> {
-        matches!(self, Self::Published | Self::PublishedAt)
-            .then(|| concatenation(&[IPV4_ADDR, INET_SERVICE]))
+        match self {
+            Self::Published | Self::PublishedAt => Some(concatenation(&[IPV4_ADDR, INET_SERVICE])),
+            Self::Published6 | Self::Published6At => {
+                Some(concatenation(&[IPV6_ADDR, INET_SERVICE]))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -304,18 +316,18 @@ impl Element {
                 key.extend_from_slice(&ifname(name));
             }
             Self::Behind(subnet, name) => {
-                key.extend_from_slice(&subnet.network().octets());
+                key.extend_from_slice(&octets(subnet.network()));
                 key.extend_from_slice(&ifname(name));
-                end.extend_from_slice(&subnet.broadcast().octets());
+                end.extend_from_slice(&octets(subnet.broadcast()));
                 end.extend_from_slice(&ifname(name));
             }
             Self::Port(port) => {
                 if let Some(address) = port.host_ip {
-                    key.extend_from_slice(&address.octets());
+                    key.extend_from_slice(&octets(address));
                 }
                 key.extend_from_slice(&[number(port.protocol), 0, 0, 0]);
                 key.extend_from_slice(&service(port.host_port));
-                value.extend_from_slice(&port.address.octets());
+                value.extend_from_slice(&octets(port.address));
                 value.extend_from_slice(&service(port.container_port));
             }
         }
@@ -330,6 +342,14 @@ impl Element {
                 data.bytes(NFTA_DATA_VALUE, &value);
             });
         }
+    }
+}
+
+/// An address as registers hold it.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -367,7 +387,7 @@ struct Hook {
 }
 
 /// In the order of `table.nft`: what is jumped to comes before what jumps.
-const CHAINS: [Chain; 7] = [
+const CHAINS: [Chain; 8] = [
     Chain {
         name: "publish",
         hook: None,
@@ -398,6 +418,7 @@ const CHAINS: [Chain; 7] = [
                             register: REG_1,
                         },
                         Expression::DestinationNat {
+                            family: libc::NFPROTO_IPV4,
                             address: REG_1,
                             port: REG32_01,
                         },
@@ -420,8 +441,70 @@ const CHAINS: [Chain; 7] = [
                         register: REG_1,
                     },
                     Expression::DestinationNat {
+                        family: libc::NFPROTO_IPV4,
                         address: REG_1,
                         port: REG32_01,
+                    },
+                ],
+            ]
+        },
+    },
+    Chain {
+        name: "publish6",
+        hook: None,
+        rules: || {
+            vec![
+                // dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at
+                concat(&[
+                    is_ipv6(),
+                    vec![
+                        Expression::Payload {
+                            base: NETWORK,
+                            offset: 24,
+                            length: 16,
+                            to: REG_1,
+                        },
+                        Expression::Meta {
+                            key: libc::NFT_META_L4PROTO,
+                            to: REG_2,
+                        },
+                        Expression::Payload {
+                            base: TRANSPORT,
+                            offset: 2,
+                            length: 2,
+                            to: REG32_05,
+                        },
+                        Expression::Map {
+                            set: Set::Published6At,
+                            register: REG_1,
+                        },
+                        Expression::DestinationNat {
+                            family: libc::NFPROTO_IPV6,
+                            address: REG_1,
+                            port: REG_2,
+                        },
+                    ],
+                ]),
+                // dnat ip6 to meta l4proto . th dport map @published6
+                vec![
+                    Expression::Meta {
+                        key: libc::NFT_META_L4PROTO,
+                        to: REG_1,
+                    },
+                    Expression::Payload {
+                        base: TRANSPORT,
+                        offset: 2,
+                        length: 2,
+                        to: REG32_01,
+                    },
+                    Expression::Map {
+                        set: Set::Published6,
+                        register: REG_1,
+                    },
+                    Expression::DestinationNat {
+                        family: libc::NFPROTO_IPV6,
+                        address: REG_1,
+                        port: REG_2,
                     },
                 ],
             ]
@@ -517,6 +600,29 @@ const CHAINS: [Chain; 7] = [
                     is_rewritten(),
                     vec![Expression::Masquerade],
                 ]),
+                // ip6 saddr . oifname @hairpin6 ct status dnat masquerade
+                concat(&[
+                    is_ipv6(),
+                    vec![
+                        Expression::Payload {
+                            base: NETWORK,
+                            offset: 8,
+                            length: 16,
+                            to: REG_1,
+                        },
+                        Expression::Meta {
+                            key: libc::NFT_META_OIFNAME,
+                            to: REG_2,
+                        },
+                        Expression::Member {
+                            set: Set::Hairpin6,
+                            register: REG_1,
+                            inverted: false,
+                        },
+                    ],
+                    is_rewritten(),
+                    vec![Expression::Masquerade],
+                ]),
                 // iifname @masqueraded oifname != @bridges masquerade
                 concat(&[
                     device(libc::NFT_META_IIFNAME, Set::Masqueraded, false),
@@ -557,24 +663,36 @@ const CHAINS: [Chain; 7] = [
     },
 ];
 
-/// `meta nfproto ipv4 fib daddr type local jump publish`
+/// `meta nfproto ipv4 fib daddr type local jump publish`, and the same for IPv6 but for `::1`: the
+/// kernel takes no answer to that address from another device, so a caller must not be sent there.
+/// It is refused instead, and turns to `127.0.0.1`.
 fn to_published() -> Vec<Vec<Expression>> {
-    let is_local = vec![
-        Expression::DestinationType { to: REG_1 },
-        Expression::Equal {
-            register: REG_1,
-            value: host(u32::from(libc::RTN_LOCAL)),
-        },
-    ];
-    vec![concat(&[
-        is_ipv4(),
-        is_local,
-        vec![Expression::Jump("publish")],
-    ])]
+    let is_local = || {
+        vec![
+            Expression::DestinationType { to: REG_1 },
+            Expression::Equal {
+                register: REG_1,
+                value: host(u32::from(libc::RTN_LOCAL)),
+            },
+        ]
+    };
+    let lead = |family, chain| concat(&[family, is_local(), vec![Expression::Jump(chain)]]);
+    let ipv6 = concat(&[
+        is_ipv6(),
+        payload::network_is_not(24, &Ipv6Addr::LOCALHOST.octets()),
+    ]);
+    vec![lead(is_ipv4(), "publish"), lead(ipv6, "publish6")]
 }
 
 pub(super) fn is_ipv4() -> Vec<Expression> {
-    let ipv4 = u8::try_from(libc::NFPROTO_IPV4).expect("2");
+    is_family(libc::NFPROTO_IPV4)
+}
+
+fn is_ipv6() -> Vec<Expression> {
+    is_family(libc::NFPROTO_IPV6)
+}
+
+fn is_family(family: libc::c_int) -> Vec<Expression> {
     vec![
         Expression::Meta {
             key: libc::NFT_META_NFPROTO,
@@ -582,7 +700,7 @@ pub(super) fn is_ipv4() -> Vec<Expression> {
         },
         Expression::Equal {
             register: REG_1,
-            value: vec![ipv4],
+            value: vec![u8::try_from(family).expect("2 or 10")],
         },
     ]
 }
@@ -612,6 +730,15 @@ pub(super) mod payload {
     /// Bytes at a place in the network header.
     pub(in super::super) fn network_is(offset: u32, value: &[u8]) -> Vec<Expression> {
         is(NETWORK, offset, value)
+    }
+
+    /// Other bytes at a place in the network header.
+    pub(in super::super) fn network_is_not(offset: u32, value: &[u8]) -> Vec<Expression> {
+        let mut part = is(NETWORK, offset, value);
+        if let Some(Expression::Equal { register, value }) = part.pop() {
+            part.push(Expression::Unequal { register, value });
+        }
+        part
     }
 
     /// The transport's number.
@@ -796,6 +923,7 @@ pub(super) enum Expression {
         register: u32,
     },
     DestinationNat {
+        family: libc::c_int,
         address: u32,
         port: u32,
     },
@@ -889,9 +1017,13 @@ impl Expression {
                 data.u32_be(NFTA_LOOKUP_SREG, *register);
                 data.u32_be(NFTA_LOOKUP_DREG, *register);
             }
-            Self::DestinationNat { address, port } => {
+            Self::DestinationNat {
+                family,
+                address,
+                port,
+            } => {
                 data.u32_be(NFTA_NAT_TYPE, libc::NFT_NAT_DNAT.cast_unsigned());
-                data.u32_be(NFTA_NAT_FAMILY, libc::NFPROTO_IPV4.cast_unsigned());
+                data.u32_be(NFTA_NAT_FAMILY, family.cast_unsigned());
                 data.u32_be(NFTA_NAT_REG_ADDR_MIN, *address);
                 data.u32_be(NFTA_NAT_REG_PROTO_MIN, *port);
             }
@@ -946,6 +1078,7 @@ const REG_1: u32 = libc::NFT_REG_1.cast_unsigned();
 const REG_2: u32 = libc::NFT_REG_2.cast_unsigned();
 const REG32_01: u32 = libc::NFT_REG32_01.cast_unsigned();
 const REG32_02: u32 = libc::NFT_REG32_02.cast_unsigned();
+const REG32_05: u32 = libc::NFT_REG32_05.cast_unsigned();
 const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned();
 const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER.cast_unsigned();
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
@@ -1052,6 +1185,7 @@ mod tests {
             internal: false,
             icc: true,
             masquerade: true,
+            ipv6: None,
         }
     }
 
@@ -1064,6 +1198,7 @@ mod tests {
             address: [172, 17, 0, 2].into(),
             prefix: 16,
             gateway: None,
+            ipv6: None,
             mac: Mac::of([172, 17, 0, 2].into()),
             ports,
             names: Vec::new(),

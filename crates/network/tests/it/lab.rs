@@ -3,7 +3,7 @@
 //! Nothing of the machine's own network is touched, so every test runs beside every other.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::thread;
@@ -120,6 +120,7 @@ pub(crate) fn wanted(bridge: &Bridge, ports: &[PublishRequest]) -> Attach {
         container: ContainerId::random(),
         interface: "eth0".to_owned(),
         address: None,
+        address6: None,
         mac: None,
         ports: ports.to_vec(),
         default_route: true,
@@ -140,6 +141,7 @@ pub(crate) fn bridge(device: &str, subnet: &str) -> Bridge {
         internal: false,
         icc: true,
         masquerade: true,
+        ipv6: None,
     }
 }
 
@@ -186,13 +188,14 @@ impl Server {
 
     pub(crate) fn start(netns: &OwnedFd, port: u16) -> Self {
         let listener = inside(netns, || {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+            // Of both families.
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
         });
         let own = listener.try_clone().unwrap();
         thread::spawn(move || {
             while let Ok((mut stream, peer)) = own.accept() {
                 thread::spawn(move || -> io::Result<()> {
-                    writeln!(stream, "{}", peer.ip())?;
+                    writeln!(stream, "{}", peer.ip().to_canonical())?;
                     let mut lines = BufReader::new(stream.try_clone()?);
                     io::copy(&mut lines, &mut stream)?;
                     Ok(())
@@ -227,21 +230,22 @@ impl Call {
 }
 
 /// Calls a server from this thread's namespace.
-pub(crate) fn call(address: Ipv4Addr, port: u16) -> io::Result<Call> {
+pub(crate) fn call(address: impl Into<IpAddr>, port: u16) -> io::Result<Call> {
     call_for(PATIENCE, address, port)
 }
 
 /// Whether nobody answers this thread.
-pub(crate) fn unreached(address: Ipv4Addr, port: u16) -> bool {
+pub(crate) fn unreached(address: impl Into<IpAddr>, port: u16) -> bool {
     call_for(DOUBT, address, port).is_err()
 }
 
-pub(crate) fn unreached_from(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> bool {
+pub(crate) fn unreached_from(netns: &OwnedFd, address: impl Into<IpAddr>, port: u16) -> bool {
+    let address = address.into();
     inside(netns, || unreached(address, port))
 }
 
-fn call_for(patience: Duration, address: Ipv4Addr, port: u16) -> io::Result<Call> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), patience)?;
+fn call_for(patience: Duration, address: impl Into<IpAddr>, port: u16) -> io::Result<Call> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((address.into(), port)), patience)?;
     stream.set_read_timeout(Some(patience))?;
     let mut stream = BufReader::new(stream);
     let mut seen_as = String::new();
@@ -250,12 +254,17 @@ fn call_for(patience: Duration, address: Ipv4Addr, port: u16) -> io::Result<Call
     Ok(Call { stream, seen_as })
 }
 
-pub(crate) fn call_from(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> io::Result<Call> {
+pub(crate) fn call_from(
+    netns: &OwnedFd,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> io::Result<Call> {
+    let address = address.into();
     inside(netns, || call(address, port))
 }
 
 /// The address a server sees, or nothing if it is not reached.
-pub(crate) fn seen_as(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> Option<IpAddr> {
+pub(crate) fn seen_as(netns: &OwnedFd, address: impl Into<IpAddr>, port: u16) -> Option<IpAddr> {
     call_from(netns, address, port)
         .ok()
         .map(|call| call.seen_as)
@@ -264,18 +273,19 @@ pub(crate) fn seen_as(netns: &OwnedFd, address: Ipv4Addr, port: u16) -> Option<I
 /// A UDP server that answers each datagram with the address it sees.
 pub(crate) fn serve_udp(netns: &OwnedFd, port: u16) {
     let socket = inside(netns, || {
-        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
     });
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     thread::spawn(move || {
         while let Ok((_, peer)) = socket.recv_from(&mut [0; 64]) {
-            let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
+            let seen = peer.ip().to_canonical().to_string();
+            let _ = socket.send_to(seen.as_bytes(), peer);
         }
     });
 }
 
-pub(crate) fn seen_as_udp(address: Ipv4Addr, port: u16) -> Option<IpAddr> {
-    UdpClient::here((address, port)).ask()
+pub(crate) fn seen_as_udp(address: impl Into<IpAddr>, port: u16) -> Option<IpAddr> {
+    UdpClient::here((address.into(), port)).ask()
 }
 
 /// A client that keeps its port.
@@ -283,11 +293,15 @@ pub(crate) struct UdpClient(UdpSocket);
 
 impl UdpClient {
     pub(crate) fn new(netns: &OwnedFd, server: (Ipv4Addr, u16)) -> Self {
-        inside(netns, || Self::here(server))
+        inside(netns, || Self::here((server.0.into(), server.1)))
     }
 
-    fn here(server: (Ipv4Addr, u16)) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    fn here(server: (IpAddr, u16)) -> Self {
+        let any = match server.0 {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let socket = UdpSocket::bind((any, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(server).unwrap();
         Self(socket)

@@ -1,6 +1,7 @@
 //! Containers, a host and a LAN talk through real sockets and the real kernel.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod ipv6;
 mod lab;
 mod names;
 
