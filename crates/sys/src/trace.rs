@@ -77,7 +77,13 @@ fn number(number: i32) -> *mut libc::c_void {
     ptr::without_provenance_mut(usize::try_from(number).unwrap_or_default())
 }
 
-fn request(kind: libc::c_uint, pid: i32, data: *mut libc::c_void) -> io::Result<()> {
+/// What is asked for, as the C library has it.
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+
+fn request(kind: Request, pid: i32, data: *mut libc::c_void) -> io::Result<()> {
     // SAFETY: of the requests made here only the one for a message writes, and its `data` is a
     // number of the caller's that lives as long as the call.
     let rc = unsafe { libc::ptrace(kind, pid, ptr::null_mut::<libc::c_void>(), data) };
