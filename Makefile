@@ -1,5 +1,5 @@
 # Two commands: `sudo make up` shows berth at work, `sudo make test` proves it.
-.PHONY: up down test check bench bench-runtime build
+.PHONY: up down test check bench bench-runtime build layout
 
 # Build, start the daemon, obtain a base image, run the example application.
 up:
@@ -27,3 +27,7 @@ bench-runtime:
 
 build:
 	@scripts/build.sh
+
+# Renews the order of functions in the release binary (crates/berth/layout.ld), by tracing one.
+layout:
+	@scripts/layout.sh

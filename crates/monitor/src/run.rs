@@ -62,6 +62,8 @@ impl AttendError {
     }
 }
 
+// Inlined, its frame would lie beneath the loop's for the monitor's whole life.
+#[inline(never)]
 fn create(dir: &Path, netns: Option<BorrowedFd<'_>>) -> Result<Beginning, AttendError> {
     let path = dir.join(launch::FILE);
     let setup: Setup = match fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?)) {

@@ -102,6 +102,8 @@ pub(crate) fn ask(
 }
 
 /// Forks for each request. An order is what the child returns with; the server ends with `None`.
+// Inlined, its frame would lie beneath the monitor's.
+#[inline(never)]
 fn serve(args: Vec<OsString>) -> Result<Option<Order>, ServeError> {
     if let Some(unexpected) = args.into_iter().nth(1) {
         return Err(ServeError::Usage(unexpected));

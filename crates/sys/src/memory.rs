@@ -14,7 +14,7 @@ pub fn trim_heap() {
 }
 
 /// Room that is left to the frames of the functions beneath the caller.
-const STACK_MARGIN: usize = 16 << 10;
+const STACK_MARGIN: usize = 8 << 10;
 
 /// Hands back the pages of the stack that deeper calls once reached. Only the main thread may,
 /// whose stack the kernel names.
