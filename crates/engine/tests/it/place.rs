@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use engine::attach::{Attached, Source};
+use engine::config::ImageGc;
 use engine::containers::{CreateContainer, ListOptions, RemoveOptions, WaitCondition, WaitOutcome};
 use engine::images::ImportImage;
 use engine::logs::LogOptions;
@@ -28,6 +29,8 @@ pub(crate) struct Place {
     network: Option<String>,
     /// Whether the data root is a small disk of its own.
     disk: bool,
+    /// When images make room, from the next time that the engine is opened.
+    pub(crate) image_gc: Option<ImageGc>,
     engine: Option<Arc<Engine>>,
 }
 
@@ -54,6 +57,7 @@ impl Place {
             instance: id[..6].to_owned(),
             network,
             disk: disk_bytes.is_some(),
+            image_gc: None,
             engine: None,
         };
         if let Some(bytes) = disk_bytes {
@@ -84,6 +88,7 @@ impl Place {
             self.instance.clone(),
             PathBuf::from(PROGRAM),
         );
+        config.image_gc = self.image_gc.or(config.image_gc);
         config.bridge.enabled = self.network.is_some();
         config.bridge.address.clone_from(&self.network);
         config
