@@ -28,7 +28,7 @@
 pub mod client;
 
 pub use client::{
-    CheckError, Checked, Client, Config, Credentials, CredentialsError, LayerError, LayerState,
-    NewClientError, Progress, Proxies, PullError, Pulled, PushError, Refusal, RequestError,
-    ResolveError, Resolved,
+    CheckError, Checked, Client, Config, Credentials, CredentialsError, FetchError, Fetched,
+    LayerError, LayerState, NewClientError, Progress, Proxies, PullError, Pulled, PushError,
+    Refusal, RequestError, ResolveError, Resolved,
 };

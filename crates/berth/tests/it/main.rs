@@ -11,6 +11,7 @@
     reason = "tests panic, and start the programs they are about"
 )]
 
+mod archives;
 mod client;
 mod compose;
 mod conformance;

@@ -63,7 +63,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::POST, "/exec/{id}/resize", "Resize the exec TTY", works!(routes::exec::resize)),
     operation(Method::GET, "/exec/{id}/json", "State of an exec instance: Running, ExitCode, Pid", works!(routes::exec::inspect)),
     operation(Method::GET, "/images/json", "List images", works!(routes::images::list)),
-    operation(Method::POST, "/images/create", "Pull", partly!(routes::transfer::create, "importing from an address")),
+    operation(Method::POST, "/images/create", "Pull", works!(routes::transfer::create)),
     operation(Method::GET, "/images/{name}/json", "Full description of one image", works!(routes::images::inspect)),
     operation(Method::GET, "/images/{name}/attestations", "In-toto attestation statements attached to an image", works!(routes::images::attestations)),
     operation(Method::GET, "/images/{name}/history", "Layer history, newest first", works!(routes::images::history)),

@@ -18,7 +18,7 @@ use futures_util::{FutureExt, Stream, StreamExt, stream};
 use registry::LayerState;
 use tokio::sync::mpsc;
 use vocab::failure::chain;
-use vocab::{Kind, Platform, Reference};
+use vocab::{Platform, Reference};
 
 use super::Outcome;
 use super::images::{credentials, name_with_tag};
@@ -212,28 +212,55 @@ fn lines(all: Vec<Progress>) -> answer::Answer {
 }
 
 async fn import(call: Call) -> Outcome {
-    if call.query.said("fromSrc") != Some("-") {
-        return Err(Refusal::new(
-            Kind::NotImplemented,
-            "berth does not fetch what it imports yet: send the tar, with fromSrc=-",
-        ));
-    }
+    let source = call.query.said("fromSrc").filter(|source| *source != "-");
+    // Who names a host only means the web.
+    let source = source.map(|source| match source.contains("://") {
+        true => source.to_owned(),
+        false => format!("http://{source}"),
+    });
     let name = match call.query.said("repo") {
         Some(repository) => Some(name_with_tag(repository, call.query.said("tag"))?.or_latest()),
         None => None,
     };
+    let message = match (call.query.said("message"), &source) {
+        (Some(message), _) => message.to_owned(),
+        (None, Some(source)) => format!("Imported from {source}"),
+        (None, None) => String::new(),
+    };
     let options = ImportImage {
-        message: call.query.get("message").unwrap_or_default().to_owned(),
+        message,
         changes: call.query.all("changes").map(str::to_owned).collect(),
         platform: platform(&call)?,
         name,
     };
     let engine = call.engine().clone();
-    let id = with_tar(call, |tar| async move {
-        engine.import_image(tar, options).await
-    })
-    .await?;
-    Ok(lines(vec![status(id.to_string())]))
+    let Some(source) = source else {
+        let id = with_tar(call, |tar| async move {
+            engine.import_image(tar, options).await
+        })
+        .await?;
+        return Ok(lines(vec![status(id.to_string())]));
+    };
+    let mut fetched = call.daemon.registry.fetch(&source).await?;
+    let (sender, reader) = BodyReader::new();
+    let feed = async move {
+        loop {
+            let piece = match fetched.next().await {
+                Ok(piece) => Ok(piece),
+                Err(error) => Err(io::Error::other(chain(&error))),
+            };
+            let is_last = !matches!(piece, Ok(Some(_)));
+            if sender.send(piece).await.is_err() || is_last {
+                return;
+            }
+        }
+    };
+    let work = engine.import_image(Box::new(reader), options);
+    let (id, ()) = tokio::join!(work, feed);
+    Ok(lines(vec![
+        status(format!("Downloading from {source}")),
+        status(id?.to_string()),
+    ]))
 }
 
 /// Runs `work` on the body of `call` as something that can be read.
@@ -244,12 +271,7 @@ pub(super) async fn with_tar<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let reader = BodyReader {
-        pieces: receiver,
-        current: Bytes::new(),
-        ended: false,
-    };
+    let (sender, reader) = BodyReader::new();
     let body = &mut call.body;
     let feed = async move {
         while let Some(piece) = body.next().await {
@@ -276,6 +298,18 @@ struct BodyReader {
     pieces: mpsc::Receiver<io::Result<Option<Bytes>>>,
     current: Bytes,
     ended: bool,
+}
+
+impl BodyReader {
+    fn new() -> (mpsc::Sender<io::Result<Option<Bytes>>>, Self) {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let reader = Self {
+            pieces,
+            current: Bytes::new(),
+            ended: false,
+        };
+        (sender, reader)
+    }
 }
 
 impl Read for BodyReader {

@@ -5,6 +5,7 @@
 //! | `pull` | a pull from name to image; resolving a name |
 //! | `attached` | what an index says about the image that is pulled |
 //! | `push` | a push from image to name |
+//! | `fetch` | bytes from anywhere |
 //! | `form` | what travels in a push |
 //! | `check` | a login |
 //! | `layer` | one layer's bytes, over as many connections as it takes |
@@ -25,6 +26,7 @@ mod check;
 mod credentials;
 mod document;
 mod error;
+mod fetch;
 mod form;
 mod hosts;
 mod layer;
@@ -55,6 +57,7 @@ pub use error::{
     CheckError, LayerError, NewClientError, PullError, PushError, Refusal, RequestError,
     ResolveError,
 };
+pub use fetch::{FetchError, Fetched};
 pub use progress::{LayerState, Progress};
 
 use hosts::{Endpoint, Hosts};

@@ -7,6 +7,7 @@
 
 mod auth;
 mod faults;
+mod kinds;
 mod places;
 mod push;
 mod real;

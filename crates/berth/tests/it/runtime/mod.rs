@@ -8,7 +8,7 @@ pub(crate) mod docker;
 mod driver;
 mod exec;
 mod interrupted;
-mod podman;
+pub(crate) mod podman;
 mod rootless;
 mod systemd;
 mod terminal;

@@ -10,15 +10,26 @@ use crate::host::PATIENCE;
 use crate::terminal::Session;
 
 /// Podman with everything of its own in a scratch directory.
-struct Podman(Driver);
+pub(crate) struct Podman(Driver);
 
 impl Podman {
+    /// With the image `image`.
     fn new() -> Self {
-        // conmon leaves its children to whoever takes them, and the machine's first process may not.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-        let podman = Self(Driver::new());
+        let podman = Self::empty();
         podman.run(&["import", &podman.0.image(), "image"]).ok();
         podman
+    }
+
+    /// Without images.
+    pub(crate) fn empty() -> Self {
+        // conmon leaves its children to whoever takes them, and the machine's first process may not.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        Self(Driver::new())
+    }
+
+    /// Scratch space that it sees.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.0.path()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -47,7 +58,8 @@ impl Podman {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Run {
+    /// Runs it to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
         run(self.0.path(), self.command(args))
     }
 }
