@@ -400,19 +400,9 @@ pub(crate) fn claim(
     let mut record = record(bundle);
     record.scope = scope;
     if !terminal {
-        record.streams = own_streams();
+        record.streams = runtime::criu::own_streams();
     }
     Ok(Container { directory, record })
-}
-
-/// What our standard streams lead to.
-fn own_streams() -> Vec<String> {
-    let links = (0..3).map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")));
-    // One that is closed leads nowhere.
-    let links = links.map(Result::unwrap_or_default);
-    links
-        .map(|link| link.to_string_lossy().into_owned())
-        .collect()
 }
 
 /// Writes down what is to be remembered.

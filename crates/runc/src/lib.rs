@@ -171,11 +171,16 @@ fn context(global: &Arguments) -> Result<Context, UsageError> {
 fn default_root() -> PathBuf {
     let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match user {
-        Some(dir) if !rustix::process::geteuid().is_root() => {
-            PathBuf::from(dir).join("berth/runtime")
-        }
+        Some(dir) if is_of_user() => PathBuf::from(dir).join("berth/runtime"),
         _ => PathBuf::from("/run/berth/runtime"),
     }
+}
+
+/// Whether `$XDG_RUNTIME_DIR` is the caller's own. Root of a user namespace is some user (Podman
+/// without root calls from there), unless said to be root; that is how runc tells.
+fn is_of_user() -> bool {
+    let named_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
+    !rustix::process::geteuid().is_root() || (runtime::is_in_user_namespace() && !named_root())
 }
 
 /// Prints to standard output. That it is closed is no error of ours.

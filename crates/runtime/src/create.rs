@@ -402,8 +402,10 @@ pub(crate) fn with_pid_namespace<T>(
     let own = open_cloexec(Path::new("/proc/self/ns/pid_for_children"))?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::ProcessID))?;
     let made = make();
-    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
-        .expect("a process may return to its own pid namespace");
+    // Refused to root of a user namespace that the own pid namespace is older than, as where Podman
+    // runs without root. Then what is forked from here on is in the container's too: hooks, which are
+    // told of processes by the numbers of the host.
+    let _ = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
     made
 }
 

@@ -85,3 +85,4 @@ pub use sealed::{seal_self, sealed};
 pub use starting::Starting;
 pub use state::{State, Status};
 pub use stdio::{Stdio, Streams};
+pub use user_namespace::is_in_user_namespace;

@@ -32,6 +32,13 @@ use crate::plan::Process;
 use crate::sources::is_root;
 use crate::stdio::Streams;
 
+/// Whether this process is in another user namespace than the first, which alone maps everything to
+/// itself.
+pub fn is_in_user_namespace() -> bool {
+    let everything = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    !fs::read_to_string("/proc/self/uid_map").is_ok_and(everything)
+}
+
 /// As much of what a mapping tool says is told.
 const MAX_TOOL_WORDS: u64 = 4 << 10;
 

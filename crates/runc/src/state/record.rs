@@ -48,7 +48,7 @@ pub struct Record {
     pub own_pids: bool,
     /// Whether hooks are to run when it is started, or gone.
     pub hooks: bool,
-    /// What its standard streams led to, as links of `/proc/PID/fd`; none if it has a terminal.
+    /// What its standard streams led to, as it is saved with; none if it has a terminal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<String>,
     /// Those of its configuration.

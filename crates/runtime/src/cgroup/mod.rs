@@ -469,10 +469,17 @@ impl Cgroup {
         }
     }
 
-    /// The directory of whatever freezes it, as CRIU wants it: version 1's where there is that.
+    /// The directory of the freezer that CRIU is to use: the one it is frozen by already, or else
+    /// version 1's where there is that, under which tasks stop at once.
     pub(crate) fn freezer_directory(&self) -> Option<String> {
-        let directory = self.v1("freezer").or_else(|| self.v2())?;
-        Some(directory.to_string_lossy().into_owned())
+        let frozen = self.is_frozen().unwrap_or(false);
+        let (first, second) = (self.v1("freezer"), self.v2());
+        let directory = if frozen {
+            second.or(first)
+        } else {
+            first.or(second)
+        };
+        Some(directory?.to_string_lossy().into_owned())
     }
 
     fn freezer(&self) -> Result<PathBuf, CgroupError> {
@@ -591,17 +598,9 @@ impl Cgroup {
     }
 }
 
-/// Whether root here is not root of the machine, or is nobody: an identity mapping of everything is
-/// what the first user namespace has.
+/// Whether root here is not root of the machine, or is nobody.
 fn is_ordinary_user() -> bool {
-    let everything = |map: String| {
-        let mut fields = map.split_whitespace();
-        fields.next() == Some("0")
-            && fields.next() == Some("0")
-            && fields.next() == Some("4294967295")
-    };
-    !rustix::process::geteuid().is_root()
-        || !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(everything)
+    !rustix::process::geteuid().is_root() || crate::is_in_user_namespace()
 }
 
 /// Has a program judge device accesses below the version 2 cgroup `directory`, in place of those

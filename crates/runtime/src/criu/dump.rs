@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 
 use super::external::{self, Mounted};
 use super::rpc::{self, Features, Kind, Request};
+use super::streams::is_file;
 use super::swrk::{self, Criu, CriuError, Seat};
 use super::{DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, Options};
 use crate::bundle::{Bundle, Rootfs};
@@ -31,7 +32,7 @@ pub struct Dump<'a> {
     pub pid: i32,
     /// Where its processes are.
     pub cgroup: Option<&'a Cgroup>,
-    /// What its descriptors 0, 1 and 2 led to when it was created, as links of `/proc/PID/fd`.
+    /// What its descriptors 0, 1 and 2 led to when it was created: [`own_streams`](super::own_streams).
     pub streams: &'a [String],
     /// Images of before, relative to [`Options::images`].
     pub parent: Option<&'a str>,
@@ -183,11 +184,9 @@ fn request(
         let container = mounts(&format!("/proc/{}/mountinfo", dump.pid))?;
         let host = mounts("/proc/self/mountinfo")?;
         wanted.external_mounts = external::of_running(plan, &container, &host);
-        let streams = streams(dump, &container);
-        wanted
-            .external
-            .extend(streams.iter().filter(|name| is_file(name)).cloned());
-        keep_streams(&streams, &options.images)?;
+        let files = dump.streams.iter().filter(|name| is_file(name));
+        wanted.external.extend(files.cloned());
+        keep_streams(dump.streams, &options.images)?;
         Kind::Dump
     };
     Ok(Request {
@@ -227,33 +226,6 @@ fn external_namespaces(pid: i32, plan: &Plan) -> Result<Vec<String>, DumpError> 
             }
         })
         .collect()
-}
-
-/// Files of the host are named `file[MOUNT:INODE]`, as CRIU wants it; the rest stays as it was.
-fn streams(dump: &Dump<'_>, container: &[Mounted]) -> Vec<String> {
-    let streams = dump.streams.iter().enumerate();
-    streams
-        .map(|(fd, stream)| {
-            let name = stream
-                .starts_with('/')
-                .then(|| file(dump.pid, fd, container));
-            name.flatten().unwrap_or_else(|| stream.clone())
-        })
-        .collect()
-}
-
-pub(super) fn is_file(name: &str) -> bool {
-    name.starts_with("file[")
-}
-
-/// The name of what a descriptor is open on, if that is mounted nowhere in the container.
-fn file(pid: i32, fd: usize, container: &[Mounted]) -> Option<String> {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
-    let mount: u64 = mount.trim().parse().ok()?;
-    let inside = container.iter().any(|known| known.id == mount);
-    let found = fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
-    (!inside && found.is_file()).then(|| format!("file[{mount:x}:{:x}]", found.st_ino()))
 }
 
 fn keep_streams(streams: &[String], images: &Path) -> Result<(), DumpError> {

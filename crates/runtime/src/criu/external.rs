@@ -28,7 +28,6 @@ const NULL: &str = "/dev/null";
 /// A line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mounted {
-    pub(super) id: u64,
     /// `major:minor` of its file system.
     device: String,
     /// What of that is mounted.
@@ -45,13 +44,11 @@ impl Mounted {
     fn line(line: &str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = mount.split(' ');
-        let id = fields.next()?.parse().ok()?;
-        let device = fields.nth(1)?.to_owned();
+        let device = fields.nth(2)?.to_owned();
         let root = unescape(fields.next()?);
         let at = unescape(fields.next()?);
         let kind = file_system.split(' ').next()?.to_owned();
         Some(Self {
-            id,
             device,
             root,
             at,
@@ -91,7 +88,6 @@ pub(super) fn of_running(
             && hosts.contains(mount.device.as_str())
             && !made.contains(mount.device.as_str())
             && !plan.readonly.contains(&mount.at)
-            && !(is_cgroup(mount) && has_cgroup_namespace(plan))
     });
     external
         .map(|mount| {
@@ -112,20 +108,6 @@ fn is_made(plan: &Plan, mount: &Mounted) -> bool {
         };
         *kind == mount.kind && planned.destination == mount.at
     })
-}
-
-fn is_cgroup(mount: &Mounted) -> bool {
-    matches!(mount.kind.as_str(), "cgroup" | "cgroup2")
-}
-
-/// In one of its own CRIU finds the container's cgroups by itself.
-fn has_cgroup_namespace(plan: &Plan) -> bool {
-    use rustix::thread::UnshareFlags;
-    let joined = plan.namespaces.joined.iter();
-    plan.namespaces.new_cgroup
-        || joined
-            .into_iter()
-            .any(|(kind, _)| *kind == UnshareFlags::NEWCGROUP)
 }
 
 fn text(path: &Path) -> String {
@@ -159,16 +141,15 @@ pub(super) fn of_plan(
     // Bound where the container has other users; else nobody asks for them.
     let nodes = plan.devices.iter().map(|device| device.path.as_path());
     all.extend(nodes.map(|path| named(path, path)));
-    if !has_cgroup_namespace(plan) {
-        let places = plan.mounts.iter();
-        for mount in places.filter(|mount| mount.kind == MountKind::Cgroup) {
-            for (name, directory) in cgroup.map(Cgroup::directories).unwrap_or_default() {
-                let at = name.map_or_else(
-                    || mount.destination.clone(),
-                    |name| mount.destination.join(name),
-                );
-                all.push(named(&at, &directory));
-            }
+    // Bound like the rest, and now of another cgroup.
+    let places = plan.mounts.iter();
+    for mount in places.filter(|mount| mount.kind == MountKind::Cgroup) {
+        for (name, directory) in cgroup.map(Cgroup::directories).unwrap_or_default() {
+            let at = name.map_or_else(
+                || mount.destination.clone(),
+                |name| mount.destination.join(name),
+            );
+            all.push(named(&at, &directory));
         }
     }
     all

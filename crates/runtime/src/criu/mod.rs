@@ -17,6 +17,7 @@
 //! | `rpc` | CRIU's messages |
 //! | `swrk` | the program `criu`, found, started and talked to |
 //! | `external` | which mounts are the host's, and what they are made of when it is restored |
+//! | `streams` | standard streams that lead out of it |
 //! | `dump` | a container becomes images |
 //! | `restore` | images become a container |
 //!
@@ -28,6 +29,7 @@ mod dump;
 mod external;
 mod restore;
 mod rpc;
+mod streams;
 mod swrk;
 
 use std::ffi::OsStr;
@@ -40,6 +42,7 @@ use rustix::thread::UnshareFlags;
 
 pub use dump::{Dump, DumpError, PageServer, dump};
 pub use restore::{Restore, RestoreError, Restored, restore};
+pub use streams::own_streams;
 pub use swrk::CriuError;
 
 use crate::bundle::Bundle;

@@ -11,10 +11,11 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
-use super::dump::{is_file, refuse_mapped_mounts};
+use super::dump::refuse_mapped_mounts;
 use super::external::{self, Mounted};
 use super::rpc::{self, CgroupRoot, Inherited, JoinedNamespace, Kind, Notice, Request};
-use super::swrk::{Criu, CriuError, Seat};
+use super::streams::is_file;
+use super::swrk::{self, Criu, CriuError, Seat};
 use super::{DESCRIPTORS, EXTERNAL_NAMESPACES, Options};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, CgroupError};
@@ -107,13 +108,14 @@ pub fn restore(
 ) -> Result<Restored, RestoreError> {
     let plan = Plan::new(restore.bundle, false)?;
     refuse_mapped_mounts(&plan).map_err(RestoreError::MappedMount)?;
+    // Before anything is made.
+    swrk::check_installed()?;
     let cgroup = make_cgroup(restore.bundle)?;
     let restored = in_cgroup(restore, options, &plan, cgroup.as_ref(), born);
     if restored.is_err()
         && let Some(cgroup) = cgroup
     {
-        // The reason for the failure is what the caller hears about.
-        let _ = cgroup.kill_all();
+        // The reason for the failure is what the caller hears about. CRIU has ended what it made.
         let _ = cgroup.remove();
     }
     restored

@@ -272,6 +272,11 @@ pub(super) fn features(asked: Features) -> Result<Features, CriuError> {
     Ok(answer?.features.unwrap_or_default())
 }
 
+/// Whether there is a `criu` at all.
+pub(super) fn check_installed() -> Result<(), CriuError> {
+    find(CRIU).map(drop).ok_or(CriuError::Missing)
+}
+
 /// Where a program is, by `$PATH`.
 pub(super) fn find(program: &str) -> Option<CString> {
     let path = std::env::var_os("PATH")?;

@@ -37,7 +37,18 @@ impl Bundle {
     }
 
     fn criu(&self, args: &[&str]) -> Run {
+        if let ["restore", .., id] = args {
+            self.put_into_cgroup(id);
+        }
         self.finish(self.criu_command(args))
+    }
+
+    /// Names the cgroup after a container from now on.
+    fn put_into_cgroup(&self, id: &str) {
+        let text = fs::read(self.config()).unwrap();
+        let mut spec: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
+        fs::write(self.config(), spec.to_string()).unwrap();
     }
 
     /// How far it has counted.
@@ -139,6 +150,12 @@ fn privileged_a_container_that_is_left_running_counts_on() {
     assert!(bundle.path().join("log/dump.log").exists());
     assert_eq!(bundle.status(), "running");
     bundle.counts_beyond(bundle.count());
+    // As containerd does it.
+    bundle.run(&["pause", id]).ok();
+    bundle.did(&bundle.criu(&["checkpoint", "--leave-running", id]));
+    assert_eq!(bundle.status(), "paused");
+    bundle.run(&["resume", id]).ok();
+    bundle.counts_beyond(bundle.count());
 }
 
 #[test]
@@ -167,6 +184,7 @@ fn privileged_a_restored_container_has_the_streams_and_the_exit_code_of_its_call
     assert_eq!(line_of(&mut first), "got one\n");
     bundle.did(&bundle.criu(&["checkpoint", "--image-path", "images", id]));
     first.wait().unwrap();
+    bundle.put_into_cgroup(&other);
     let mut second = start(&["restore", "--image-path", "images", &other]);
     second.stdin.as_mut().unwrap().write_all(b"two\n").unwrap();
     let ended = second.wait_with_output().unwrap();
@@ -229,9 +247,9 @@ fn privileged_binds_are_those_of_the_bundle_that_is_restored() {
         // By a link of the image, and below another bind.
         mounts.push(bind("data", "/link"));
         mounts.push(bind("one", "/data/one file"));
-        // Without a namespace of their own the cgroups are the host's.
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|namespace| namespace["type"] != "cgroup");
+        namespaces.push(json!({"type": "cgroup"}));
         spec["root"]["readonly"] = json!(false);
     });
     for directory in ["data", "other"] {
@@ -258,6 +276,8 @@ fn privileged_binds_are_those_of_the_bundle_that_is_restored() {
     fs::remove_dir(bundle.inside("data")).unwrap();
     bundle.did(&bundle.criu(&["restore", "--detach", "--image-path", "images", &other]));
     eventually(PATIENCE, || bundle.wait_for_file("said") == "other");
+    let own = bundle.run(&["exec", &other, "cat", "/proc/self/cgroup"]);
+    assert!(!own.ok().contains(&bundle.id), "{own:#?}");
     let seen = [
         "exec",
         &other,
@@ -451,6 +471,7 @@ fn privileged_killed_midway_neither_leaves_anything_behind() {
     assert!(step > 100, "{step}");
     bundle.run(&["delete", "--force", id]).ok();
     bundle.is_gone();
+    bundle.put_into_cgroup(&other);
     let mut step = 40;
     while killed_at(
         step,
