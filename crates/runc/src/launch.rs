@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use runtime::cgroup::systemd::{self, Scope, SystemdError};
+use runtime::cgroup::systemd::{self, Properties, Scope, SystemdError};
 use runtime::cgroup::{self, CgroupError};
 use runtime::hooks::{self, HookError, Kind};
 use runtime::{
@@ -53,6 +53,8 @@ pub(crate) enum LaunchError {
     NotInherited { fd: i32 },
     #[error("find the cgroup")]
     Cgroup(#[source] CgroupError),
+    #[error("container's cgroup is not empty: {0} process(es) found")]
+    CgroupInUse(usize),
     #[error("have systemd make the cgroup")]
     Systemd(#[source] SystemdError),
     #[error("run from where no container can write")]
@@ -234,6 +236,10 @@ pub(crate) fn read(
     let rootfs = spec.root().as_ref().ok_or(LaunchError::NoRoot)?.path();
     let rootfs = directory.join(rootfs);
     check_root(&rootfs)?;
+    if context.systemd_cgroup {
+        // Refused before anything is made.
+        Properties::new(spec.annotations().as_ref()).map_err(LaunchError::Systemd)?;
+    }
     if let Some(linux) = spec.linux_mut() {
         if context.systemd_cgroup {
             let given = linux
@@ -402,7 +408,22 @@ pub(crate) fn claim(
     if !terminal {
         record.streams = runtime::criu::own_streams();
     }
-    Ok(Container { directory, record })
+    let container = Container { directory, record };
+    if let Err(error) = check_cgroup(&container) {
+        forget(&container);
+        return Err(error);
+    }
+    Ok(container)
+}
+
+/// Nobody else may be in the container's cgroup, who would be ended with it.
+fn check_cgroup(container: &Container) -> Result<(), LaunchError> {
+    let pids = container.cgroup().map(|cgroup| cgroup.pids());
+    match pids {
+        Some(Ok(pids)) if !pids.is_empty() => Err(LaunchError::CgroupInUse(pids.len())),
+        // It is yet to be made, or cannot be read.
+        _ => Ok(()),
+    }
 }
 
 /// Writes down what is to be remembered.
@@ -424,11 +445,15 @@ pub(crate) fn start_scope(
     bundle: &mut Bundle,
     container: &mut Container,
 ) -> Result<Option<systemd::Started>, LaunchError> {
+    let more = Properties::new(bundle.spec.annotations().as_ref());
     let (Some(scope), Some(linux)) = (&container.record.scope, bundle.spec.linux_mut()) else {
         return Ok(None);
     };
-    let started = scope.start(linux.resources().as_ref());
-    let started = started.map_err(LaunchError::Systemd)?;
+    let more = more.map_err(LaunchError::Systemd)?;
+    let resources = linux.resources().as_ref();
+    let started = scope
+        .start(resources, &more)
+        .map_err(LaunchError::Systemd)?;
     linux.set_cgroups_path(Some(PathBuf::from(&started.path)));
     container.record.cgroup = Some(started.path.clone());
     container.directory.write(&container.record)?;

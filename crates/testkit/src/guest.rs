@@ -60,6 +60,20 @@ pub struct Outcome {
     pub console: String,
 }
 
+impl Outcome {
+    /// # Panics
+    /// If it did not end with 0, with all that was printed.
+    #[track_caller]
+    pub fn passed(&self) {
+        let Self {
+            code,
+            output,
+            console,
+        } = self;
+        assert_eq!(*code, Some(0), "{console}\n{output}");
+    }
+}
+
 impl Guest {
     /// One with busybox, and nothing else.
     ///

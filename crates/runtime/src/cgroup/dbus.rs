@@ -36,6 +36,10 @@ pub(super) enum Value {
     Bool(bool),
     Number(u64),
     Text(String),
+    Texts(Vec<String>),
+    Short(u32),
+    Signed(i64),
+    SignedShort(i32),
     Pids(Vec<u32>),
     Bytes(Vec<u8>),
 }
@@ -46,6 +50,10 @@ impl Value {
             Self::Bool(_) => "b",
             Self::Number(_) => "t",
             Self::Text(_) => "s",
+            Self::Texts(_) => "as",
+            Self::Short(_) => "u",
+            Self::Signed(_) => "x",
+            Self::SignedShort(_) => "i",
             Self::Pids(_) => "au",
             Self::Bytes(_) => "ay",
         }
@@ -113,6 +121,17 @@ impl Encoder {
             }
             Value::Text(value) => {
                 self.text(value);
+            }
+            Value::Texts(texts) => self.array(4, |array| {
+                for text in texts {
+                    array.text(text);
+                }
+            }),
+            Value::Short(value) => self.number(*value),
+            Value::SignedShort(value) => self.number(value.cast_unsigned()),
+            Value::Signed(value) => {
+                self.align(8);
+                self.bytes.extend(value.to_le_bytes());
             }
             Value::Pids(pids) => self.array(4, |array| pids.iter().for_each(|p| array.number(*p))),
             Value::Bytes(bytes) => self.array(1, |array| array.bytes.extend(bytes)),

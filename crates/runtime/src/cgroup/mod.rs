@@ -10,6 +10,7 @@
 //! a process is cloned straight into that cgroup, a frozen one can be killed, and `cgroup.kill`
 //! reaches forks. Where systemd is to make the cgroup, [`systemd`] asks it to. The limits are the business of [`v1`] and [`v2`], by controller.
 
+mod annotated;
 mod dbus;
 mod devices;
 mod files;

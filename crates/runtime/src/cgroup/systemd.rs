@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+pub use super::annotated::Properties;
 use super::dbus::{CallError, Connection, Encoder, Value};
 use super::host::Layout;
 use super::plan::{given, memory_and_swap};
@@ -36,6 +37,14 @@ pub enum SystemdError {
     Path {
         /// What was given.
         given: String,
+    },
+    /// A property that the annotations ask for.
+    #[error("annotations[{key:?}]: {reason}")]
+    Annotation {
+        /// `org.systemd.property.…`.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The name of a slice that cannot be.
     #[error("linux.cgroupsPath: {0:?} is no name of a slice")]
@@ -143,10 +152,15 @@ impl Scope {
         &self.unit
     }
 
-    /// Has systemd make the scope, with those limits that it knows.
+    /// Has systemd make the scope, with those limits that it knows, and with `more`, which has the
+    /// last word.
     ///
     /// Forks the calling thread: call it from a program with one thread.
-    pub fn start(&self, resources: Option<&oci::LinuxResources>) -> Result<Started, SystemdError> {
+    pub fn start(
+        &self,
+        resources: Option<&oci::LinuxResources>,
+        more: &Properties,
+    ) -> Result<Started, SystemdError> {
         if Layout::detect()? != Layout::V2 {
             return Err(SystemdError::Layout);
         }
@@ -173,6 +187,11 @@ impl Scope {
             ("PIDs", Value::Pids(vec![child.pid.cast_unsigned()])),
         ];
         all.extend(limits);
+        all.extend(
+            more.0
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.clone())),
+        );
         let mut body = Encoder::default();
         body.text(&self.unit)
             .text("replace")

@@ -441,6 +441,17 @@ fn new(
     late_readonly: bool,
 ) -> Result<OwnedFd, (String, io::Error)> {
     let plain = |error: Errno| (String::new(), io::Error::from(error));
+    // Looks like the directory it covers, if there is one, as runc has it.
+    let covered = (kind == "tmpfs")
+        .then(|| {
+            inside::open(
+                root.as_fd(),
+                &mount.destination,
+                OFlags::PATH,
+                ResolveFlags::empty(),
+            )
+        })
+        .and_then(|found| rustix::fs::fstat(found.ok()?).ok());
     let target = match kind {
         // Not through a link: what relies on /proc and /sys must find the real ones there
         // (CVE-2019-19921, CVE-2023-27561).
@@ -466,9 +477,8 @@ fn new(
     // Needs a source only where it has one; pseudo file systems take any.
     fsconfig_set_string(&fs, "source", source).map_err(plain)?;
     let options = &mount.options;
-    let covered = rustix::fs::fstat(&target).map_err(plain)?;
-    if kind == "tmpfs" && !options.parameters.iter().any(|(key, _)| key == "mode") {
-        // Looks like the directory it covers, as runc does.
+    let moded = options.parameters.iter().any(|(key, _)| key == "mode");
+    if let Some(covered) = covered.filter(|_| !moded) {
         let mode = format!("{:o}", covered.st_mode & 0o7777);
         fsconfig_set_string(&fs, "mode", mode).map_err(plain)?;
     }

@@ -2,25 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::{Answer, Container, Step, Streaming, process};
-
-/// Runs one more process in a container that sleeps.
-fn exec_in(container: Container, process: Value, streaming: Streaming) -> Answer {
-    let container = container.set(
-        "/process/args",
-        json!(["/bin/sh", "-c", "echo ready; exec sleep 1000"]),
-    );
-    let steps = [
-        Step::Start,
-        Step::Until("ready".into()),
-        Step::Exec(Box::new(process), streaming, None),
-        Step::Signal(9),
-        Step::Wait,
-    ];
-    let answers = container.script(&steps).unwrap();
-    assert_eq!(answers[4].code, 137, "{answers:?}");
-    answers[2].clone()
-}
+use crate::kit::{Answer, Container, Step, Streaming, exec_in, process};
 
 fn exec(process: Value) -> Answer {
     exec_in(Container::sh(""), process, Streaming::Pipes)

@@ -377,6 +377,24 @@ pub(crate) fn process(args: &[&str]) -> Value {
     })
 }
 
+/// Runs one more process in a container that sleeps.
+pub(crate) fn exec_in(container: Container, process: Value, streaming: Streaming) -> Answer {
+    let container = container.set(
+        "/process/args",
+        json!(["/bin/sh", "-c", "echo ready; exec sleep 1000"]),
+    );
+    let steps = [
+        Step::Start,
+        Step::Until("ready".into()),
+        Step::Exec(Box::new(process), streaming, None),
+        Step::Signal(9),
+        Step::Wait,
+    ];
+    let answers = container.script(&steps).unwrap();
+    assert_eq!(answers[4].code, 137, "{answers:?}");
+    answers[2].clone()
+}
+
 /// The helper: not a test, but what runs containers for tests.
 #[test]
 fn helper() {

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::kit::{Answer, Container, Step, Streaming, process};
+use crate::kit::{Answer, Container, Step, Streaming, exec_in, process};
 
 /// Where the ids of the containers here begin on the host. Nobody else has them.
 const BASE: u32 = 1_640_000_000;
@@ -242,23 +242,6 @@ fn privileged_clocks_of_a_time_namespace_are_ahead() {
         assert!(out.contains("boottime      1000000         5"), "{out}");
         assert!(uptime(container) - plain >= 1_000_000.0);
     }
-}
-
-fn exec_in(container: Container, process: Value, streaming: Streaming) -> Answer {
-    let container = container.set(
-        "/process/args",
-        json!(["/bin/sh", "-c", "echo ready; exec sleep 1000"]),
-    );
-    let steps = [
-        Step::Start,
-        Step::Until("ready".into()),
-        Step::Exec(Box::new(process), streaming, None),
-        Step::Signal(9),
-        Step::Wait,
-    ];
-    let answers = container.script(&steps).unwrap();
-    assert_eq!(answers[4].code, 137, "{answers:?}");
-    answers[2].clone()
 }
 
 #[test]

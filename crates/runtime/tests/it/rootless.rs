@@ -10,7 +10,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
-use crate::kit::{Answer, Container, Step, Streaming, process};
+use crate::kit::{Container, Step, Streaming, exec_in, process};
 
 /// The user, whom no machine has.
 const CALLER: u32 = 1_660_000_000;
@@ -169,23 +169,6 @@ fn privileged_with_newuidmap_a_container_has_all_ids_that_are_granted() {
             (SUBORDINATE + 32, SUBORDINATE + 33)
         );
     }
-}
-
-fn exec_in(container: Container, process: Value, streaming: Streaming) -> Answer {
-    let container = container.set(
-        "/process/args",
-        json!(["/bin/sh", "-c", "echo ready; exec sleep 1000"]),
-    );
-    let steps = [
-        Step::Start,
-        Step::Until("ready".into()),
-        Step::Exec(Box::new(process), streaming, None),
-        Step::Signal(9),
-        Step::Wait,
-    ];
-    let answers = container.script(&steps).unwrap();
-    assert_eq!(answers[4].code, 137, "{answers:?}");
-    answers[2].clone()
 }
 
 #[test]

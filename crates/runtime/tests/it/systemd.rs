@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use runtime::cgroup::Cgroup;
-use runtime::cgroup::systemd::Scope;
+use runtime::cgroup::systemd::{Properties, Scope};
 use runtime::{Bundle, Rootfs, Stdio, oci};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
@@ -39,7 +39,10 @@ fn in_a_guest() {
         "pids": {"limit": 20}
     });
     let scope = Scope::parse("berth-test.slice:box:one", "one").unwrap();
-    let started = scope.start(Some(&resources(limits.clone()))).unwrap();
+    let none = Properties::default();
+    let started = scope
+        .start(Some(&resources(limits.clone())), &none)
+        .unwrap();
     assert_eq!(started.path, PATH);
     // systemd's doing so far: nothing else has written.
     assert_eq!(
@@ -54,7 +57,7 @@ fn in_a_guest() {
         .map(read),
         ["67108864", "0", "20", "100", "50000 100000", "0"]
     );
-    let again = scope.start(None).unwrap_err();
+    let again = scope.start(None, &none).unwrap_err();
     let again = vocab::failure::chain(&again);
     assert!(
         again.starts_with("start the unit `box-one.scope`: ") && again.contains("already"),

@@ -29,6 +29,18 @@ pub(super) fn memberships(pid: &str) -> BTreeMap<PathBuf, PathBuf> {
 }
 
 #[test]
+fn privileged_a_cgroup_that_somebody_is_in_is_not_taken() {
+    let bundle = Bundle::sh("exec sleep 1000");
+    bundle.run(&["run", "-d", &bundle.id]).ok();
+    let other = format!("{}-other", bundle.id);
+    let refused = bundle.run(&["run", "-d", &other]);
+    let said = "container's cgroup is not empty: 1 process(es) found";
+    assert!(refused.fails(1).contains(said), "{refused:#?}");
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(bundle.run(&["list", "-q"]).ok(), bundle.id);
+}
+
+#[test]
 fn privileged_a_cgroup_is_by_the_callers_own_if_its_path_is_relative() {
     for asked in ["", "/", "NAME/deep", "../NAME/./deep"] {
         let bundle = Bundle::sh("exec sleep 1000");

@@ -24,8 +24,13 @@ fn counter() -> Bundle {
 }
 
 impl Bundle {
-    /// A command that finds CRIU.
+    /// A command that finds CRIU. What is restored has the cgroup that is called as it is.
     fn criu_command(&self, args: &[&str]) -> Command {
+        if let ["restore", .., id] = args {
+            let mut spec = self.spec.clone();
+            spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
+            fs::write(self.config(), spec.to_string()).unwrap();
+        }
         let mut command = self.command(args);
         let tools = tool("criu");
         let mut path = tools.parent().unwrap().as_os_str().to_owned();
@@ -406,7 +411,7 @@ fn privileged_what_cannot_be_saved_or_restored_is_told() {
         &["checkpoint", id][..],
         &["restore", "--detach", "--image-path", "empty", "x"],
     ] {
-        let mut command = bundle.command(command);
+        let mut command = bundle.criu_command(command);
         let said = bundle.finish({
             command.env("PATH", "/nonexistent");
             command

@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 
 use testkit::{eventually, tool};
 
-use super::driver::{Driver, run};
+use super::driver::{Driver, live, run};
 use crate::client::Run;
 use crate::host::PATIENCE;
 use crate::terminal::Session;
@@ -125,54 +125,14 @@ fn privileged_docker_runs_pauses_limits_restarts_and_kills_containers() {
         .run(&["run", "--rm", "--network", "none", "image", "/etc"])
         .fails(126);
 
-    let flags = [
-        "--name",
-        "box",
-        "--network",
-        "none",
-        "--memory",
-        "64m",
-        "--pids-limit",
-        "50",
-    ];
-    let program = [
-        "image",
-        "sh",
-        "-c",
-        "trap 'exit 3' TERM; while :; do sleep 0.05; done",
-    ];
-    docker
-        .run(&[&["run", "-d"][..], &flags, &program].concat())
-        .ok();
-    let status = |wanted: &str| {
-        let run = docker.run(&["inspect", "-f", "{{.State.Status}}", "box"]);
-        assert_eq!(run.ok(), wanted);
+    let meanwhile = || {
+        let run = docker.run(&["exec", "box", "nope"]);
+        assert_eq!(run.code, Some(127), "{run:#?}");
+        docker
+            .run(&["update", "--memory", "32m", "--memory-swap", "64m", "box"])
+            .ok();
     };
-    let run = docker.run(&["exec", "box", "sh", "-c", "echo in; exit 3"]);
-    assert_eq!(
-        (run.code, run.stdout.as_str()),
-        (Some(3), "in\n"),
-        "{run:#?}"
-    );
-    let run = docker.run(&["exec", "box", "nope"]);
-    assert_eq!(run.code, Some(127), "{run:#?}");
-    docker
-        .run(&["update", "--memory", "32m", "--memory-swap", "64m", "box"])
-        .ok();
-    docker.run(&["pause", "box"]).ok();
-    status("paused");
-    docker.run(&["unpause", "box"]).ok();
-    status("running");
-    assert!(docker.run(&["top", "box"]).ok().contains("trap"));
-    docker.run(&["restart", "box"]).ok();
-    status("running");
-    docker.run(&["stop", "box"]).ok();
-    let code = docker.run(&["inspect", "-f", "{{.State.ExitCode}}", "box"]);
-    assert_eq!(code.ok(), "3");
-    docker.run(&["start", "box"]).ok();
-    docker.run(&["kill", "box"]).ok();
-    assert_eq!(docker.run(&["wait", "box"]).ok(), "137");
-    docker.run(&["rm", "box"]).ok();
+    live(|words| docker.run(words), meanwhile);
 }
 
 #[test]

@@ -96,6 +96,41 @@ pub(super) fn run(directory: &Path, mut command: Command) -> Run {
     }
 }
 
+/// What Docker and Podman share, on a container `box` that sleeps until it is told to end: a command
+/// in it, pausing, restarting, stopping, killing. `meanwhile` is done while it runs.
+pub(super) fn live(run: impl Fn(&[&str]) -> Run, meanwhile: impl FnOnce()) {
+    let script = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let create = ["run", "-d", "--name", "box", "--network", "none"];
+    let limits = ["--memory", "64m", "--pids-limit", "50"];
+    let program = ["image", "sh", "-c", script];
+    run(&[&create[..], &limits, &program].concat()).ok();
+    let status = |wanted: &str| {
+        let run = run(&["inspect", "-f", "{{.State.Status}}", "box"]);
+        assert_eq!(run.ok(), wanted);
+    };
+    let exec = run(&["exec", "box", "sh", "-c", "echo in; exit 3"]);
+    assert_eq!(
+        (exec.code, exec.stdout.as_str()),
+        (Some(3), "in\n"),
+        "{exec:#?}"
+    );
+    meanwhile();
+    run(&["pause", "box"]).ok();
+    status("paused");
+    run(&["unpause", "box"]).ok();
+    status("running");
+    assert!(run(&["top", "box"]).ok().contains("trap"));
+    run(&["restart", "box"]).ok();
+    status("running");
+    run(&["stop", "box"]).ok();
+    let code = run(&["inspect", "-f", "{{.State.ExitCode}}", "box"]);
+    assert_eq!(code.ok(), "3");
+    run(&["start", "box"]).ok();
+    run(&["kill", "box"]).ok();
+    assert_eq!(run(&["wait", "box"]).ok(), "137");
+    run(&["rm", "box"]).ok();
+}
+
 impl Drop for Driver {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());

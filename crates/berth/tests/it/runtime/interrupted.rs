@@ -15,7 +15,7 @@ use super::bundle::Bundle;
 use super::cgroups::memberships;
 use crate::host::PATIENCE;
 
-pub(super) const WORKERS: usize = 8;
+const WORKERS: usize = 8;
 
 /// The containers of one bundle.
 pub(super) struct Place(pub(super) Bundle);
@@ -194,13 +194,8 @@ fn privileged_slow_two_hundred_containers_side_by_side_leave_nothing() {
     assert_eq!(descriptors(), before);
 }
 
-/// Kills `words` at each of its steps, on a container that `prepare` left, and has the container
-/// deleted by force each time. Returns at how many steps it was killed.
-fn kill_at_each_step(
-    prepare: &[&str],
-    words: impl Fn(&Place, &str) -> Vec<String> + Sync,
-) -> usize {
-    let place = Place::new();
+/// Does `one` for each step, from the first until it says that there are no more.
+pub(super) fn each_step(one: impl Fn(usize) -> bool + Sync) -> usize {
     let next = AtomicUsize::new(1);
     let whole = AtomicUsize::new(usize::MAX);
     std::thread::scope(|scope| {
@@ -211,30 +206,43 @@ fn kill_at_each_step(
                     if step > whole.load(Ordering::Relaxed) {
                         break;
                     }
-                    let id = place.id(step);
-                    for &command in prepare {
-                        match command {
-                            "create" => {
-                                let create = place.create(&id);
-                                place.done(&create.iter().map(String::as_str).collect::<Vec<_>>());
-                            }
-                            _ => place.done(&[command, &id]),
-                        }
-                    }
-                    let words = words(&place, &id);
-                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    let output = quiet(&mut place.killed_at(step, &words));
-                    if output.status.success() {
-                        // It came to its end before that step.
+                    if !one(step) {
                         whole.fetch_min(step, Ordering::Relaxed);
                     }
-                    place.done(&["delete", "--force", &id]);
                 }
             });
         }
     });
-    nothing_is_left(&place);
     whole.into_inner() - 1
+}
+
+/// Kills `words` at each of its steps, on a container that `prepare` left, and has the container
+/// deleted by force each time. Returns at how many steps it was killed.
+fn kill_at_each_step(
+    prepare: &[&str],
+    words: impl Fn(&Place, &str) -> Vec<String> + Sync,
+) -> usize {
+    let place = Place::new();
+    let steps = each_step(|step| {
+        let id = place.id(step);
+        for &command in prepare {
+            match command {
+                "create" => {
+                    let create = place.create(&id);
+                    place.done(&create.iter().map(String::as_str).collect::<Vec<_>>());
+                }
+                _ => place.done(&[command, &id]),
+            }
+        }
+        let words = words(&place, &id);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let output = quiet(&mut place.killed_at(step, &words));
+        place.done(&["delete", "--force", &id]);
+        // Else it came to its end before that step.
+        !output.status.success()
+    });
+    nothing_is_left(&place);
+    steps
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use testkit::eventually;
 
-use super::driver::{Driver, run};
+use super::driver::{Driver, live, run};
 use crate::client::Run;
 use crate::host::PATIENCE;
 use crate::terminal::Session;
@@ -119,51 +119,11 @@ fn privileged_podman_runs_containers_to_their_end() {
 #[test]
 fn privileged_podman_pauses_limits_restarts_and_kills_containers() {
     let podman = Podman::new();
-    let flags = [
-        "--name",
-        "box",
-        "--network",
-        "none",
-        "--memory",
-        "64m",
-        "--pids-limit",
-        "50",
-    ];
-    let program = [
-        "image",
-        "sh",
-        "-c",
-        "trap 'exit 3' TERM; while :; do sleep 0.05; done",
-    ];
-    podman
-        .run(&[&["run", "-d"][..], &flags, &program].concat())
-        .ok();
-    let status = |wanted: &str| {
-        let run = podman.run(&["inspect", "-f", "{{.State.Status}}", "box"]);
-        assert_eq!(run.ok(), wanted);
+    let meanwhile = || {
+        let limit = podman.run(&["stats", "--no-stream", "--format", "{{.MemLimit}}", "box"]);
+        assert_eq!(limit.ok(), (64 << 20).to_string());
     };
-    let run = podman.run(&["exec", "box", "sh", "-c", "echo in; exit 3"]);
-    assert_eq!(
-        (run.code, run.stdout.as_str()),
-        (Some(3), "in\n"),
-        "{run:#?}"
-    );
-    let limit = podman.run(&["stats", "--no-stream", "--format", "{{.MemLimit}}", "box"]);
-    assert_eq!(limit.ok(), (64 << 20).to_string());
-    podman.run(&["pause", "box"]).ok();
-    status("paused");
-    podman.run(&["unpause", "box"]).ok();
-    status("running");
-    assert!(podman.run(&["top", "box"]).ok().contains("trap"));
-    podman.run(&["restart", "box"]).ok();
-    status("running");
-    podman.run(&["stop", "box"]).ok();
-    let code = podman.run(&["inspect", "-f", "{{.State.ExitCode}}", "box"]);
-    assert_eq!(code.ok(), "3");
-    podman.run(&["start", "box"]).ok();
-    podman.run(&["kill", "box"]).ok();
-    assert_eq!(podman.run(&["wait", "box"]).ok(), "137");
-    podman.run(&["rm", "box"]).ok();
+    live(|words| podman.run(words), meanwhile);
 }
 
 #[test]

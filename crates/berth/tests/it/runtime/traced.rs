@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use sys::trace::{self, Stop, Until};
 
-use super::interrupted::{Place, WORKERS, nothing_is_left, quiet, said};
+use super::interrupted::{Place, each_step, nothing_is_left, quiet, said};
 
 /// `__WALL`: children of any kind.
 const ALL: u32 = 0x4000_0000;
@@ -137,28 +137,6 @@ fn run_and_kill(place: &Place, words: &[&str], start: Option<&str>, step: usize)
             started,
         }
     })
-}
-
-/// Does `one` for each step, from the first until it says that there are no more.
-fn each_step(one: impl Fn(usize) -> bool + Sync) -> usize {
-    let next = AtomicUsize::new(1);
-    let whole = AtomicUsize::new(usize::MAX);
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| {
-                loop {
-                    let step = next.fetch_add(1, Ordering::Relaxed);
-                    if step > whole.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    if !one(step) {
-                        whole.fetch_min(step, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    whole.into_inner() - 1
 }
 
 #[track_caller]
