@@ -13,6 +13,7 @@
 //! | [`registry`] | a `docker-registry` on a free loopback port, gone with its value |
 //! | [`disk`] | a disk that loses power |
 //! | [`chance`] | numbers that look random |
+//! | [`tokens`] | a token server that a registry believes |
 //! | [`guest`] | a Linux with other cgroups, booted under qemu |
 //! | [`proxy`] | what stands before a real registry and spoils what passes |
 //! | [`page`] | sections of `docs/` that are made of tables in the code |
@@ -32,6 +33,7 @@ pub mod layout;
 pub mod page;
 pub mod proxy;
 pub mod registry;
+pub mod tokens;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ pub use chance::Chance;
 pub use disk::Disk;
 pub use proxy::{Fault, FaultProxy};
 pub use registry::Registry;
+pub use tokens::TokenServer;
 
 /// Where the script that installs test tools puts them.
 const TOOLS: &str = "/var/cache/berth/tools/bin";

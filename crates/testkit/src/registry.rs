@@ -10,6 +10,7 @@ use vocab::Digest;
 
 use crate::http::{self, Reply};
 use crate::image::{self, Image};
+use crate::tokens::{SERVICE, TokenServer};
 
 /// Who may use a protected registry.
 pub const USER: &str = "ann";
@@ -22,7 +23,7 @@ const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcY
 /// issuer, good for `127.0.0.1`, `::ffff:127.0.0.1` and `localhost`.
 pub const CERTIFICATE: &str = include_str!("../fixtures/registry.crt");
 /// The key to it. It protects nothing.
-const KEY: &str = include_str!("../fixtures/registry.key");
+pub(crate) const KEY: &str = include_str!("../fixtures/registry.key");
 /// A certificate by which a client is known, its own issuer; and the key to it.
 pub const CLIENT_CERTIFICATE: &str = include_str!("../fixtures/client.crt");
 /// The key to it. It protects nothing either.
@@ -47,6 +48,7 @@ enum Kind {
     Protected,
     Tls,
     Mutual,
+    Tokens,
 }
 
 impl Registry {
@@ -77,6 +79,15 @@ impl Registry {
         Self::run(Kind::Mutual, Some(root))
     }
 
+    /// The same, and it believes the tokens of that server only.
+    #[must_use]
+    pub fn into_tokens(mut self, tokens: &TokenServer) -> Self {
+        let root = std::mem::replace(&mut self.root, scratch());
+        drop(self);
+        fs::write(root.path().join("realm"), tokens.realm()).unwrap();
+        Self::run(Kind::Tokens, Some(root))
+    }
+
     fn run(kind: Kind, root: Option<TempDir>) -> Self {
         let root = root.unwrap_or_else(scratch);
         let place = root.path().display();
@@ -91,7 +102,7 @@ impl Registry {
                 };
                 format!(", tls: {{certificate: '{place}/crt', key: '{place}/key'{clients}}}")
             }
-            Kind::Open | Kind::Protected => String::new(),
+            Kind::Open | Kind::Protected | Kind::Tokens => String::new(),
         };
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\n\
@@ -103,6 +114,14 @@ impl Registry {
             fs::write(root.path().join("htpasswd"), HTPASSWD).unwrap();
             config.push_str(&format!(
                 "auth: {{htpasswd: {{realm: testkit, path: '{place}/htpasswd'}}}}\n"
+            ));
+        }
+        if kind == Kind::Tokens {
+            fs::write(root.path().join("crt"), CERTIFICATE).unwrap();
+            let realm = fs::read_to_string(root.path().join("realm")).unwrap();
+            config.push_str(&format!(
+                "auth: {{token: {{realm: '{realm}', service: {SERVICE}, issuer: {SERVICE}, \
+                 rootcertbundle: '{place}/crt'}}}}\n"
             ));
         }
         let config_path = root.path().join("config.yml");

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use testkit::image::{Compression, Image, tar};
 use testkit::registry::{PASSWORD, USER};
-use testkit::{Fault, FaultProxy, Registry, tool};
+use testkit::{Fault, FaultProxy, Registry, TokenServer, tool};
 use vocab::Platform;
 
 use crate::client::{CLIENTS, Client, Run};
@@ -237,6 +237,57 @@ fn privileged_users_log_in_and_out() {
             said.fails(1).ends_with("no basic auth credentials"),
             "{said:?}"
         );
+    }
+}
+
+#[test]
+fn privileged_tokens_of_a_token_server_are_got_kept_and_renewed() {
+    let tokens = TokenServer::start();
+    let registry = Registry::start();
+    let files = tar(&[("a", b"a")]);
+    let image = Image::new(&[(files, Compression::Gzip)], &Platform::host());
+    registry.push("team/app", "1", &image);
+    let registry = registry.into_tokens(&tokens);
+    let address = registry.address();
+    let name = format!("{address}/team/app:1");
+    for client in CLIENTS {
+        let host = Host::empty();
+        let home = host.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        let run = |args: &[&str], input: &str| with_home(client, &host, &home, args, input);
+        run(&["pull", &name], "").fails(1);
+        let login = ["login", "-u", USER, "--password-stdin", address];
+        let said = run(&login, "wrong");
+        assert!(
+            said.fails(1).contains("incorrect username or password"),
+            "{said:?}"
+        );
+        let said = run(&login, PASSWORD);
+        assert!(said.ok().ends_with("Login Succeeded"), "{said:?}");
+        // The token is kept, and the password is not.
+        let file = std::fs::read_to_string(home.join("config.json")).unwrap();
+        assert!(file.contains(testkit::tokens::REFRESH_TOKEN), "{file}");
+        let account =
+            base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        assert!(
+            !file.contains(&account) && !file.contains(PASSWORD),
+            "{file}"
+        );
+        let before = tokens.asked().len();
+        run(&["pull", "-q", &name], "").ok();
+        let copy = format!("{address}/team/{client:?}:1").to_lowercase();
+        run(&["tag", &name, &copy], "").ok();
+        run(&["push", &copy], "").ok();
+        let asked = tokens.asked();
+        assert!(asked.len() > before, "{asked:?}");
+        assert!(
+            asked[before..]
+                .iter()
+                .all(|asked| asked == "POST refresh_token"),
+            "{asked:?}"
+        );
+        run(&["logout", address], "").ok();
+        run(&["push", &copy], "").fails(1);
     }
 }
 
