@@ -209,6 +209,16 @@ pub(crate) fn names(record: &Container, name: &str, settings: &EndpointSettings)
     names
 }
 
+/// What a container alone calls others, from `container:alias` or `container`.
+fn links(settings: &EndpointSettings) -> Vec<(String, String)> {
+    let links = settings.links.iter().flatten();
+    let links = links.map(|link| {
+        let (theirs, own) = link.split_once(':').unwrap_or((link, link));
+        (own.to_owned(), theirs.to_owned())
+    });
+    links.collect()
+}
+
 /// The network that is a container's way out: of those that have one, the one with the highest
 /// priority, and of several of those the first by name (as in Docker).
 pub(crate) fn way_out<'a>(
@@ -254,8 +264,9 @@ pub(crate) fn check_settings(network: &str, settings: &EndpointSettings) -> Resu
     if ipam.link_local_ips.is_some_and(|l| !l.is_empty()) {
         refusals.push("berth does not do link-local addresses yet".to_owned());
     }
-    if settings.links.as_ref().is_some_and(|l| !l.is_empty()) {
-        refusals.push("berth does not do links between endpoints yet".to_owned());
+    let linked = settings.links.as_ref().is_some_and(|l| !l.is_empty());
+    if linked && !has_names(network) {
+        refusals.push("berth does not do legacy links on the default bridge".to_owned());
     }
     if unreadable(
         &settings.mac_address,
@@ -538,6 +549,7 @@ impl Shared {
             default_route: way_out,
             sysctls: sysctls.collect(),
             names,
+            links: links(settings),
             interface,
         };
         self.links

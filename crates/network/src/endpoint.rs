@@ -75,6 +75,8 @@ pub struct Attach {
     pub sysctls: Vec<Sysctl>,
     /// What others on the network may call it; the first is what its address is called.
     pub names: Vec<String>,
+    /// What it alone calls others on the network: its own name for one, and what that is called.
+    pub links: Vec<(String, String)>,
 }
 
 /// A kernel setting inside a container's network namespace.
@@ -146,6 +148,9 @@ pub struct Endpoint {
     /// What others on the network may call it; the first is what its address is called.
     #[serde(default)]
     pub names: Vec<String>,
+    /// What it alone calls others on the network: its own name for one, and what that is called.
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
 }
 
 /// A container's IPv6 address on a network.

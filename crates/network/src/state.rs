@@ -145,6 +145,7 @@ impl State {
             mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
             ports: Vec::new(),
             names: wanted.names.clone(),
+            links: wanted.links.clone(),
         };
         let mut held = Vec::new();
         // An internal network has no way in: its ports are not published, as in Docker.

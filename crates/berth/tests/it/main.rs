@@ -28,6 +28,7 @@ mod host;
 mod images;
 mod interrupted;
 mod likeness;
+mod networks;
 mod platforms;
 mod registries;
 mod runtime;

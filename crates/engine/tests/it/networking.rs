@@ -410,6 +410,21 @@ async fn privileged_containers_find_each_other_by_name() {
     let other = finds(&place, "bridge", "cat /etc/resolv.conf").await;
     assert!(!other.contains("127.0.0.11"), "{other}");
 
+    // A link is the name that one container has for another.
+    let mut wanted =
+        crate::place::wanted("linked", &["nslookup", "-type=a", "keeper"], |_, host| {
+            host.network_mode = "mine".to_owned();
+        });
+    let settings = EndpointSettings {
+        links: Some(vec!["db:keeper".to_owned()]),
+        ..EndpointSettings::default()
+    };
+    wanted.networking.endpoints_config = Some([("mine".to_owned(), Some(settings))].into());
+    engine.create(wanted).await.unwrap();
+    assert_eq!(place.run("linked").await.code, 0);
+    let told = place.logged("linked").await;
+    assert!(told.contains("Address: 10.213.15.2"), "{told}");
+
     // A new name holds at once; after a restart of the engine all of it still does.
     engine.rename("db", "data").await.unwrap();
     let ask = "nslookup -type=a data | grep -A1 Name: | tail -1; nslookup -type=a db; true";

@@ -12,8 +12,18 @@ use crate::Endpoint;
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     zones: HashMap<NetworkId, Zone>,
-    /// Each container's networks in the order it joined them, and whether they lead outside.
-    members: HashMap<ContainerId, Vec<(NetworkId, bool)>>,
+    /// Each container's networks in the order it joined them.
+    members: HashMap<ContainerId, Vec<Membership>>,
+}
+
+/// A container on a network, as it sees others there.
+#[derive(Debug)]
+struct Membership {
+    network: NetworkId,
+    /// Whether the network leads outside.
+    leads_out: bool,
+    /// Names that only this container uses, in small letters, and whose they are.
+    links: HashMap<String, String>,
 }
 
 /// The names of one network.
@@ -31,8 +41,16 @@ impl Names {
     /// A container is on a network.
     pub(crate) fn join(&mut self, network: &str, endpoint: &Endpoint) {
         let networks = self.members.entry(endpoint.container).or_default();
-        networks.retain(|(id, _)| *id != endpoint.network);
-        networks.push((endpoint.network, endpoint.gateway.is_some()));
+        networks.retain(|known| known.network != endpoint.network);
+        let links = endpoint.links.iter();
+        let small = |text: &String| text.to_ascii_lowercase();
+        networks.push(Membership {
+            network: endpoint.network,
+            leads_out: endpoint.gateway.is_some(),
+            links: links
+                .map(|(own, theirs)| (small(own), small(theirs)))
+                .collect(),
+        });
         if endpoint.names.is_empty() {
             return;
         }
@@ -52,7 +70,7 @@ impl Names {
     /// A container is not on a network any more.
     pub(crate) fn leave(&mut self, endpoint: &Endpoint) {
         if let Some(networks) = self.members.get_mut(&endpoint.container) {
-            networks.retain(|(id, _)| *id != endpoint.network);
+            networks.retain(|known| known.network != endpoint.network);
             if networks.is_empty() {
                 self.members.remove(&endpoint.container);
             }
@@ -84,15 +102,14 @@ impl Names {
 
 /// The names as one container sees them.
 struct Asker<'a> {
-    networks: &'a [(NetworkId, bool)],
+    networks: &'a [Membership],
     zones: &'a HashMap<NetworkId, Zone>,
 }
 
 impl Asker<'_> {
     fn zones(&self) -> impl Iterator<Item = &Zone> {
-        self.networks
-            .iter()
-            .filter_map(|(id, _)| self.zones.get(id))
+        let networks = self.networks.iter();
+        networks.filter_map(|known| self.zones.get(&known.network))
     }
 }
 
@@ -102,6 +119,13 @@ impl Lookup for Asker<'_> {
             let addresses = holders.iter().flat_map(|(_, addresses)| addresses);
             addresses.copied().collect()
         };
+        let linked = self.networks.iter().find_map(|known| {
+            let theirs = known.links.get(name)?;
+            self.zones.get(&known.network)?.by_name.get(theirs)
+        });
+        if let Some(holders) = linked {
+            return Some(all(holders));
+        }
         if let Some(holders) = self.zones().find_map(|zone| zone.by_name.get(name)) {
             return Some(all(holders));
         }
@@ -123,7 +147,7 @@ impl Lookup for Asker<'_> {
     }
 
     fn has_way_out(&self) -> bool {
-        self.networks.iter().any(|(_, leads_out)| *leads_out)
+        self.networks.iter().any(|known| known.leads_out)
     }
 }
 
@@ -148,6 +172,7 @@ mod tests {
             mac: Mac::of(address),
             ports: Vec::new(),
             names: names.iter().map(|&name| name.to_owned()).collect(),
+            links: Vec::new(),
         }
     }
 
@@ -176,6 +201,23 @@ mod tests {
         assert_eq!(asked.name(ip(4)), None);
         assert!(!asked.has_way_out());
         assert!(names.of(ContainerId::random()).addresses("db").is_none());
+    }
+
+    #[test]
+    fn a_link_is_a_name_that_one_container_uses() {
+        let network = NetworkId::random();
+        let mut names = Names::default();
+        let db = endpoint(network, 2, &["db-1"]);
+        let mut web = endpoint(network, 3, &["web"]);
+        web.links = vec![("Store".to_owned(), "DB-1".to_owned())];
+        names.join("net", &web);
+        assert_eq!(names.of(web.container).addresses("store"), None);
+        names.join("net", &db);
+        assert_eq!(
+            names.of(web.container).addresses("store"),
+            Some(vec![ip(2)])
+        );
+        assert_eq!(names.of(db.container).addresses("store"), None);
     }
 
     #[test]

@@ -1202,6 +1202,7 @@ mod tests {
             mac: Mac::of([172, 17, 0, 2].into()),
             ports,
             names: Vec::new(),
+            links: Vec::new(),
         }
     }
 

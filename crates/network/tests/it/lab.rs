@@ -126,6 +126,7 @@ pub(crate) fn wanted(bridge: &Bridge, ports: &[PublishRequest]) -> Attach {
         default_route: true,
         sysctls: Vec::new(),
         names: Vec::new(),
+        links: Vec::new(),
     }
 }
 
