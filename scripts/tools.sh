@@ -49,7 +49,7 @@ launcher mkfs.erofs /usr/bin/mkfs.erofs
 launcher fsck.erofs /usr/bin/fsck.erofs
 launcher dump.erofs /usr/bin/dump.erofs
 launcher ip /usr/sbin/ip
-cp "$root/bin/busybox" "$bin/busybox"
+cp "$root/bin/busybox" "$bin/busybox.new"; mv "$bin/busybox.new" "$bin/busybox"
 ln -sf "$(command -v strace)" "$bin/strace"
 
 # CRIU is in few releases of Debian, and there too old for newer kernels.
@@ -102,6 +102,20 @@ exec $compose/usr/lib/$arch/ld-linux-*.so.* --argv0 docker-compose \
   --library-path $compose/usr/lib/$arch $compose/usr/libexec/docker/cli-plugins/docker-compose "\$@"
 EOF
 chmod 755 "$bin/docker-compose.new"; mv "$bin/docker-compose.new" "$bin/docker-compose"
+# Libraries of the Engine API, as they are published.
+libraries='docker==7.1.0 testcontainers==4.13.3'
+python=$cache/tools/python
+if [ "$(cat "$python/stamp" 2>/dev/null)" != "$libraries" ]; then
+  say "fetching docker-py and Testcontainers into $python"
+  packages python3 python3-venv
+  rm -rf "$python"
+  python3 -m venv "$python"
+  # shellcheck disable=SC2086
+  "$python/bin/pip" install -q $libraries
+  echo "$libraries" > "$python/stamp"
+fi
+printf '#!/bin/sh\nexec %s/bin/python "$@"\n' "$python" > "$bin/python.new"
+chmod 755 "$bin/python.new"; mv -T "$bin/python.new" "$bin/python"
 "$bin/docker" --version >&2
 "$bin/skopeo" --version >&2
 echo "$stamp" > "$cache/tools/stamp"

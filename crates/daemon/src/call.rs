@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::answer::Refusal;
 use crate::json;
+use crate::listen::Peer;
 use crate::router::Names;
 use crate::server::Daemon;
 
@@ -47,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) body: Body,
     /// The connection, for whoever takes it over.
     pub(crate) upgrade: OnUpgrade,
+    /// Its other end, where it can be told what that has read.
+    pub(crate) peer: Option<Peer>,
 }
 
 impl Call {

@@ -7,8 +7,11 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use vocab::{Failure, Kind};
@@ -86,6 +89,43 @@ pub(crate) enum Listener {
 pub(crate) enum Connection {
     Unix(UnixStream),
     Tcp(TcpStream),
+}
+
+/// The client at the other end of a Unix socket.
+///
+/// Some clients (docker-py) read the answer that hands a connection over through a buffer, and
+/// then go on with the bare socket: what came with the answer is lost to them. A container's output
+/// can be that quick.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(Arc<OwnedFd>);
+
+impl Peer {
+    fn of(socket: &UnixStream) -> Option<Self> {
+        let socket = socket.as_fd().try_clone_to_owned();
+        socket.ok().map(|socket| Self(Arc::new(socket)))
+    }
+
+    /// Waits until it has read all that was sent, or has had long enough.
+    pub(crate) async fn has_read(&self) {
+        const STEP: Duration = Duration::from_millis(1);
+        const STEPS: u32 = 1000;
+        for _ in 0..STEPS {
+            match sys::queue::is_unread(self.0.as_fd()) {
+                Ok(true) => tokio::time::sleep(STEP).await,
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The client, where it can be told what it has read.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Unix(socket) => Peer::of(socket),
+            Self::Tcp(_) => None,
+        }
+    }
 }
 
 impl Listener {

@@ -11,7 +11,7 @@ use tasks::{Cancel, Group};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::Settings;
-use crate::listen::{Connection, Listener};
+use crate::listen::{Connection, Listener, Peer};
 use crate::router;
 
 /// How long a client may take to send its headers; also how long a kept connection may be idle
@@ -70,11 +70,17 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listeners: Vec<Listener>) {
 async fn accept(listener: Listener, daemon: Arc<Daemon>, clients: Arc<Group>) {
     loop {
         match listener.accept().await {
-            Ok(Connection::Unix(socket)) => {
-                clients.spawn_whole("client", converse(socket, daemon.clone()));
-            }
-            Ok(Connection::Tcp(socket)) => {
-                clients.spawn_whole("client", converse(socket, daemon.clone()));
+            Ok(connection) => {
+                let peer = connection.peer();
+                let daemon = daemon.clone();
+                match connection {
+                    Connection::Unix(socket) => {
+                        clients.spawn_whole("client", converse(socket, peer, daemon));
+                    }
+                    Connection::Tcp(socket) => {
+                        clients.spawn_whole("client", converse(socket, peer, daemon));
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "accept a client");
@@ -87,11 +93,15 @@ async fn accept(listener: Listener, daemon: Arc<Daemon>, clients: Arc<Group>) {
 /// Serves one connection to its end.
 async fn converse(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Option<Peer>,
     daemon: Arc<Daemon>,
 ) {
     let stopping = daemon.stopping.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let daemon = daemon.clone();
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         async move { Ok::<_, Infallible>(router::route(daemon, request).await) }
     });
     let connection = http1::Builder::new()

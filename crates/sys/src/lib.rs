@@ -19,6 +19,7 @@
 //! | [`netlink`] | options of netlink sockets |
 //! | [`numa`] | from which nodes memory comes |
 //! | [`pidfd`] | signals without mistaking the process |
+//! | [`queue`] | what is still on its way through a socket |
 //! | [`schedule`] | how a thread is scheduled, and its execution domain |
 //! | [`seccomp`] | loading a filter |
 //! | [`shared`] | a number that two processes share |
@@ -43,6 +44,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod numa;
 pub mod pidfd;
+pub mod queue;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;

@@ -464,3 +464,61 @@ fn privileged_names_take_any_case_and_forms_count_as_queries() {
     assert_eq!(shown["Name"], "/renamed");
     assert_eq!(shown["HostConfig"]["NetworkMode"], "none");
 }
+
+/// A message of a client: masked, as the RFC demands.
+fn masked(kind: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [1, 2, 3, 4];
+    let mut bytes = vec![0x80 | kind, 0x80 | u8::try_from(payload.len()).unwrap()];
+    bytes.extend_from_slice(&MASK);
+    let mask = MASK.iter().cycle();
+    bytes.extend(payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+#[test]
+fn privileged_a_websocket_carries_input_and_output() {
+    const BINARY: u8 = 2;
+    const CLOSE: u8 = 8;
+    const PING: u8 = 9;
+    const PONG: u8 = 10;
+    let host = Host::new();
+    let id = created(
+        &host,
+        &json!({"Image": "busybox", "Cmd": ["cat"], "OpenStdin": true, "StdinOnce": true}),
+    );
+    post(&host, &format!("/containers/{id}/start"), 204);
+    let path = format!("GET /containers/{id}/attach/ws?stream=1&stdin=1&stdout=1");
+    let (status, text) = call(&host, &path, "");
+    assert_eq!(status, 400, "{text}");
+
+    let mut wire = Wire::new(&host);
+    let upgrade = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    wire.send(&path, &upgrade, "");
+    let head = wire.head().to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(
+        head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
+        "{head}"
+    );
+    let mut to = UnixStream::try_clone(&wire.0).unwrap();
+    let mut message = || {
+        let head = wire.exactly(2);
+        let payload = wire.exactly(usize::from(head[1]));
+        (head[0] & 0x0f, payload)
+    };
+    to.write_all(&masked(BINARY, b"said\n")).unwrap();
+    assert_eq!(message(), (BINARY, b"said\n".to_vec()));
+    to.write_all(&masked(PING, b"there?")).unwrap();
+    assert_eq!(message(), (PONG, b"there?".to_vec()));
+    // Goodbye ends stdin, and with it `cat`.
+    to.write_all(&masked(CLOSE, &1000_u16.to_be_bytes()))
+        .unwrap();
+    assert_eq!(message(), (CLOSE, 1000_u16.to_be_bytes().to_vec()));
+    let (_, waited) = call(&host, &format!("POST /containers/{id}/wait"), "");
+    assert!(waited.contains("\"StatusCode\":0"), "{waited}");
+}

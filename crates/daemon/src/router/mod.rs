@@ -195,7 +195,7 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
         .decode_utf8_lossy()
         .into_owned();
     let upgrade = hyper::upgrade::on(&mut request);
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut body = Body::new(body);
     let (operation, names, version, handler) = match choose(&parts.method, &path) {
         Ok(chosen) => chosen,
@@ -212,6 +212,7 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
         headers: parts.headers,
         body,
         upgrade,
+        peer: parts.extensions.remove(),
     };
     if !TAKES_BYTES.contains(&operation.path.0) {
         call.read_form().await?;

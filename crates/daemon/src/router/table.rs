@@ -51,7 +51,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::POST, "/containers/{id}/pause", "Freeze all processes with the cgroup freezer", works!(routes::containers::pause)),
     operation(Method::POST, "/containers/{id}/unpause", "Thaw a paused container", works!(routes::containers::unpause)),
     operation(Method::POST, "/containers/{id}/attach", "Bidirectional stdio of PID 1", works!(routes::attach::attach)),
-    operation(Method::GET, "/containers/{id}/attach/ws", "Attach over a websocket", NotYet),
+    operation(Method::GET, "/containers/{id}/attach/ws", "Attach over a websocket", works!(routes::websocket::attach)),
     operation(Method::POST, "/containers/{id}/wait", "Block until not-running / next-exit / removed", works!(routes::containers::wait)),
     operation(Method::DELETE, "/containers/{id}", "Remove", works!(routes::containers::remove)),
     operation(Method::HEAD, "/containers/{id}/archive", "Stat one path in the container", works!(routes::archive::head)),

@@ -28,6 +28,7 @@ use super::logs::{frame, media_type, of};
 use super::{Outcome, pieces};
 use crate::answer;
 use crate::call::{Body, Call};
+use crate::listen::Peer;
 
 /// Bytes of stdin taken at a time.
 const INPUT_BYTES: usize = 32 << 10;
@@ -57,9 +58,10 @@ pub(super) fn take_over(call: Call, attached: Attached) -> answer::Answer {
     let media_type = media_type(&call, tty);
     if call.wants_upgrade() {
         let daemon = call.daemon.clone();
-        daemon
-            .sessions
-            .spawn("attached client", converse(call.upgrade, attached));
+        daemon.sessions.spawn(
+            "attached client",
+            converse(call.upgrade, call.peer, attached),
+        );
         return upgraded(media_type);
     }
     let daemon = call.daemon.clone();
@@ -112,7 +114,7 @@ fn write_chunk(bytes: &mut Vec<u8>, chunk: &Chunk, tty: bool) {
 }
 
 /// Carries bytes both ways until the output ends or the client is gone.
-async fn converse(upgrade: OnUpgrade, attached: Attached) {
+async fn converse(upgrade: OnUpgrade, peer: Option<Peer>, attached: Attached) {
     let connection = match upgrade.await {
         Ok(upgraded) => TokioIo::new(upgraded),
         Err(error) => {
@@ -123,7 +125,12 @@ async fn converse(upgrade: OnUpgrade, attached: Attached) {
     let (mut from_client, mut to_client) = tokio::io::split(connection);
     let tty = attached.tty;
     {
-        let output = pin!(send_output(attached.output, &mut to_client, tty));
+        let output = pin!(async {
+            if let Some(peer) = peer {
+                peer.has_read().await;
+            }
+            send_output(attached.output, &mut to_client, tty).await;
+        });
         let input = pin!(take_input(&mut from_client, attached.input));
         let (mut output, mut input) = (output, input);
         let mut input_ended = false;

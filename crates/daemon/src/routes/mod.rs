@@ -17,6 +17,7 @@ pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod transfer;
 pub(crate) mod volumes;
+pub(crate) mod websocket;
 
 use std::io;
 
