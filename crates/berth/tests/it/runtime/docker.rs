@@ -164,3 +164,82 @@ fn privileged_docker_gives_containers_a_terminal() {
     session.type_in(b"exit 4\r");
     assert_eq!(session.finish().0, Some(4));
 }
+
+/// Flags, what is run with them, and what that prints.
+const FLAGS: &[(&[&str], &str, &str)] = &[
+    (
+        &[
+            "--device=/dev/zero:/dev/x:rw",
+            "--sysctl=kernel.msgmax=7777",
+            "--ulimit=nofile=333:444",
+            "--hostname=hh",
+            "--env=A=B",
+            "--security-opt=seccomp=unconfined",
+        ],
+        "stat -c '%t:%T' /dev/x; cat /proc/sys/kernel/msgmax; ulimit -n; ulimit -Hn; hostname; \
+         echo $A; grep Seccomp: /proc/self/status",
+        "1:5\n7777\n333\n444\nhh\nB\nSeccomp:\t0",
+    ),
+    (
+        &[
+            "--read-only",
+            "--tmpfs=/t:size=1m,mode=1777",
+            "--security-opt=no-new-privileges",
+            "--cap-drop=all",
+            "--group-add=55",
+            "--user=3",
+        ],
+        "touch /a 2>/dev/null || touch /t/a && df -k /t | grep -o 1024 | head -n 1; id -u; id -G; \
+         grep -E 'NoNewPrivs|CapBnd' /proc/self/status",
+        "1024\n3\n0 55\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1",
+    ),
+    (
+        &["--pid=host", "--ipc=host", "--uts=host"],
+        "test $$ != 1 && echo ours",
+        "ours",
+    ),
+];
+
+#[test]
+fn privileged_dockers_flags_reach_the_container_and_its_limits_change() {
+    let docker = Docker::new();
+    for (flags, script, printed) in FLAGS {
+        let always = ["--rm", "--network", "none"];
+        let program = ["image", "sh", "-c", script];
+        let run = docker.run(&[&["run"], &always[..], flags, &program].concat());
+        assert_eq!(run.ok(), *printed, "{flags:?}");
+    }
+    let flags = ["run", "--detach", "--name", "box", "--network", "none"];
+    let program = ["--memory", "64m", "image", "sleep", "1000"];
+    docker.run(&[&flags[..], &program].concat()).ok();
+    let limits = [
+        "--memory",
+        "100m",
+        "--memory-swap",
+        "200m",
+        "--pids-limit",
+        "55",
+    ];
+    docker
+        .run(&[&["update"], &limits[..], &["box"]].concat())
+        .ok();
+    let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
+                 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+    let read = docker.run(&["exec", "box", "sh", "-c", files]);
+    assert_eq!(read.ok(), "104857600\n55");
+    assert!(docker.run(&["top", "box"]).ok().contains("sleep 1000"));
+    let exec = [
+        "exec",
+        "-w",
+        "/tmp",
+        "-e",
+        "X=Y",
+        "-u",
+        "7",
+        "box",
+        "sh",
+        "-c",
+        "echo $PWD $X; id -u",
+    ];
+    assert_eq!(docker.run(&exec).ok(), "/tmp Y\n7");
+}

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use testkit::eventually;
+use testkit::{eventually, tool};
 
 use super::driver::{Driver, live, run};
 use crate::client::Run;
@@ -55,6 +55,10 @@ impl Podman {
         }
         command.args(args.iter().skip(1));
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
+        // Where it, and the runtime, finds CRIU.
+        let tools = tool("criu");
+        let tools = tools.parent().unwrap().display();
+        command.env("PATH", format!("{tools}:/usr/sbin:/usr/bin:/sbin:/bin"));
         command
     }
 
@@ -151,4 +155,150 @@ fn privileged_podman_gives_containers_a_terminal() {
     session.type_in(b"exit 4\r");
     assert_eq!(session.finish().0, Some(4));
     eventually(PATIENCE, || podman.run(&["rm", "box"]).code == Some(0));
+}
+
+/// Flags, what is run with them, and what that prints.
+const FLAGS: &[(&[&str], &str, &str)] = &[
+    (
+        &[
+            "--device=/dev/zero:/dev/x:rw",
+            "--sysctl=kernel.msgmax=7777",
+            "--ulimit=nofile=333:444",
+            "--hostname=hh",
+            "--add-host=a:1.2.3.4",
+            "--env=A=B",
+            "--oom-score-adj=500",
+            "--workdir=/bin",
+            "--volume=vol:/v",
+            "--security-opt=seccomp=unconfined",
+        ],
+        "stat -c '%t:%T' /dev/x; cat /proc/sys/kernel/msgmax; ulimit -n; ulimit -Hn; hostname; \
+         grep -c 1.2.3.4 /etc/hosts; echo $A; cat /proc/self/oom_score_adj; pwd; \
+         echo x > /v/f; cat /v/f; grep Seccomp: /proc/self/status",
+        "1:5\n7777\n333\n444\nhh\n1\nB\n500\n/bin\nx\nSeccomp:\t0",
+    ),
+    (
+        &[
+            "--read-only",
+            "--tmpfs=/t:size=1m,mode=1777",
+            "--security-opt=no-new-privileges",
+            "--group-add=55",
+            "--user=3",
+        ],
+        "touch /a 2>/dev/null || touch /t/a && df -k /t | grep -o 1024 | head -n 1; id -u; id -G; \
+         grep NoNewPrivs /proc/self/status",
+        "1024\n3\n0 55\nNoNewPrivs:\t1",
+    ),
+    (
+        &["--uidmap=0:200000:1000", "--gidmap=0:300000:1000"],
+        "set -- $(cat /proc/self/uid_map /proc/self/gid_map); echo $*; touch /x; stat -c %u /x",
+        "0 200000 1000 0 300000 1000\n0",
+    ),
+    (
+        &["--pid=host", "--ipc=host", "--uts=host"],
+        "test $$ != 1 && echo ours",
+        "ours",
+    ),
+];
+
+#[test]
+fn privileged_podmans_flags_reach_the_container() {
+    let podman = Podman::new();
+    for (flags, script, printed) in FLAGS {
+        let always = ["--rm", "--network", "none"];
+        let program = ["image", "sh", "-c", script];
+        let run = podman.run(&[&["run"], &always[..], flags, &program].concat());
+        assert_eq!(run.ok(), *printed, "{flags:?}");
+    }
+}
+
+#[test]
+fn privileged_podman_changes_limits_looks_after_and_saves_containers() {
+    let podman = Podman::new();
+    let script = "echo up; i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done";
+    let flags = [
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "--health-cmd",
+        "test -e /count",
+    ];
+    let program = ["--health-interval", "disable", "image", "sh", "-c", script];
+    podman
+        .run(
+            &[
+                &["run", "--detach", "--memory", "64m"][..],
+                &flags,
+                &program,
+            ]
+            .concat(),
+        )
+        .ok();
+    let limits = |wanted: &str| {
+        let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
+                     2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+        assert_eq!(podman.run(&["exec", "box", "sh", "-c", files]).ok(), wanted);
+    };
+    podman
+        .run(&["update", "--memory", "100m", "--pids-limit", "55", "box"])
+        .ok();
+    limits("104857600\n55");
+    podman.run(&["healthcheck", "run", "box"]).ok();
+    let exec = [
+        "exec",
+        "-w",
+        "/tmp",
+        "-e",
+        "X=Y",
+        "-u",
+        "7",
+        "box",
+        "sh",
+        "-c",
+        "echo $PWD $X; id -u",
+    ];
+    assert_eq!(podman.run(&exec).ok(), "/tmp Y\n7");
+    let count = || -> u32 {
+        let said = podman.run(&["exec", "box", "cat", "/count"]);
+        said.stdout.trim().parse().unwrap_or(0)
+    };
+    // Saved and restored where it is, and from a file under another name.
+    let archive = podman.0.path().join("saved.tar.gz");
+    let archive = archive.to_str().unwrap();
+    podman
+        .run(&[
+            "container",
+            "checkpoint",
+            "--leave-running",
+            "--export",
+            archive,
+            "box",
+        ])
+        .ok();
+    podman.run(&["container", "checkpoint", "box"]).ok();
+    podman.run(&["container", "restore", "box"]).ok();
+    let restored = podman.run(&[
+        "inspect",
+        "-f",
+        "{{.State.Status}} {{.State.Restored}}",
+        "box",
+    ]);
+    assert_eq!(restored.ok(), "running true");
+    let reached = count();
+    eventually(PATIENCE, || count() > reached);
+    limits("104857600\n55");
+    podman.run(&["rm", "--force", "--time", "0", "box"]).ok();
+    podman
+        .run(&[
+            "container",
+            "restore",
+            "--import",
+            archive,
+            "--name",
+            "other",
+        ])
+        .ok();
+    let status = podman.run(&["inspect", "-f", "{{.State.Status}}", "other"]);
+    assert_eq!(status.ok(), "running");
 }
