@@ -2,7 +2,7 @@
 //! the files stay where they are in the tar, which is the image's only extra device.
 //!
 //! The same tar always gives the same image: nothing of the host, the clock or chance is in it.
-//! It is read by Linux 6.4 and later (blocks below the page size), through `fsopen` with
+//! It is read by Linux 6.4 and later (blocks below the page size; Debian's 6.1 too), through `fsopen` with
 //! `source=IMAGE` and `device=TAR`.
 //!
 //! ```text

@@ -17,6 +17,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -408,7 +409,10 @@ fn stack(lower: &Path, scratch: &Path) -> io::Result<()> {
     files::make_directory(&upper, 0o755)?;
     files::make_directory(&work, 0o755)?;
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "lowerdir+", lower)?;
+    // Before Linux 6.7 all layers stand in one string of 255 bytes at most, and a path may be longer.
+    let lower = File::open(lower)?;
+    let place = format!("/proc/self/fd/{}", lower.as_raw_fd());
+    fsconfig_set_string(&context, "lowerdir", &place)?;
     fsconfig_set_string(&context, "upperdir", &upper)?;
     fsconfig_set_string(&context, "workdir", &work)?;
     fsconfig_create(&context)?;

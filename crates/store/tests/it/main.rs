@@ -8,6 +8,7 @@ mod damage;
 mod disk;
 mod erofs;
 mod explain;
+mod guest;
 mod hostile;
 mod images;
 mod interruption;
