@@ -268,18 +268,20 @@ impl Engine {
             }
         });
         let until = options.until;
+        // The past is told whole, however late it is.
+        let live = match until {
+            None => live.boxed(),
+            Some(until) => {
+                let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+                live.take_until(end_after(left)).boxed()
+            }
+        };
         let all = futures_util::stream::iter(past).chain(live);
         let wanted = all.filter_map(move |event| {
             let passes = sieve.passes(&event) && until.is_none_or(|until| event.time <= until);
             std::future::ready(passes.then(|| (*event).clone()))
         });
-        Ok(match until {
-            None => wanted.boxed(),
-            Some(until) => {
-                let left = until.duration_since(SystemTime::now()).unwrap_or_default();
-                wanted.take_until(end_after(left)).boxed()
-            }
-        })
+        Ok(wanted.boxed())
     }
 }
 
