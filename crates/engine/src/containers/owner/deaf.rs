@@ -76,7 +76,7 @@ mod tests {
         assert!(signals.is_first);
         let bit = |signal: u32| 1 << (signal - 1);
         assert!(signals.minds(bit(15)) && signals.minds(bit(3)) && signals.minds(bit(1)));
-        assert!(!signals.minds(bit(10)));
+        assert!(!signals.minds(bit(13)));
         assert!(!Signals::read("NSpid:\t4711\n").is_first);
     }
 
