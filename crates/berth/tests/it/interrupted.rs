@@ -218,9 +218,7 @@ impl Trial {
     }
 
     fn ask(&self, line: &str) -> Value {
-        let (status, body) = exchange(&self.host.socket(), line, b"").unwrap();
-        assert_eq!(status, 200, "{line}: {body}");
-        serde_json::from_str(&body).unwrap()
+        ask(&self.host, line)
     }
 
     fn check(&mut self) {
@@ -246,23 +244,10 @@ impl Trial {
         }
         self.promised = there.into_keys().collect();
         let data = self.host.path().join("data");
-        self.check_accounts(&data);
+        check_accounts(&self.host);
         let names = |below: &str| names(&data.join("store").join(below));
         assert_eq!(names("ingest"), BTreeSet::new());
         assert_eq!(names("quarantine"), BTreeSet::new());
-    }
-
-    /// What the daemon says that it occupies is what is there.
-    fn check_accounts(&self, data: &Path) {
-        let usage = self.ask("GET /system/df?data-root=1");
-        let parts = usage["DataRoot"].as_object().unwrap().values();
-        let told: i64 = parts.map(|bytes| bytes.as_i64().unwrap()).sum();
-        let there = i64::try_from(store_bytes(data)).unwrap();
-        let far = (told - there).abs();
-        assert!(
-            far * 100 <= there,
-            "told {told}, there are {there}: {usage:#}"
-        );
     }
 
     fn run(mut self, times: usize) {
@@ -284,6 +269,25 @@ impl Trial {
             }
         }
     }
+}
+
+fn ask(host: &Host, line: &str) -> Value {
+    let (status, body) = exchange(&host.socket(), line, b"").unwrap();
+    assert_eq!(status, 200, "{line}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// What the daemon says that it occupies is what is there.
+pub(crate) fn check_accounts(host: &Host) {
+    let usage = ask(host, "GET /system/df?data-root=1");
+    let parts = usage["DataRoot"].as_object().unwrap().values();
+    let told: i64 = parts.map(|bytes| bytes.as_i64().unwrap()).sum();
+    let there = i64::try_from(store_bytes(&host.path().join("data"))).unwrap();
+    let far = (told - there).abs();
+    assert!(
+        far * 100 <= there,
+        "told {told}, there are {there}: {usage:#}"
+    );
 }
 
 fn names(directory: &Path) -> BTreeSet<PathBuf> {

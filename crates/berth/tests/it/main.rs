@@ -34,4 +34,5 @@ mod platforms;
 mod registries;
 mod runtime;
 mod terminal;
+mod transfers;
 mod wire;
