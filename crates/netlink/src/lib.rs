@@ -310,10 +310,20 @@ impl Socket {
         Err(Errno::INTR.into())
     }
 
-    /// What the kernel calls this socket; what others hear of its requests bears it.
+    /// What the kernel calls this socket; what others hear of its requests bears it. Never zero:
+    /// a socket that has not sent yet is named by this.
     pub fn port(&self) -> io::Result<u32> {
-        let address = rustix::net::getsockname(&self.0)?;
-        Ok(SocketAddrNetlink::try_from(address)?.pid())
+        let named = || {
+            let address = rustix::net::getsockname(&self.0)?;
+            Ok(SocketAddrNetlink::try_from(address)?.pid())
+        };
+        match named() {
+            Ok(0) => {
+                rustix::net::bind(&self.0, &SocketAddrNetlink::new(0, 0))?;
+                named()
+            }
+            port => port,
+        }
     }
 
     fn send(&self, batch: &Batch) -> io::Result<()> {
@@ -331,6 +341,9 @@ impl Socket {
         while rustix::net::recv(&self.0, &mut rest, RecvFlags::DONTWAIT).is_ok() {}
     }
 }
+
+/// What a [`Listener`] can keep at most until it is asked: changes of some ten thousand elements.
+const HEARD_BYTES: usize = 8 << 20;
 
 /// A socket that hears what anybody changes, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -365,6 +378,8 @@ impl Listener {
         )?;
         let groups = group.checked_sub(1).and_then(|bit| 1_u32.checked_shl(bit));
         let groups = groups.ok_or(io::ErrorKind::InvalidInput)?;
+        // Where that is refused, the host's default stays, and more is lost.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, HEARD_BYTES);
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self(socket))
     }
@@ -513,6 +528,14 @@ mod tests {
             word(find(find(attributes, 2).unwrap(), 3).unwrap(), 0),
             Some(7)
         );
+    }
+
+    #[test]
+    fn a_socket_that_has_not_sent_has_a_name() {
+        let socket = Socket::open(Family::Netfilter).unwrap();
+        let port = socket.port().unwrap();
+        assert_ne!(port, 0);
+        assert_eq!(socket.port().unwrap(), port);
     }
 
     proptest! {

@@ -34,7 +34,7 @@ use crate::error::{
 use crate::flows;
 use crate::ipam;
 use crate::links::{self, Link, Links, Pair, Port};
-use crate::rules::{Table, Watch};
+use crate::rules::{Disturbance, Table, Watch};
 use crate::state::State;
 use crate::{Attach, Bridge, Endpoint, Mac, Protocol, sandbox, sysctl};
 
@@ -346,16 +346,16 @@ impl Networks {
 /// Makes the table anew whenever others took something of it away.
 async fn guard(inner: Arc<Inner>, watch: AsyncFd<Watch>) {
     loop {
-        let disturbed = match watch.readable().await {
+        let heard = match watch.readable().await {
             Ok(mut ready) => {
                 ready.clear_ready();
-                watch.get_ref().is_disturbed()
+                watch.get_ref().heard()
             }
             Err(error) => Err(error),
         };
-        match disturbed {
-            Ok(false) => continue,
-            Ok(true) => {}
+        match heard {
+            Ok(Disturbance::None) => continue,
+            Ok(Disturbance::Unknown | Disturbance::Removed) => {}
             Err(error) => {
                 tracing::warn!(%error, "changes of rules by others are not seen any more");
                 return;
@@ -363,11 +363,19 @@ async fn guard(inner: Arc<Inner>, watch: AsyncFd<Watch>) {
         }
         // Who flushes the rules loads others in the next moment.
         tokio::time::sleep(SETTLE).await;
-        let own = Arc::clone(&inner);
-        let table = inner.config.table();
-        match tasks::blocking(move || own.state().reassert()).await {
-            Ok(()) => tracing::warn!(table, "somebody removed rules; they are there again"),
-            Err(error) => tracing::warn!(table, %error, "rules were removed and are not back"),
+        loop {
+            let own = Arc::clone(&inner);
+            let table = inner.config.table();
+            match tasks::blocking(move || own.state().reassert()).await {
+                Ok(()) => tracing::warn!(table, "somebody removed rules; they are there again"),
+                Err(error) => tracing::warn!(table, %error, "rules were removed and are not back"),
+            }
+            // What was too much to keep now was our own: making a large table anew again because of
+            // that would never end.
+            if !matches!(watch.get_ref().heard(), Ok(Disturbance::Removed)) {
+                break;
+            }
+            tokio::time::sleep(SETTLE).await;
         }
     }
 }

@@ -31,5 +31,5 @@ mod wire;
 
 pub(crate) use plan::{Change, join, leave, publish, remove_table, whole, withdraw};
 pub(crate) use redirect::lead_names;
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Disturbance, Watch};
 pub(crate) use wire::Table;

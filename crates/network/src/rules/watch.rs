@@ -24,6 +24,17 @@ pub(crate) struct Watch {
     own: u32,
 }
 
+/// What others did to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Disturbance {
+    /// Nothing that matters.
+    None,
+    /// More happened than could be kept; something of the table may be gone.
+    Unknown,
+    /// Something of the table is gone.
+    Removed,
+}
+
 impl Watch {
     /// In the network namespace of the calling thread; `own` is who changes the table rightly.
     pub(crate) fn open(table: String, own: u32) -> io::Result<Self> {
@@ -35,21 +46,24 @@ impl Watch {
         })
     }
 
-    /// Whether anything of the table was removed by others since this was last asked; true as well
-    /// where too much happened to tell.
-    pub(crate) fn is_disturbed(&self) -> io::Result<bool> {
-        let mut disturbed = false;
+    /// What others did to the table since this was last asked.
+    pub(crate) fn heard(&self) -> io::Result<Disturbance> {
+        let mut worst = Disturbance::None;
         self.listener.hear(|heard| {
-            disturbed |= match heard {
-                Heard::Lost => true,
+            let disturbance = match heard {
+                Heard::Lost => Disturbance::Unknown,
                 Heard::Change {
                     kind,
                     port,
                     payload,
-                } => port != self.own && removes(kind) && self.is_ours(payload),
+                } if port != self.own && removes(kind) && self.is_ours(payload) => {
+                    Disturbance::Removed
+                }
+                Heard::Change { .. } => Disturbance::None,
             };
+            worst = worst.max(disturbance);
         })?;
-        Ok(disturbed)
+        Ok(worst)
     }
 
     fn is_ours(&self, payload: &[u8]) -> bool {

@@ -1164,7 +1164,7 @@ mod tests {
     use vocab::{ContainerId, NetworkId};
 
     use super::*;
-    use crate::rules::{publish, whole, withdraw};
+    use crate::rules::{Disturbance, publish, whole, withdraw};
     use crate::{Bridge, Endpoint, Mac, PublishedPort};
 
     const TEXT: &str = include_str!("table.nft");
@@ -1353,6 +1353,24 @@ mod tests {
                 .unwrap();
             table("berth").apply(&publish(&endpoint)).unwrap();
             assert_eq!(listed(), before);
+        });
+    }
+
+    #[test]
+    fn privileged_own_changes_are_told_from_those_of_others() {
+        let endpoint = endpoint(vec![port(Protocol::Tcp, [0, 0, 0, 0], 8080, 80)]);
+        apart(|| {
+            // As at the daemon's start: the watch comes before the first change.
+            let table = table("berth");
+            let watch = table.watch().unwrap();
+            let bridge = bridge("berth0");
+            for _ in 0..2 {
+                table.apply(&whole([&bridge], [&endpoint])).unwrap();
+                table.apply(&withdraw(&endpoint)).unwrap();
+            }
+            assert_eq!(watch.heard().unwrap(), Disturbance::None);
+            nft(&["flush", "chain", "inet", "berth", "prerouting"]);
+            assert_eq!(watch.heard().unwrap(), Disturbance::Removed);
         });
     }
 
