@@ -12,7 +12,8 @@
 //! fetched again. Directories of files have no digest; they are made again from their blob at once.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use vocab::Digest;
@@ -41,7 +42,9 @@ pub(crate) fn epoch(run: &Path) -> io::Result<String> {
         _ => {}
     }
     let epoch = format!("{boot} {}", files::random_name());
-    fs::write(&path, &epoch)?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&path)?.write_all(epoch.as_bytes())?;
     Ok(epoch)
 }
 
