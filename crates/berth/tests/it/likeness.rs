@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use testkit::Registry;
 use testkit::image::{Compression, Image, Layer, tar};
+use testkit::{Registry, eventually};
 use vocab::Platform;
 
 use crate::client::Run;
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 use crate::runtime::docker::Docker;
 
 /// Both daemons, with one directory each for the files that commands name.
@@ -450,6 +450,10 @@ fn privileged_images_go_to_registries_and_come_as_with_docker() {
         "--format",
         "{{.Action}} {{.Actor.ID}} {{json .Actor.Attributes}}",
     ];
+    // Docker's daemon tells of what it did a moment after it has answered.
+    eventually(PATIENCE, || {
+        both.runs(&events).0.stdout.contains("reclaimed")
+    });
     both.same_but(&events, |text| {
         let lines = text.lines();
         let lines = lines.map(|line| match line.contains("reclaimed") {

@@ -196,7 +196,7 @@ fn privileged_what_was_saved_is_loaded_again_byte_for_byte() {
     let error = save(&["app:1", "missing"]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (Kind::NotFound, "No such image: missing:latest")
+        (Kind::NotFound, "No such image: missing")
     );
     // By id only: no name goes along.
     let third = Scratch::new(Driver::Overlay);
@@ -329,10 +329,7 @@ fn privileged_a_root_tar_is_imported_with_its_changes() {
     let error = scratch
         .import(&mut Socket(&layer()), &wrong, None)
         .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "RUN x: RUN is not a valid change command"
-    );
+    assert_eq!(error.to_string(), "RUN is not a valid change command");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the peer is a program")]
