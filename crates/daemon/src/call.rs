@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use api::query::{truth, truth_or};
@@ -124,12 +124,49 @@ impl Call {
 /// The body of a request. It is read to its end whatever becomes of the request: a client that
 /// still writes when the connection closes sees the broken connection instead of the answer.
 #[derive(Debug)]
-pub(crate) struct Body(Option<Incoming>);
+pub(crate) struct Body {
+    incoming: Option<Incoming>,
+    rest: Rest,
+}
+
+/// What a handler has left of a body, once it has dropped it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rest(Arc<Mutex<Option<Incoming>>>);
+
+impl Rest {
+    fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads it as [`Body::drain`] does.
+    pub(crate) async fn drain(&self) {
+        let left = self.slot().take();
+        if let Some(incoming) = left {
+            Body::new(incoming).drain().await;
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            *self.rest.slot() = Some(incoming);
+        }
+    }
+}
 
 impl Body {
     /// One that is coming.
     pub(crate) fn new(incoming: Incoming) -> Self {
-        Self(Some(incoming))
+        Self {
+            incoming: Some(incoming),
+            rest: Rest::default(),
+        }
+    }
+
+    /// What will be left of it.
+    pub(crate) fn rest(&self) -> Rest {
+        self.rest.clone()
     }
 
     /// The whole body, which is bounded; nothing the second time.
@@ -152,7 +189,7 @@ impl Body {
     /// The next piece.
     pub(crate) async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
-            let frame = self.0.as_mut()?.frame().await;
+            let frame = self.incoming.as_mut()?.frame().await;
             match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -160,11 +197,11 @@ impl Body {
                     }
                 }
                 Some(Err(error)) => {
-                    self.0 = None;
+                    self.incoming = None;
                     return Some(Err(io::Error::other(error)));
                 }
                 None => {
-                    self.0 = None;
+                    self.incoming = None;
                     return None;
                 }
             }
@@ -184,6 +221,7 @@ impl Body {
             }
         };
         let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+        self.incoming = None;
     }
 }
 

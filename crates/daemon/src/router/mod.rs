@@ -204,6 +204,7 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
             return Err(refusal);
         }
     };
+    let rest = body.rest();
     let mut call = Call {
         daemon,
         version,
@@ -214,10 +215,17 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
         upgrade,
         peer: parts.extensions.remove(),
     };
-    if !TAKES_BYTES.contains(&operation.path.0) {
-        call.read_form().await?;
-    }
-    handler(call).await
+    let reads_form = !TAKES_BYTES.contains(&operation.path.0);
+    let answered = async move {
+        if reads_form {
+            call.read_form().await?;
+        }
+        handler(call).await
+    };
+    let answer = answered.await;
+    // docker sends `{}` with a push, for which nobody asks.
+    rest.drain().await;
+    answer
 }
 
 /// What a method and a path ask for, or why they are not answered.
