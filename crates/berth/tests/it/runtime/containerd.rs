@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use testkit::{eventually, tool};
 
+use super::checkpoint::COUNTER;
 use super::driver::{Driver, run};
 use crate::client::Run;
 use crate::host::PATIENCE;
@@ -142,9 +143,8 @@ fn privileged_containerd_runs_pauses_limits_saves_and_kills_containers() {
             .contains(r#"exec: "nope": executable file not found in $PATH"#)
     );
 
-    let counter = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.01; done";
     let flags = ["--detach", "--memory-limit", "67108864"];
-    let started = containerd.start(&flags, "box", &["/bin/sh", "-c", counter]);
+    let started = containerd.start(&flags, "box", &["/bin/sh", "-c", COUNTER]);
     run(containerd.driver.path(), started).ok();
     containerd.wait_for("box", "RUNNING");
     let cgroup = format!("{}/box", &containerd.driver.cgroup()[1..]);
