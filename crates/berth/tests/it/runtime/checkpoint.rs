@@ -15,11 +15,12 @@ use super::terminal::receive;
 use crate::client::Run;
 use crate::host::PATIENCE;
 
-/// Counts in a file, from 1. It starts no programs, as for a pause: busybox's shell does so by
-/// vfork(2), in the middle of which CRIU saves nobody. Nor does it wait in `read -t`, which busybox's
-/// shell does without end where CRIU has interrupted it.
+/// Counts in a file, a line for each number from 1 on: written anew it would mostly be empty. It
+/// starts no programs, as for a pause: busybox's shell does so by vfork(2), in the middle of which CRIU
+/// saves nobody. Nor does it wait in `read -t`, which busybox's shell does without end where CRIU has
+/// interrupted it.
 pub(super) const COUNTER: &str =
-    "echo begun >> /begun; i=0; while :; do i=$((i+1)); echo $i > /count; done";
+    "echo begun >> /begun; i=0; while :; do i=$((i+1)); echo $i >> /count; done";
 
 fn counter() -> Bundle {
     Bundle::sh(COUNTER)
@@ -63,9 +64,8 @@ impl Bundle {
     fn count(&self) -> u32 {
         let mut count = None;
         eventually(PATIENCE, || {
-            // Empty while it is written.
-            let text = fs::read_to_string(self.inside("count"));
-            count = text.ok().and_then(|text| text.trim().parse().ok());
+            let text = fs::read_to_string(self.inside("count")).unwrap_or_default();
+            count = text.lines().last().and_then(|line| line.parse().ok());
             count.is_some()
         });
         count.unwrap()

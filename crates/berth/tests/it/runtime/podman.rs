@@ -260,7 +260,7 @@ fn privileged_podman_changes_limits_looks_after_and_saves_containers() {
     ];
     assert_eq!(podman.run(&exec).ok(), "/tmp Y\n7");
     let count = || -> u32 {
-        let said = podman.run(&["exec", "box", "cat", "/count"]);
+        let said = podman.run(&["exec", "box", "tail", "-n", "1", "/count"]);
         said.stdout.trim().parse().unwrap_or(0)
     };
     // Saved and restored where it is, and from a file under another name.
