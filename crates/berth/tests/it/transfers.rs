@@ -122,6 +122,9 @@ fn privileged_a_pull_goes_on_after_a_reboot() {
     host.kill_daemon();
     pull.wait().unwrap();
     // What a host does on its way down and up.
+    let data = fs::File::open(host.path().join("data")).unwrap();
+    rustix::fs::syncfs(&data).unwrap();
+    drop(data);
     disk.restore();
     fs::remove_dir_all(host.path().join("run")).unwrap();
     host.start();
