@@ -28,11 +28,6 @@ pub const FLAGS: &[Flag] = &[
         "Attach to stdin, stdout or stderr",
     )
     .short('a'),
-    unsigned16(
-        "blkio-weight",
-        "Relative weight of block I/O, 10 to 1000, or 0 for none",
-    )
-    .default("0"),
     many_checked(
         "blkio-weight-device",
         "list",
@@ -45,19 +40,6 @@ pub const FLAGS: &[Flag] = &[
     text("cgroup-parent", "Cgroup that the container's is made in"),
     text("cgroupns", "Cgroup namespace: host or private"),
     text("cidfile", "Write the container's id to this file"),
-    flags::integer("cpu-period", "CFS period in microseconds"),
-    flags::integer("cpu-quota", "CFS quota in microseconds"),
-    flags::integer("cpu-rt-period", "Real-time period in microseconds"),
-    flags::integer("cpu-rt-runtime", "Real-time budget in microseconds"),
-    flags::integer("cpu-shares", "Relative weight of CPU time").short('c'),
-    flags::checked(
-        "cpus",
-        "decimal",
-        limits::check_cpus,
-        "How many CPUs it may use: `1.5`",
-    ),
-    text("cpuset-cpus", "CPUs it may run on: `0-3,5`"),
-    text("cpuset-mems", "Memory nodes it may use: `0-1`"),
     many(
         "device",
         "Give it a device of the host: `/dev/x[:/dev/y][:rwm]`, or a CDI name",
@@ -162,14 +144,6 @@ pub const FLAGS: &[Flag] = &[
     text("log-driver", "How its output is logged"),
     many("log-opt", "Option of the log driver"),
     text("mac-address", "MAC address"),
-    flags::bytes("memory", "Limit of memory").short('m'),
-    flags::bytes("memory-reservation", "Soft limit of memory"),
-    flags::checked(
-        "memory-swap",
-        "bytes",
-        limits::check_swap,
-        "Limit of memory and swap together; -1 for none",
-    ),
     flags::integer("memory-swappiness", "How readily it is swapped, 0 to 100").default("-1"),
     many_checked(
         "mount",
@@ -197,7 +171,6 @@ pub const FLAGS: &[Flag] = &[
         "How readily the host kills it when memory runs out, -1000 to 1000",
     ),
     text("pid", "PID namespace: host or container:NAME"),
-    flags::integer("pids-limit", "Limit of processes; -1 for none"),
     text("platform", "Platform of the image: `os[/arch[/variant]]`"),
     switch(
         "privileged",
@@ -265,7 +238,38 @@ pub const FLAGS: &[Flag] = &[
     switch("help", ""),
 ];
 
-pub(crate) const fn unsigned16(name: &'static str, help: &'static str) -> Flag {
+/// Flags for the limits of a container, which `update` can change too.
+pub const LIMITS: &[Flag] = &[
+    unsigned16(
+        "blkio-weight",
+        "Relative weight of block I/O, 10 to 1000, or 0 for none",
+    )
+    .default("0"),
+    flags::integer("cpu-period", "CFS period in microseconds"),
+    flags::integer("cpu-quota", "CFS quota in microseconds"),
+    flags::integer("cpu-rt-period", "Real-time period in microseconds"),
+    flags::integer("cpu-rt-runtime", "Real-time budget in microseconds"),
+    flags::integer("cpu-shares", "Relative weight of CPU time").short('c'),
+    flags::checked(
+        "cpus",
+        "decimal",
+        limits::check_cpus,
+        "How many CPUs it may use: `1.5`",
+    ),
+    text("cpuset-cpus", "CPUs it may run on: `0-3,5`"),
+    text("cpuset-mems", "Memory nodes it may use: `0-1`"),
+    flags::bytes("memory", "Limit of memory").short('m'),
+    flags::bytes("memory-reservation", "Soft limit of memory"),
+    flags::checked(
+        "memory-swap",
+        "bytes",
+        limits::check_swap,
+        "Limit of memory and swap together; -1 for none",
+    ),
+    flags::integer("pids-limit", "Limit of processes; -1 for none"),
+];
+
+const fn unsigned16(name: &'static str, help: &'static str) -> Flag {
     Flag {
         name,
         short: None,
@@ -809,7 +813,7 @@ mod tests {
 
     fn read(line: &str) -> Result<Value, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let typed = flags::parse(&[FLAGS, DETACH].concat(), &words, false)?;
+        let typed = flags::parse(&[FLAGS, LIMITS, DETACH].concat(), &words, false)?;
         let request = request(
             &typed,
             &typed.words[0],
@@ -1031,9 +1035,9 @@ mod tests {
         let missing: Vec<&str> = reference
             .lines()
             .filter(|name| {
-                !FLAGS
+                ![FLAGS, LIMITS, crate::commands::run::FLAGS]
+                    .concat()
                     .iter()
-                    .chain(crate::commands::run::FLAGS)
                     .any(|flag| flag.name == *name)
             })
             .collect();

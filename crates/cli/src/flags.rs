@@ -143,6 +143,22 @@ pub const fn duration(name: &'static str, help: &'static str) -> Flag {
     checked(name, "duration", check_duration, help)
 }
 
+/// How a list is printed.
+pub const TABLE: Flag = text(
+    "format",
+    "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
+);
+
+/// Prune without a question.
+pub const UNASKED: Flag = switch("force", "Do not ask").short('f');
+
+/// Prune images that have a name, too.
+pub const ALL_IMAGES: Flag = switch(
+    "all",
+    "All images that no container uses, not only those without a name",
+)
+.short('a');
+
 /// `key=value` for a list.
 pub const fn filter() -> Flag {
     many_checked(

@@ -7,7 +7,7 @@ use api::types::{ContainerSummary, DataRootUsage, DiskUsage, ImageSummary, Volum
 use super::images;
 use crate::command::{Command, Invocation, Run};
 use crate::failure::{Failure, Result};
-use crate::flags::{switch, text};
+use crate::flags::{TABLE, switch};
 use crate::format::{self, Listing, short};
 use crate::template::Value;
 use crate::{human, output, table};
@@ -17,13 +17,7 @@ pub const DF: Command = Command {
     names: &["system df"],
     usage: "[OPTIONS]",
     about: "Show how much of the disk is used",
-    flags: &[&[
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
-        switch("verbose", "Show each object").short('v'),
-    ]],
+    flags: &[&[TABLE, switch("verbose", "Show each object").short('v')]],
     words: (0, 0),
     stops: false,
     run: |invocation| Box::pin(df(invocation)) as Run,

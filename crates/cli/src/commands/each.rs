@@ -8,6 +8,7 @@ use api::Client;
 use api::client::Call;
 use http::Method;
 
+use super::told;
 use crate::command::{ANY, Command, Invocation, Run};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Typed, integer, switch, text};
@@ -151,13 +152,7 @@ async fn each(
     let client = invocation.session.client().await?;
     let mut code = 0;
     for name in &invocation.typed.words {
-        match call(&client, name, &invocation.typed).done().await {
-            Ok(_) => output::line(name)?,
-            Err(error) => {
-                output::error(Failure::from(error));
-                code = 1;
-            }
-        }
+        code |= told(name, call(&client, name, &invocation.typed).done().await)?;
     }
     Ok(code)
 }
@@ -181,15 +176,11 @@ async fn remove(invocation: Invocation) -> Result<u8> {
             .done()
             .await;
         match removed {
-            Ok(_) => output::line(name)?,
             // With --force a container that is not there is what was wanted.
             Err(error) if error.is_not_found() && typed.on("force") => {
                 output::error(Failure::from(error));
             }
-            Err(error) => {
-                output::error(Failure::from(error));
-                code = 1;
-            }
+            removed => code |= told(name, removed)?,
         }
     }
     Ok(code)

@@ -14,7 +14,7 @@ use super::{confirm, filters, platform_json};
 use crate::attached::Stdin;
 use crate::command::{ANY, Command, Invocation, Run};
 use crate::failure::{Failure, Result};
-use crate::flags::{Flag, filter, many, many_of, on, switch, text};
+use crate::flags::{ALL_IMAGES, Flag, UNASKED, filter, many, many_of, on, switch, text};
 use crate::grammar::pairs;
 use crate::progress::{self, To};
 use crate::{human, output, terminal};
@@ -139,15 +139,7 @@ pub const PRUNE: Command = Command {
     names: &["image prune"],
     usage: "[OPTIONS]",
     about: "Remove images that nothing uses",
-    flags: &[&[
-        switch(
-            "all",
-            "All that no container uses, not only those without a name",
-        )
-        .short('a'),
-        filter(),
-        switch("force", "Do not ask").short('f'),
-    ]],
+    flags: &[&[ALL_IMAGES, filter(), UNASKED]],
     words: (0, 0),
     stops: false,
     run: |invocation| Box::pin(prune(invocation)) as Run,

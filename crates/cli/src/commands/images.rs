@@ -3,11 +3,10 @@
 use api::types::{HistoryItem, ImageSummary};
 use vocab::Reference;
 
-use super::filters;
+use super::{filters, listing_format};
 use crate::command::{Command, Invocation, Run};
-use crate::credentials::Config;
 use crate::failure::{Failure, Result};
-use crate::flags::{filter, on, switch, text};
+use crate::flags::{TABLE, filter, on, switch, text};
 use crate::format::{self, Listing, ellipsis, short};
 use crate::template::Value;
 use crate::{human, output};
@@ -21,10 +20,7 @@ pub const IMAGES: Command = Command {
         switch("all", "Intermediate images too").short('a'),
         switch("digests", "Show digests"),
         filter().short('f'),
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         switch("no-trunc", "Do not cut ids"),
         switch("quiet", "Only ids").short('q'),
         switch("tree", "Show the platforms of each image"),
@@ -40,10 +36,7 @@ pub const HISTORY: Command = Command {
     usage: "[OPTIONS] IMAGE",
     about: "Show how an image was made",
     flags: &[&[
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         on("human", "Sizes and dates as people read them").short('H'),
         switch("no-trunc", "Do not cut ids and texts"),
         text("platform", "Of which platform: `os[/arch[/variant]]`"),
@@ -77,10 +70,7 @@ async fn images(invocation: Invocation) -> Result<u8> {
     if tree {
         super::tree::check(typed)?;
     }
-    let format = match typed.get("format") {
-        Some(format) => Some(format.to_owned()),
-        None => Some(Config::load(&invocation.session).images_format).filter(|f| !f.is_empty()),
-    };
+    let format = listing_format(&invocation, |config| config.images_format);
     let mut filters = filters(typed);
     if let Some(name) = typed.words.first() {
         filters.add("reference", name);

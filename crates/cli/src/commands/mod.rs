@@ -28,7 +28,8 @@ pub mod volume;
 use api::Filters;
 
 use crate::attached::Stdin;
-use crate::command::Command;
+use crate::command::{Command, Invocation};
+use crate::credentials::Config;
 use crate::failure::{Failure, Result};
 use crate::flags::Typed;
 use crate::output;
@@ -212,6 +213,31 @@ pub fn filters(typed: &Typed) -> Filters {
         filters.add(key.trim().to_lowercase(), value.trim());
     }
     filters
+}
+
+/// The format of a list: that of `--format`, else what the client's configuration says.
+pub fn listing_format(
+    invocation: &Invocation,
+    configured: impl FnOnce(Config) -> String,
+) -> Option<String> {
+    match invocation.typed.get("format") {
+        Some(format) => Some(format.to_owned()),
+        None => Some(configured(Config::load(&invocation.session))).filter(|text| !text.is_empty()),
+    }
+}
+
+/// Prints the name of what went well, or why it did not; the exit code this makes.
+pub fn told<T>(name: &str, outcome: Result<T, api::client::CallError>) -> Result<u8> {
+    match outcome {
+        Ok(_) => {
+            output::line(name)?;
+            Ok(0)
+        }
+        Err(error) => {
+            output::error(Failure::from(error));
+            Ok(1)
+        }
+    }
 }
 
 /// A platform as the API wants it in a query: `{"os":…,"architecture":…}`.

@@ -8,11 +8,10 @@ use api::types::{
 };
 use http::Method;
 
-use super::{confirm, filters};
+use super::{confirm, filters, listing_format, told};
 use crate::command::{ANY, Command, Invocation, Run};
-use crate::credentials::Config;
 use crate::failure::{Failure, Result};
-use crate::flags::{Typed, filter, integer, many, many_of, on, switch, text};
+use crate::flags::{TABLE, Typed, UNASKED, filter, integer, many, many_of, on, switch, text};
 use crate::format::{self, Listing, short, truth};
 use crate::grammar::{networks::Attachment, pairs};
 use crate::template::Value;
@@ -25,10 +24,7 @@ pub const LS: Command = Command {
     about: "List networks",
     flags: &[&[
         filter().short('f'),
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         switch("no-trunc", "Do not cut ids"),
         switch("quiet", "Only ids").short('q'),
     ]],
@@ -127,7 +123,7 @@ pub const PRUNE: Command = Command {
     names: &["network prune"],
     usage: "[OPTIONS]",
     about: "Remove networks that no container uses",
-    flags: &[&[filter(), switch("force", "Do not ask").short('f')]],
+    flags: &[&[filter(), UNASKED]],
     words: (0, 0),
     stops: false,
     run: |invocation| Box::pin(prune(invocation)) as Run,
@@ -150,10 +146,7 @@ const LISTING: Listing<'_> = Listing {
 
 async fn list(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    let format = match typed.get("format") {
-        Some(format) => Some(format.to_owned()),
-        None => Some(Config::load(&invocation.session).networks_format).filter(|f| !f.is_empty()),
-    };
+    let format = listing_format(&invocation, |config| config.networks_format);
     let client = invocation.session.client().await?;
     let mut networks: Vec<Network> = client
         .get("/networks")
@@ -337,12 +330,8 @@ async fn remove(invocation: Invocation) -> Result<u8> {
             .done()
             .await;
         match removed {
-            Ok(_) => output::line(name)?,
             Err(error) if typed.on("force") && error.is_not_found() => {}
-            Err(error) => {
-                output::error(Failure::from(error));
-                code = 1;
-            }
+            removed => code |= told(name, removed)?,
         }
     }
     Ok(code)

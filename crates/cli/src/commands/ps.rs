@@ -2,11 +2,10 @@
 
 use api::types::{ContainerSummary, Port};
 
-use super::filters;
+use super::{filters, listing_format};
 use crate::command::{Command, Invocation, Run};
-use crate::credentials::Config;
 use crate::failure::Result;
-use crate::flags::{filter, integer, switch, text};
+use crate::flags::{TABLE, filter, integer, switch};
 use crate::format::{self, Listing, ellipsis, short};
 use crate::template::{Value, print::quote};
 use crate::{human, output};
@@ -19,10 +18,7 @@ pub const PS: Command = Command {
     flags: &[&[
         switch("all", "Those that have stopped too").short('a'),
         filter().short('f'),
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         integer("last", "Only the last so many, in whatever state")
             .short('n')
             .default("-1"),
@@ -59,10 +55,7 @@ pub const LISTING: Listing<'_> = Listing {
 
 async fn ps(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    let format = match typed.get("format") {
-        Some(format) => Some(format.to_owned()),
-        None => Some(Config::load(&invocation.session).ps_format).filter(|f| !f.is_empty()),
-    };
+    let format = listing_format(&invocation, |config| config.ps_format);
     let format = match format {
         Some(_) if typed.on("quiet") && typed.has("format") => {
             output::error(

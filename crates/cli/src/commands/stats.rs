@@ -8,10 +8,10 @@ use api::client::{CallError, Documents};
 use api::types::{ContainerInspect, ContainerSummary, Stats, Top};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use super::listing_format;
 use crate::command::{ANY, Command, Invocation, Run};
-use crate::credentials::Config;
 use crate::failure::{Failure, Result};
-use crate::flags::{switch, text};
+use crate::flags::{TABLE, switch};
 use crate::format::{self, Listing, short};
 use crate::template::Value;
 use crate::{human, output, table};
@@ -23,10 +23,7 @@ pub const STATS: Command = Command {
     about: "Show what running containers use, as they use it",
     flags: &[&[
         switch("all", "Those that have stopped too").short('a'),
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         switch("no-stream", "Once"),
         switch("no-trunc", "Do not cut ids"),
     ]],
@@ -72,7 +69,7 @@ const LISTING: Listing<'_> = Listing {
     ],
 };
 
-const TABLE: &str = "{{.ID}}\\t{{.Name}}\\t{{.CPUPerc}}\\t{{.MemUsage}}\\t{{.MemPerc}}\\t{{.NetIO}}\\t{{.BlockIO}}\\t{{.PIDs}}";
+const COLUMNS: &str = "{{.ID}}\\t{{.Name}}\\t{{.CPUPerc}}\\t{{.MemUsage}}\\t{{.MemPerc}}\\t{{.NetIO}}\\t{{.BlockIO}}\\t{{.PIDs}}";
 
 /// Between two pictures on the screen, as Docker's.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -82,13 +79,10 @@ const LOOKS: u32 = 4;
 
 async fn stats(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    let format = match typed.get("format") {
-        Some(format) => Some(format.to_owned()),
-        None => Some(Config::load(&invocation.session).stats_format).filter(|f| !f.is_empty()),
-    };
+    let format = listing_format(&invocation, |config| config.stats_format);
     let whole = typed.on("no-trunc");
     let client = invocation.session.client().await?;
-    let draw = |rows: &[Value]| format::render(&LISTING, format.as_deref(), None, TABLE, rows);
+    let draw = |rows: &[Value]| format::render(&LISTING, format.as_deref(), None, COLUMNS, rows);
     draw(&[])?;
     let named = !typed.words.is_empty();
     let names = if named {
@@ -429,7 +423,7 @@ mod tests {
             &LISTING,
             None,
             None,
-            TABLE,
+            COLUMNS,
             &[row("web", Some(&sample), false), row("x", None, false)],
         )
         .unwrap();

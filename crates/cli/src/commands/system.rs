@@ -8,7 +8,7 @@ use super::logs::moment;
 use super::{confirm, filters};
 use crate::command::{Command, Invocation, Run};
 use crate::failure::{Failure, Result};
-use crate::flags::{Flag, filter, switch, text};
+use crate::flags::{ALL_IMAGES, Flag, UNASKED, filter, switch, text};
 use crate::template::{MissingKey, Set, Template, Value};
 use crate::{human, output};
 
@@ -61,13 +61,9 @@ pub const PRUNE: Command = Command {
     usage: "[OPTIONS]",
     about: "Remove everything that is not used",
     flags: &[&[
-        switch(
-            "all",
-            "All images that no container uses, not only those without a name",
-        )
-        .short('a'),
+        ALL_IMAGES,
         filter(),
-        switch("force", "Do not ask").short('f'),
+        UNASKED,
         switch("volumes", "Anonymous volumes too"),
     ]],
     words: (0, 0),
@@ -80,7 +76,7 @@ pub const CONTAINER_PRUNE: Command = Command {
     names: &["container prune"],
     usage: "[OPTIONS]",
     about: "Remove all containers that have stopped",
-    flags: &[&[filter(), switch("force", "Do not ask").short('f')]],
+    flags: &[&[filter(), UNASKED]],
     words: (0, 0),
     stops: false,
     run: |invocation| Box::pin(container_prune(invocation)) as Run,

@@ -4,52 +4,23 @@ use api::types::{UpdateRequest, UpdateResponse};
 use vocab::config::{Resources, RestartPolicy};
 
 use crate::command::{ANY, Command, Invocation, Run};
-use crate::create::unsigned16;
+use crate::create::LIMITS;
 use crate::failure::{Failure, Result};
-use crate::flags::{self, Flag, Typed, text};
+use crate::flags::{Flag, Typed, text};
 use crate::grammar::limits;
 use crate::output;
 
-const FLAGS: &[Flag] = &[
-    unsigned16(
-        "blkio-weight",
-        "Relative weight of block I/O, 10 to 1000, or 0 for none",
-    )
-    .default("0"),
-    flags::integer("cpu-period", "CFS period in microseconds"),
-    flags::integer("cpu-quota", "CFS quota in microseconds"),
-    flags::integer("cpu-rt-period", "Real-time period in microseconds"),
-    flags::integer("cpu-rt-runtime", "Real-time budget in microseconds"),
-    flags::integer("cpu-shares", "Relative weight of CPU time").short('c'),
-    flags::checked(
-        "cpus",
-        "decimal",
-        limits::check_cpus,
-        "How many CPUs it may use: `1.5`",
-    ),
-    text("cpuset-cpus", "CPUs it may run on: `0-3,5`"),
-    text("cpuset-mems", "Memory nodes it may use: `0-1`"),
-    flags::bytes("memory", "Limit of memory").short('m'),
-    flags::bytes("memory-reservation", "Soft limit of memory"),
-    flags::checked(
-        "memory-swap",
-        "bytes",
-        limits::check_swap,
-        "Limit of memory and swap together; -1 for none",
-    ),
-    flags::integer("pids-limit", "Limit of processes; -1 for none"),
-    text(
-        "restart",
-        "What to do when it exits: no, on-failure[:N], always, unless-stopped",
-    ),
-];
+const RESTART: &[Flag] = &[text(
+    "restart",
+    "What to do when it exits: no, on-failure[:N], always, unless-stopped",
+)];
 
 /// `update`.
 pub const UPDATE: Command = Command {
     names: &["container update", "update"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Change limits and restart policy of containers",
-    flags: &[FLAGS],
+    flags: &[LIMITS, RESTART],
     words: (1, ANY),
     stops: false,
     run: |invocation| Box::pin(update(invocation)) as Run,
@@ -84,7 +55,11 @@ fn request(typed: &Typed) -> Result<UpdateRequest, String> {
 
 async fn update(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    if !FLAGS.iter().any(|flag| typed.has(flag.name)) {
+    if ![LIMITS, RESTART]
+        .concat()
+        .iter()
+        .any(|flag| typed.has(flag.name))
+    {
         return Err(Failure::new(
             "you must provide one or more flags when using this command",
         ));

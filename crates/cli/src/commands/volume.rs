@@ -3,11 +3,10 @@
 use api::types::{Volume, VolumeCreate, VolumeList, VolumesPruned};
 use http::Method;
 
-use super::{confirm, filters};
+use super::{confirm, filters, listing_format, told};
 use crate::command::{ANY, Command, Invocation, Run};
-use crate::credentials::Config;
 use crate::failure::{Failure, Result};
-use crate::flags::{filter, many, many_of, switch, text};
+use crate::flags::{TABLE, UNASKED, filter, many, many_of, switch, text};
 use crate::format::{self, Listing};
 use crate::grammar::pairs;
 use crate::template::Value;
@@ -21,10 +20,7 @@ pub const LS: Command = Command {
     flags: &[&[
         switch("cluster", ""),
         filter().short('f'),
-        text(
-            "format",
-            "Format: `table`, `table TEMPLATE`, `json`, or a Go template",
-        ),
+        TABLE,
         switch("quiet", "Only names").short('q'),
     ]],
     words: (0, 0),
@@ -79,7 +75,7 @@ pub const PRUNE: Command = Command {
     flags: &[&[
         switch("all", "Those with a name too").short('a'),
         filter(),
-        switch("force", "Do not ask").short('f'),
+        UNASKED,
     ]],
     words: (0, 0),
     stops: false,
@@ -104,10 +100,7 @@ const LISTING: Listing<'_> = Listing {
 
 async fn list(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    let format = match typed.get("format") {
-        Some(format) => Some(format.to_owned()),
-        None => Some(Config::load(&invocation.session).volumes_format).filter(|f| !f.is_empty()),
-    };
+    let format = listing_format(&invocation, |config| config.volumes_format);
     let client = invocation.session.client().await?;
     let found: VolumeList = client
         .get("/volumes")
@@ -208,13 +201,7 @@ async fn remove(invocation: Invocation) -> Result<u8> {
             .flag("force", typed.on("force"))
             .done()
             .await;
-        match removed {
-            Ok(_) => output::line(name)?,
-            Err(error) => {
-                output::error(Failure::from(error));
-                code = 1;
-            }
-        }
+        code |= told(name, removed)?;
     }
     Ok(code)
 }
