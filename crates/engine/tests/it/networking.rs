@@ -20,33 +20,42 @@ fn publish(port: &str) -> Option<std::collections::BTreeMap<String, Option<Vec<P
     Some([("80/tcp".to_owned(), Some(vec![binding]))].into())
 }
 
+const SERVE: [&str; 7] = ["nc", "-ll", "-p", "80", "-e", "echo", "served"];
+
+/// Starts `web`, which serves on a published port; it, and the port.
+async fn serve(place: &Place) -> (engine::containers::Details, String) {
+    place
+        .create_as("web", &SERVE, |_, host| host.port_bindings = publish(""))
+        .await;
+    place.start("web").await;
+    let details = place.engine().inspect("web", false).await.unwrap();
+    let port = details.ports["80/tcp"].as_ref().unwrap()[0]
+        .host_port
+        .clone();
+    (details, port)
+}
+
+fn served(port: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(format!("127.0.0.1:{port}")) else {
+        return false;
+    };
+    let mut text = String::new();
+    stream.read_to_string(&mut text).is_ok() && text == "served\n"
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_published_port_answers_until_the_container_stops() {
     let place = Place::with_bridge("10.213.1.1/24").await;
     let engine = place.engine();
-    let serve = ["nc", "-ll", "-p", "80", "-e", "echo", "served"];
-    place
-        .create_as("web", &serve, |_, host| host.port_bindings = publish(""))
-        .await;
-    place.start("web").await;
-    let details = engine.inspect("web", false).await.unwrap();
-    let port = details.ports["80/tcp"].as_ref().unwrap()[0]
-        .host_port
-        .clone();
+    let (details, port) = serve(&place).await;
     assert_eq!(details.networks["bridge"].ip_address, "10.213.1.2");
-    let answer = || {
-        let mut text = String::new();
-        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    };
-    eventually(async || answer().as_deref() == Some("served\n")).await;
+    eventually(async || served(&port)).await;
     let network = engine.inspect_network("bridge").await.unwrap();
     assert_eq!(network.containers.len(), 1);
 
     // The same port again is refused, and the refused container holds nothing.
     place
-        .create_as("twin", &serve, |_, host| {
+        .create_as("twin", &SERVE, |_, host| {
             host.port_bindings = publish(&port);
         })
         .await;
@@ -55,7 +64,7 @@ async fn privileged_a_published_port_answers_until_the_container_stops() {
     assert!(text.contains("port is already allocated"), "{text}");
     engine.stop("web", None, Some(0)).await.unwrap();
     place.start("twin").await;
-    eventually(async || answer().as_deref() == Some("served\n")).await;
+    eventually(async || served(&port)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,29 +171,13 @@ async fn way_out(engine: &Arc<Engine>, container: &str) -> Option<String> {
     default?.next().map(str::to_owned)
 }
 
-fn served(port: &str) -> bool {
-    let Ok(mut stream) = TcpStream::connect(format!("127.0.0.1:{port}")) else {
-        return false;
-    };
-    let mut text = String::new();
-    stream.read_to_string(&mut text).is_ok() && text == "served\n"
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_running_container_joins_and_leaves_networks() {
     let mut place = Place::with_bridge("10.213.6.1/24").await;
     let engine = Arc::clone(place.engine());
     create_network(&engine, "mine", "10.213.7.0/24", false).await;
     create_network(&engine, "apart", "10.213.8.0/24", true).await;
-    let serve = ["nc", "-ll", "-p", "80", "-e", "echo", "served"];
-    place
-        .create_as("web", &serve, |_, host| host.port_bindings = publish(""))
-        .await;
-    place.start("web").await;
-    let details = engine.inspect("web", false).await.unwrap();
-    let port = details.ports["80/tcp"].as_ref().unwrap()[0]
-        .host_port
-        .clone();
+    let (_, port) = serve(&place).await;
     eventually(async || served(&port)).await;
 
     let settings = EndpointSettings {

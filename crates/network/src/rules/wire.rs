@@ -386,6 +386,38 @@ struct Hook {
     priority: i32,
 }
 
+/// Sends what is bound for a published port to where `set` says: the protocol and the port are
+/// read into the registers `to`, which follow what the key begins with in [`REG_1`]; the set's
+/// answer takes the key's place, the address first.
+fn published(set: Set, family: libc::c_int, to: [u32; 2]) -> Vec<Expression> {
+    let [protocol, port] = to;
+    vec![
+        Expression::Meta {
+            key: libc::NFT_META_L4PROTO,
+            to: protocol,
+        },
+        Expression::Payload {
+            base: TRANSPORT,
+            offset: 2,
+            length: 2,
+            to: port,
+        },
+        Expression::Map {
+            set,
+            register: REG_1,
+        },
+        Expression::DestinationNat {
+            family,
+            address: REG_1,
+            port: if family == libc::NFPROTO_IPV6 {
+                REG_2
+            } else {
+                REG32_01
+            },
+        },
+    ]
+}
+
 /// In the order of `table.nft`: what is jumped to comes before what jumps.
 const CHAINS: [Chain; 8] = [
     Chain {
@@ -396,56 +428,16 @@ const CHAINS: [Chain; 8] = [
                 // dnat ip to ip daddr . meta l4proto . th dport map @published_at
                 concat(&[
                     is_ipv4(),
-                    vec![
-                        Expression::Payload {
-                            base: NETWORK,
-                            offset: 16,
-                            length: 4,
-                            to: REG_1,
-                        },
-                        Expression::Meta {
-                            key: libc::NFT_META_L4PROTO,
-                            to: REG32_01,
-                        },
-                        Expression::Payload {
-                            base: TRANSPORT,
-                            offset: 2,
-                            length: 2,
-                            to: REG32_02,
-                        },
-                        Expression::Map {
-                            set: Set::PublishedAt,
-                            register: REG_1,
-                        },
-                        Expression::DestinationNat {
-                            family: libc::NFPROTO_IPV4,
-                            address: REG_1,
-                            port: REG32_01,
-                        },
-                    ],
+                    vec![Expression::Payload {
+                        base: NETWORK,
+                        offset: 16,
+                        length: 4,
+                        to: REG_1,
+                    }],
+                    published(Set::PublishedAt, libc::NFPROTO_IPV4, [REG32_01, REG32_02]),
                 ]),
                 // dnat ip to meta l4proto . th dport map @published
-                vec![
-                    Expression::Meta {
-                        key: libc::NFT_META_L4PROTO,
-                        to: REG_1,
-                    },
-                    Expression::Payload {
-                        base: TRANSPORT,
-                        offset: 2,
-                        length: 2,
-                        to: REG32_01,
-                    },
-                    Expression::Map {
-                        set: Set::Published,
-                        register: REG_1,
-                    },
-                    Expression::DestinationNat {
-                        family: libc::NFPROTO_IPV4,
-                        address: REG_1,
-                        port: REG32_01,
-                    },
-                ],
+                published(Set::Published, libc::NFPROTO_IPV4, [REG_1, REG32_01]),
             ]
         },
     },
@@ -457,56 +449,16 @@ const CHAINS: [Chain; 8] = [
                 // dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at
                 concat(&[
                     is_ipv6(),
-                    vec![
-                        Expression::Payload {
-                            base: NETWORK,
-                            offset: 24,
-                            length: 16,
-                            to: REG_1,
-                        },
-                        Expression::Meta {
-                            key: libc::NFT_META_L4PROTO,
-                            to: REG_2,
-                        },
-                        Expression::Payload {
-                            base: TRANSPORT,
-                            offset: 2,
-                            length: 2,
-                            to: REG32_05,
-                        },
-                        Expression::Map {
-                            set: Set::Published6At,
-                            register: REG_1,
-                        },
-                        Expression::DestinationNat {
-                            family: libc::NFPROTO_IPV6,
-                            address: REG_1,
-                            port: REG_2,
-                        },
-                    ],
+                    vec![Expression::Payload {
+                        base: NETWORK,
+                        offset: 24,
+                        length: 16,
+                        to: REG_1,
+                    }],
+                    published(Set::Published6At, libc::NFPROTO_IPV6, [REG_2, REG32_05]),
                 ]),
                 // dnat ip6 to meta l4proto . th dport map @published6
-                vec![
-                    Expression::Meta {
-                        key: libc::NFT_META_L4PROTO,
-                        to: REG_1,
-                    },
-                    Expression::Payload {
-                        base: TRANSPORT,
-                        offset: 2,
-                        length: 2,
-                        to: REG32_01,
-                    },
-                    Expression::Map {
-                        set: Set::Published6,
-                        register: REG_1,
-                    },
-                    Expression::DestinationNat {
-                        family: libc::NFPROTO_IPV6,
-                        address: REG_1,
-                        port: REG_2,
-                    },
-                ],
+                published(Set::Published6, libc::NFPROTO_IPV6, [REG_1, REG32_01]),
             ]
         },
     },
