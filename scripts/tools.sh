@@ -102,20 +102,24 @@ exec $compose/usr/lib/$arch/ld-linux-*.so.* --argv0 docker-compose \
   --library-path $compose/usr/lib/$arch $compose/usr/libexec/docker/cli-plugins/docker-compose "\$@"
 EOF
 chmod 755 "$bin/docker-compose.new"; mv "$bin/docker-compose.new" "$bin/docker-compose"
-# Libraries of the Engine API, as they are published.
-libraries='docker==7.1.0 testcontainers==4.13.3'
-python=$cache/tools/python
-if [ "$(cat "$python/stamp" 2>/dev/null)" != "$libraries" ]; then
-  say "fetching docker-py and Testcontainers into $python"
-  packages python3 python3-venv
-  rm -rf "$python"
-  python3 -m venv "$python"
-  # shellcheck disable=SC2086
-  "$python/bin/pip" install -q $libraries
-  echo "$libraries" > "$python/stamp"
-fi
-printf '#!/bin/sh\nexec %s/bin/python "$@"\n' "$python" > "$bin/python.new"
-chmod 755 "$bin/python.new"; mv -T "$bin/python.new" "$bin/python"
+# Python programs as they are published, each set in an environment of its own.
+environment() { # environment NAME REQUIREMENT...
+  local name=$1 place=$cache/tools/$1; shift
+  if [ "$(cat "$place/stamp" 2>/dev/null)" != "$*" ]; then
+    say "fetching $* into $place"
+    packages python3 python3-venv
+    rm -rf "$place"
+    python3 -m venv "$place"
+    "$place/bin/pip" install -q "$@"
+    echo "$*" > "$place/stamp"
+  fi
+  printf '#!/bin/sh\nexec %s/bin/python "$@"\n' "$place" > "$bin/$name.new"
+  chmod 755 "$bin/$name.new"; mv -T "$bin/$name.new" "$bin/$name"
+}
+# Libraries of the Engine API.
+environment python docker==7.1.0 testcontainers==4.13.3
+# Requests made of the Engine API's definition.
+environment schemathesis docker==7.1.0 schemathesis==4.32.5
 "$bin/docker" --version >&2
 "$bin/skopeo" --version >&2
 echo "$stamp" > "$cache/tools/stamp"

@@ -165,9 +165,10 @@ impl Failure for ConnectError {
             | Self::WithNone => Kind::InvalidArgument,
             Self::Connected { .. } => Kind::Forbidden,
             Self::Closing => Kind::Unavailable,
+            // Docker answers 500, which is no slip of the daemon's.
+            Self::NotConnected { .. } => Kind::NotFound,
             // Docker answers 500 to these.
             Self::Removing(_)
-            | Self::NotConnected { .. }
             | Self::Namespace { .. }
             | Self::Leave { .. }
             | Self::Names(_)

@@ -33,6 +33,7 @@ mod networks;
 mod platforms;
 mod registries;
 mod runtime;
+mod strangers;
 mod terminal;
 mod transfers;
 mod wire;
