@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -182,6 +184,8 @@ pub fn create_with(
     let child = match made {
         Ok(child) => child,
         Err(error) => {
+            // Who waits there is to end, and to leave the cgroup.
+            drop(ours);
             discard(cgroup);
             return Err(error);
         }
@@ -286,7 +290,7 @@ fn spawn(mut first: First<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, 
 
 /// Waits for the intermediate process to make the first one and to end.
 pub(crate) fn sibling_of(intermediate: &Child, gate: &Channel) -> Result<Child, CreateError> {
-    let word = gate.next().map_err(CreateError::Channel);
+    let word = last_word(intermediate, gate).map_err(CreateError::Channel);
     end(intermediate.pidfd.as_fd());
     match word? {
         Some(Word::Born { pid, pidfd }) => Ok(Child { pid, pidfd }),
@@ -294,6 +298,23 @@ pub(crate) fn sibling_of(intermediate: &Child, gate: &Channel) -> Result<Child, 
         Some(_) => Err(CreateError::Channel(io::ErrorKind::InvalidData.into())),
         None => Err(CreateError::Died),
     }
+}
+
+/// What the intermediate process says before it ends. Killed before that, it may have made the one
+/// that keeps the other end of the gate open, and waits there until the caller's is closed.
+fn last_word(intermediate: &Child, gate: &Channel) -> io::Result<Option<Word>> {
+    let mut readable = [
+        PollFd::new(gate, PollFlags::IN),
+        PollFd::new(&intermediate.pidfd, PollFlags::IN),
+    ];
+    retry_on_intr(|| poll(&mut readable, None))?;
+    // Said first, even if it ended meanwhile.
+    let now = Timespec::default();
+    retry_on_intr(|| poll(&mut readable[..1], Some(&now)))?;
+    if readable[0].revents().is_empty() {
+        return Ok(None);
+    }
+    gate.next()
 }
 
 /// Does for a process in another user namespace what it cannot do itself, and lets it go on.

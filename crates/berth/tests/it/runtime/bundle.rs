@@ -148,19 +148,23 @@ impl Bundle {
 
     /// Takes in the orphans that have ended.
     pub(super) fn reap(&self) {
-        let own = |pid: i32| {
-            let pid = rustix::process::Pid::from_raw(pid);
-            rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG)
-        };
-        let children = format!("/proc/self/task/{}/children", std::process::id());
-        let children = fs::read_to_string(children).unwrap_or_default();
-        for pid in children.split_whitespace().flat_map(str::parse) {
-            let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| stat.contains(") Z ") && !stat.contains("(berth"));
-            if zombie {
-                let _ = own(pid);
+        for pid in children() {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // Runtimes are waited for by who started them.
+            let ours = !stat.contains("(berth") || is_in_container(pid);
+            if ours && stat.contains(") Z ") {
+                let pid = rustix::process::Pid::from_raw(pid);
+                let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
             }
         }
+    }
+
+    /// How many processes of containers have this one as parent, since their own has gone.
+    pub(super) fn left_to_us(&self) -> usize {
+        children()
+            .into_iter()
+            .filter(|pid| is_in_container(*pid))
+            .count()
     }
 
     /// Nothing of the container is left: no state, no cgroup.
@@ -181,6 +185,19 @@ impl Bundle {
             .filter(|path| path.exists())
             .collect()
     }
+}
+
+fn children() -> Vec<i32> {
+    let children = format!("/proc/self/task/{}/children", std::process::id());
+    let children = fs::read_to_string(children).unwrap_or_default();
+    children.split_whitespace().flat_map(str::parse).collect()
+}
+
+/// Whether it has another number there.
+fn is_in_container(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() > 1)
 }
 
 impl Drop for Bundle {

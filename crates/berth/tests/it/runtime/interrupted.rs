@@ -30,6 +30,31 @@ impl Place {
         }))
     }
 
+    /// The same with users of their own and a namespace that is joined, which together take an
+    /// intermediate process, and with a mount that maps ids, which takes a helper.
+    pub(super) fn mapped() -> Self {
+        let Self(bundle) = Self::new();
+        let shared = bundle.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        let ids = |outside: u32| json!([{"containerID": 0, "hostID": outside, "size": 65_536}]);
+        Self(bundle.with(|spec| {
+            let linux = &mut spec["linux"];
+            for kind in ["uidMappings", "gidMappings"] {
+                linux[kind] = ids(0);
+            }
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "uts");
+            namespaces.push(json!({"type": "uts", "path": "/proc/self/ns/uts"}));
+            namespaces.push(json!({"type": "user"}));
+            // It is the host's.
+            spec.as_object_mut().unwrap().remove("hostname");
+            spec["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/shared", "type": "bind", "source": shared, "options": ["bind"],
+                "uidMappings": ids(100_000), "gidMappings": ids(100_000)
+            }));
+        }))
+    }
+
     pub(super) fn id(&self, number: usize) -> String {
         format!("{}-{number}", self.0.id)
     }
@@ -219,10 +244,10 @@ pub(super) fn each_step(one: impl Fn(usize) -> bool + Sync) -> usize {
 /// Kills `words` at each of its steps, on a container that `prepare` left, and has the container
 /// deleted by force each time. Returns at how many steps it was killed.
 fn kill_at_each_step(
+    place: &Place,
     prepare: &[&str],
     words: impl Fn(&Place, &str) -> Vec<String> + Sync,
 ) -> usize {
-    let place = Place::new();
     let steps = each_step(|step| {
         let id = place.id(step);
         for &command in prepare {
@@ -234,32 +259,40 @@ fn kill_at_each_step(
                 _ => place.done(&[command, &id]),
             }
         }
-        let words = words(&place, &id);
+        let words = words(place, &id);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let output = quiet(&mut place.killed_at(step, &words));
         place.done(&["delete", "--force", &id]);
         // Else it came to its end before that step.
         !output.status.success()
     });
-    nothing_is_left(&place);
+    nothing_is_left(place);
     steps
 }
 
 #[test]
 fn privileged_slow_a_creation_killed_at_any_step_is_cleaned_up() {
-    let steps = kill_at_each_step(&[], |place, id| place.create(id));
+    let steps = kill_at_each_step(&Place::new(), &[], |place, id| place.create(id));
+    assert!(steps > 100, "killed at {steps} steps");
+}
+
+#[test]
+fn privileged_slow_a_creation_with_a_user_namespace_killed_at_any_step_is_cleaned_up() {
+    let steps = kill_at_each_step(&Place::mapped(), &[], |place, id| place.create(id));
     assert!(steps > 100, "killed at {steps} steps");
 }
 
 #[test]
 fn privileged_slow_a_start_killed_at_any_step_is_cleaned_up() {
-    let steps = kill_at_each_step(&["create"], |_, id| vec!["start".to_owned(), id.to_owned()]);
+    let steps = kill_at_each_step(&Place::new(), &["create"], |_, id| {
+        ["start", id].map(str::to_owned).into()
+    });
     assert!(steps > 20, "killed at {steps} steps");
 }
 
 #[test]
 fn privileged_slow_a_removal_killed_at_any_step_can_be_done_again() {
-    let steps = kill_at_each_step(&["create", "start"], |_, id| {
+    let steps = kill_at_each_step(&Place::new(), &["create", "start"], |_, id| {
         ["delete", "--force", id].map(str::to_owned).into()
     });
     assert!(steps > 20, "killed at {steps} steps");
