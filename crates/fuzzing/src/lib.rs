@@ -13,7 +13,7 @@
 pub mod mutate;
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -113,6 +113,13 @@ pub fn erofs(bytes: &[u8]) {
         assert!(magic == Some(&MAGIC[..]), "the image has a superblock");
         let again = store::erofs::index(&tar);
         assert!(again.is_ok_and(|again| again == image), "always the same");
+        let scratch = tempfile::tempdir().expect("a directory can be made");
+        let mut frugal: File = tempfile::tempfile().expect("a file can be made");
+        store::erofs::index_frugally(&tar, scratch.path(), &mut frugal).expect("it has an index");
+        frugal.rewind().expect("a file can be read");
+        let mut again = Vec::new();
+        frugal.read_to_end(&mut again).expect("a file can be read");
+        assert!(again == image, "the same with little memory");
     }
 }
 

@@ -3,7 +3,38 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use crate::tree::{Content, Entry, Extent, Node, UnpackError, shown};
+use crate::tree::{Content, Entry, Extent, Node, UnpackError, Visit, shown};
+
+/// Who makes files of entries.
+pub(crate) trait Fill {
+    /// An entry begins. If it is a file, [`filling`](Self::filling) is that from now on.
+    fn begin(&mut self, entry: Entry) -> Result<(), UnpackError>;
+    /// The file whose data is coming.
+    fn filling(&mut self) -> &mut Option<Filling>;
+    /// A file has all of its bytes; its attributes are still to be set.
+    fn filled(&mut self, entry: &Entry, file: &File) -> Result<(), UnpackError>;
+}
+
+impl<T: Fill> Visit for T {
+    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+        self.begin(entry)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        let filling = self.filling().as_mut();
+        filling.expect("data follows a file").push(bytes)
+    }
+
+    fn end(&mut self) -> Result<(), UnpackError> {
+        match self.filling().take() {
+            Some(filling) => {
+                let (entry, file) = filling.finish()?;
+                self.filled(&entry, &file)
+            }
+            None => Ok(()),
+        }
+    }
+}
 
 /// The file whose data is coming.
 pub(crate) struct Filling {

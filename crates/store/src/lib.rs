@@ -55,6 +55,7 @@
 //! | `recovery` | new tables where the old ones are damaged |
 //! | `pack` | directory trees as tars: export, commit, copy |
 //! | `difference` | what a writable layer changes of those beneath it |
+//! | `directories` | times of directories, which are set last |
 //! | `filling` | a file whose bytes come out of a tar |
 //! | `unpack` | tars put into directories that others change: copy |
 //! | `compression` | what bytes are compressed with |
@@ -73,6 +74,7 @@ mod collect;
 mod compress;
 mod compression;
 mod difference;
+mod directories;
 mod durable;
 pub mod erofs;
 mod explain;

@@ -17,16 +17,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-    chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, openat2,
-    statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, chownat, fchmod, fchown,
+    fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use vocab::{Failure, Kind};
 
 use crate::compression;
-use crate::filling::Filling;
-use crate::tree::{Entry, Moment, Names, Node, Splitter, UnpackError, Visit, shown, split};
+use crate::directories::{Directories, times};
+use crate::filling::{Fill, Filling};
+use crate::tree::{Entry, Names, Node, Splitter, UnpackError, shown, split};
 
 /// A rename elsewhere in the tree makes openat2 answer EAGAIN; so often it is asked again.
 const MAX_RACES: u32 = 128;
@@ -97,7 +98,7 @@ pub fn unpack(into: &Unpacking<'_>, tar: impl Read) -> Result<(), UnpackIntoErro
         into,
         parent: None,
         file: None,
-        directories: Vec::new(),
+        directories: Directories::new(None),
         kinds: None,
     };
     let mut buffer = vec![0; crate::store::COPY_BYTES];
@@ -115,7 +116,9 @@ pub fn unpack(into: &Unpacking<'_>, tar: impl Read) -> Result<(), UnpackIntoErro
         pushed?;
     }
     splitter.finish()?;
-    Ok(filler.set_directory_times()?)
+    let directories = std::mem::replace(&mut filler.directories, Directories::new(None));
+    // Filling a directory changed its time. One that is gone has none.
+    Ok(directories.set_times(|path| filler.open(path))?)
 }
 
 struct Filler<'a> {
@@ -123,13 +126,13 @@ struct Filler<'a> {
     /// The directory that the last entry was in.
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<Filling>,
-    directories: Vec<(Vec<u8>, Moment)>,
+    directories: Directories,
     /// The refusal to replace a directory or to replace by one.
     kinds: Option<String>,
 }
 
-impl Visit for Filler<'_> {
-    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+impl Fill for Filler<'_> {
+    fn begin(&mut self, entry: Entry) -> Result<(), UnpackError> {
         // The directory itself is there, and stays as it is.
         if entry.path.is_empty() {
             return Ok(());
@@ -143,16 +146,12 @@ impl Visit for Filler<'_> {
         self.create(entry, name)
     }
 
-    fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
-        self.file.as_mut().expect("data follows a file").push(bytes)
+    fn filling(&mut self) -> &mut Option<Filling> {
+        &mut self.file
     }
 
-    fn end(&mut self) -> Result<(), UnpackError> {
-        let Some(filling) = self.file.take() else {
-            return Ok(());
-        };
-        let (entry, file) = filling.finish()?;
-        self.settle(&entry, file.as_fd())
+    fn filled(&mut self, entry: &Entry, file: &File) -> Result<(), UnpackError> {
+        self.settle(entry, file.as_fd())
     }
 }
 
@@ -340,8 +339,8 @@ impl Filler<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(self.parent(), name, flags, Mode::empty())
             .map_err(UnpackError::io("open", &entry.path))?;
-        self.directories.push((entry.path.clone(), entry.mtime));
-        self.settle(entry, opened.as_fd())
+        self.settle(entry, opened.as_fd())?;
+        self.directories.note(&entry.path, &opened, entry.mtime)
     }
 
     /// Owner before attributes and mode, since its change clears capabilities and set-user-id;
@@ -366,20 +365,6 @@ impl Filler<'_> {
         let (uid, gid) = self.into.owner.unwrap_or((entry.uid, entry.gid));
         (Uid::from_raw(uid), Gid::from_raw(gid))
     }
-
-    /// Filling a directory changed its time. One that is gone has none.
-    fn set_directory_times(&self) -> Result<(), UnpackError> {
-        for (path, mtime) in self.directories.iter().rev() {
-            let opened = match self.open(path) {
-                Ok(opened) => opened,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(error) => return Err(UnpackError::io("open", path)(error)),
-            };
-            utimensat(&opened, c".", &times(*mtime), AtFlags::empty())
-                .map_err(UnpackError::io("set the times of", path))?;
-        }
-        Ok(())
-    }
 }
 
 fn open_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
@@ -400,17 +385,6 @@ fn magic(at: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(at.as_raw_fd().to_string())
         .join(OsStr::from_bytes(name))
-}
-
-fn times(moment: Moment) -> Timestamps {
-    let at = Timespec {
-        tv_sec: moment.seconds,
-        tv_nsec: i64::from(moment.nanoseconds),
-    };
-    Timestamps {
-        last_access: at,
-        last_modification: at,
-    }
 }
 
 #[cfg(test)]

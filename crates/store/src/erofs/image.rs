@@ -1,4 +1,5 @@
-//! The tree on disk: first every inode gets its place, then all is written.
+//! The tree on disk: first every inode gets its place, then all is written, in two streams, so that
+//! neither the image nor the places have to be in memory.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +7,11 @@ use std::os::unix::fs::FileExt;
 
 use super::Target;
 use super::chunks::{self, Chunk, Place as ChunkPlace};
-use super::tree::{Body, Id, Inode, ROOT, Tree};
+use super::fields::Fields;
+use super::listing::{Block, Length, Listing};
+use super::nodes::{Body, Inode};
+use super::tree::{Id, ROOT, Tree};
+use super::xattrs;
 use crate::limits;
 use crate::store::COPY_BYTES;
 use crate::tree::{Content, UnpackError};
@@ -17,13 +22,13 @@ pub(super) const BLOCK: u64 = 1 << BLOCK_BITS;
 /// The image begins with as much as superblock and device table take.
 const FIRST_INODE: u64 = 1536;
 const SUPER_OFFSET: usize = 1024;
+const SUPER_BYTES: usize = 128;
 const SUPER_MAGIC: u32 = 0xE0F5_E1E2;
 const DEVICE_SLOT: u64 = 128;
 /// An inode's number is its offset in these.
 const SLOT: u64 = 32;
 const INODE_BYTES: u64 = 64;
 const CHUNK_ENTRY_BYTES: u64 = 8;
-const DIRENT_BYTES: usize = 12;
 
 /// The superblock has a checksum.
 const COMPAT_CHECKSUM: u32 = 1;
@@ -40,113 +45,110 @@ const CHUNK_INDEXES: u16 = 0x20;
 /// A chunk that is not stored.
 const HOLE: u32 = u32::MAX;
 /// Extended attributes of one inode.
-const XATTR_BYTES_MAX: u64 = 128 << 10;
+const XATTR_BYTES_MAX: usize = 128 << 10;
+/// Bytes that are written at once.
+const STREAM_BYTES: usize = 64 << 10;
 
 /// A tree whose inodes have places.
 pub(super) struct Image<'a> {
-    tree: &'a Tree,
-    /// In the order in which they lie; only those that still have a name.
-    order: Vec<Id>,
-    places: Vec<Option<Place>>,
-    failure: Option<UnpackError>,
+    tree: &'a mut Tree,
     /// Whole blocks of the tar.
     tar_blocks: u64,
-    /// Blocks that are written at once; behind them lie the chunks that are copied.
+    /// Inodes that still have a name.
+    count: u64,
+    /// Blocks of the inodes and what lies beside them; behind them lies other data.
+    inode_blocks: u64,
+    /// Blocks of inodes and that data; behind them lie the chunks that are copied.
     head_blocks: u64,
     blocks: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Place {
-    offset: u64,
-    links: u32,
-    xattr_bytes: u64,
-    data: Data,
-}
-
 /// Where an inode's data is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Data {
     /// Devices, fifos, empty files.
     None,
-    /// In the tar, but for so many blocks that are copied to the image, from this one.
-    Chunks {
-        bits: u32,
-        count: u64,
-        copied_blocks: u64,
-        block: u64,
-    },
-    /// All of it in whole blocks of the image, from this one.
-    Plain { size: u64, block: u64 },
-    /// Whole blocks from this one, the rest behind the inode.
-    Inline { size: u64, block: u64 },
+    /// In the tar, but for what is copied to the image.
+    Chunks,
+    /// All of it in whole blocks of the image.
+    Plain,
+    /// In whole blocks, and the rest behind the inode.
+    Inline,
 }
 
 impl<'a> Image<'a> {
-    pub(super) fn of(tree: &'a Tree, tar_bytes: u64) -> Self {
+    pub(super) fn of(tree: &'a mut Tree, tar_bytes: u64) -> Result<Self, UnpackError> {
         let mut image = Self {
             tree,
-            order: Vec::new(),
-            places: vec![None; tree.nodes.len()],
-            failure: None,
             tar_blocks: tar_bytes / BLOCK,
+            count: 1,
+            inode_blocks: 0,
             head_blocks: 0,
             blocks: 0,
         };
-        image.order();
-        image.place();
-        image
+        image.order()?;
+        image.place()?;
+        Ok(image)
     }
 
-    /// Breadth first, so that what one listing needs lies together; counts links on the way.
-    fn order(&mut self) {
-        let mut links = vec![0_u32; self.tree.nodes.len()];
-        self.order.push(ROOT);
-        links[ROOT] = 2;
-        let mut next = 0;
-        while let Some(&id) = self.order.get(next) {
-            next += 1;
-            let Body::Directory { children, .. } = &self.tree.nodes[id].body else {
-                continue;
-            };
-            for &child in children.values() {
-                let is_directory = matches!(self.tree.nodes[child].body, Body::Directory { .. });
-                if links[child] == 0 {
-                    self.order.push(child);
-                }
-                links[child] += if is_directory { 2 } else { 1 };
-                if is_directory {
-                    links[id] += 1;
-                }
+    /// Links all that has a name, breadth first, so that what one listing needs lies together;
+    /// counts links and measures directories on the way.
+    fn order(&mut self) -> Result<(), UnpackError> {
+        let mut last = ROOT;
+        let mut next = Some(ROOT);
+        while let Some(id) = next {
+            let inode = self.tree.inode(id)?;
+            if let Body::Directory { parent } = inode.body {
+                self.order_children(id, parent, &mut last)?;
             }
+            next = self.tree.inode(id)?.place.next;
         }
-        for &id in &self.order {
-            let place = Place {
-                offset: 0,
-                links: links[id],
-                xattr_bytes: 0,
-                data: Data::None,
-            };
-            self.places[id] = Some(place);
-        }
+        Ok(())
     }
 
-    fn place(&mut self) {
+    fn order_children(&mut self, id: Id, parent: Id, last: &mut Id) -> Result<(), UnpackError> {
+        let mut length = Length::default();
+        // `.` of its own, and `..` of each directory in it; its name is counted by its parent.
+        let mut links = if id == ROOT { 2 } else { 0 };
+        let mut listing = Listing::of(self.tree, id, parent)?;
+        while let Some((name, child)) = listing.next(self.tree)? {
+            length.add(name);
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let (is_new, is_directory) = self.tree.change(child, |inode| {
+                let is_new = inode.place.links == 0;
+                inode.place.links += if inode.is_directory() { 2 } else { 1 };
+                (is_new, inode.is_directory())
+            })?;
+            if is_new {
+                self.tree
+                    .change(*last, |inode| inode.place.next = Some(child))?;
+                *last = child;
+                self.count += 1;
+            }
+            links += u32::from(is_directory);
+        }
+        self.tree.change(id, |inode| {
+            inode.place.links += links;
+            inode.size = length.bytes();
+        })
+    }
+
+    fn place(&mut self) -> Result<(), UnpackError> {
         let mut end = FIRST_INODE;
-        for position in 0..self.order.len() {
-            let id = self.order[position];
-            let inode = &self.tree.nodes[id];
-            let (xattr_bytes, data) = match self.measure(id, inode) {
-                Ok(measured) => measured,
-                Err(reason) => {
-                    self.failure.get_or_insert(UnpackError::Malformed(reason));
-                    return;
-                }
-            };
+        let (mut data_blocks, mut copied_blocks) = (0_u64, 0_u64);
+        let mut next = Some(ROOT);
+        while let Some(id) = next {
+            let mut inode = self.tree.inode(id)?;
+            self.measure(&mut inode)?;
+            let size = inode.size;
             let mut offset = end.next_multiple_of(SLOT);
-            let body = INODE_BYTES + xattr_bytes;
-            end = match &data {
-                Data::Inline { size, .. } => {
+            let body = INODE_BYTES + u64::from(inode.place.xattr_bytes);
+            let mut blocks = 0;
+            end = match data(&inode) {
+                Data::Inline => {
+                    blocks = size / BLOCK;
                     let tail = size % BLOCK;
                     // What is inline ends in the block in which it begins.
                     if (offset + body) / BLOCK != (offset + body + tail - 1) / BLOCK {
@@ -155,197 +157,152 @@ impl<'a> Image<'a> {
                     }
                     offset + body + tail
                 }
-                Data::Chunks { count, .. } => {
+                Data::Chunks => {
+                    let count = size.div_ceil(BLOCK << inode.place.chunk_bits);
                     (offset + body).next_multiple_of(CHUNK_ENTRY_BYTES) + count * CHUNK_ENTRY_BYTES
                 }
-                Data::Plain { .. } | Data::None => offset + body,
+                Data::Plain => {
+                    blocks = size.div_ceil(BLOCK);
+                    offset + body
+                }
+                Data::None => offset + body,
             };
             if end > limits::INDEX_BYTES {
-                let reason = format!("its index would have more than {end} bytes");
-                self.failure.get_or_insert(UnpackError::Malformed(reason));
-                return;
+                return Err(too_large(end, "more than "));
             }
-            let place = self.places[id]
-                .as_mut()
-                .expect("ordered inodes have places");
-            place.offset = offset;
-            place.xattr_bytes = xattr_bytes;
-            place.data = data;
+            inode.place.slot = narrow(offset / SLOT);
+            if inode.place.copied_blocks > 0 {
+                inode.place.block = narrow(copied_blocks);
+                copied_blocks += u64::from(inode.place.copied_blocks);
+            } else if blocks > 0 {
+                inode.place.block = narrow(data_blocks);
+                data_blocks += blocks;
+            }
+            next = inode.place.next;
+            self.tree.set(id, &inode)?;
         }
-        let mut next = end.div_ceil(BLOCK);
-        self.give_blocks(&mut next, |data| match data {
-            Data::Plain { size, block } => Some((size.div_ceil(BLOCK), block)),
-            Data::Inline { size, block } => Some((*size / BLOCK, block)),
-            _ => None,
-        });
-        self.head_blocks = next;
-        self.give_blocks(&mut next, |data| match data {
-            Data::Chunks {
-                copied_blocks,
-                block,
-                ..
-            } => Some((*copied_blocks, block)),
-            _ => None,
-        });
-        self.blocks = next;
-        let bytes = next.saturating_mul(BLOCK);
+        self.inode_blocks = end.div_ceil(BLOCK);
+        self.head_blocks = self.inode_blocks + data_blocks;
+        self.blocks = self.head_blocks + copied_blocks;
+        let bytes = self.blocks * BLOCK;
         if self.head_blocks * BLOCK > limits::INDEX_BYTES || bytes > limits::INDEX_BYTES_COPIED {
-            let reason = format!("its index would have {bytes} bytes");
-            self.failure.get_or_insert(UnpackError::Malformed(reason));
+            return Err(too_large(bytes, ""));
         }
+        Ok(())
     }
 
-    /// Blocks of their own for those that `wanted` names.
-    fn give_blocks(
-        &mut self,
-        next: &mut u64,
-        wanted: impl Fn(&mut Data) -> Option<(u64, &mut u64)>,
-    ) {
-        for &id in &self.order {
-            let place = self.places[id]
-                .as_mut()
-                .expect("ordered inodes have places");
-            if let Some((count, block)) = wanted(&mut place.data)
-                && count > 0
-            {
-                *block = *next;
-                *next = next.saturating_add(count);
-            }
-        }
-    }
-
-    /// Bytes of attributes, and where the data will be; blocks are given later.
-    fn measure(&self, id: Id, inode: &Inode) -> Result<(u64, Data), String> {
-        let xattr_bytes = xattrs(inode).len() as u64;
+    /// How much of what an inode has.
+    fn measure(&mut self, inode: &mut Inode) -> Result<(), UnpackError> {
+        let xattr_bytes = self.xattrs(inode)?.len();
         if xattr_bytes > XATTR_BYTES_MAX {
-            return Err(format!(
+            return Err(UnpackError::Malformed(format!(
                 "it has a file with {xattr_bytes} bytes of extended attributes"
-            ));
+            )));
         }
-        let stored = |size: u64| {
-            let tail = size % BLOCK;
-            // Inline data has to begin somewhere in a block and end in it.
-            let begin = (INODE_BYTES + xattr_bytes) % SLOT;
-            match size {
-                0 => Data::None,
-                _ if tail == 0 || begin + tail > BLOCK => Data::Plain { size, block: 0 },
-                _ => Data::Inline { size, block: 0 },
-            }
+        inode.place.xattr_bytes = narrow(xattr_bytes as u64);
+        let Some(content) = self.tree.content(inode)? else {
+            return Ok(());
         };
-        let data = match &inode.body {
-            Body::Directory { .. } => stored(self.directory_size(id)),
-            Body::Symlink(target) => stored(target.len() as u64),
-            Body::File(content) if content.size == 0 => Data::None,
-            Body::File(content) => {
-                let bits = chunks::bits(content, self.tar_blocks);
-                let count = content.size.div_ceil(BLOCK << bits);
-                if count > chunks::COUNT_MAX {
-                    return Err(format!("it has a sparse file of {} bytes", content.size));
-                }
-                let last = content
-                    .position
-                    .saturating_add(content.stored)
-                    .div_ceil(BLOCK);
-                if last >= u64::from(HOLE) {
-                    return Err("it is above 2 TiB".to_owned());
-                }
-                let copied_blocks = chunks::of(content, bits, self.tar_blocks)
-                    .filter(|chunk| matches!(chunk.place, ChunkPlace::Copied { .. }))
-                    .map(|chunk| chunk.bytes().div_ceil(BLOCK))
-                    .sum();
-                Data::Chunks {
-                    bits,
-                    count,
-                    copied_blocks,
-                    block: 0,
-                }
-            }
-            Body::Character { .. } | Body::Block { .. } | Body::Fifo => Data::None,
-        };
-        Ok((xattr_bytes, data))
+        if content.size == 0 {
+            return Ok(());
+        }
+        let bits = chunks::bits(&content, self.tar_blocks);
+        if content.size.div_ceil(BLOCK << bits) > chunks::COUNT_MAX {
+            let reason = format!("it has a sparse file of {} bytes", content.size);
+            return Err(UnpackError::Malformed(reason));
+        }
+        let last = content
+            .position
+            .saturating_add(content.stored)
+            .div_ceil(BLOCK);
+        if last >= u64::from(HOLE) {
+            return Err(UnpackError::Malformed("it is above 2 TiB".to_owned()));
+        }
+        let copied: u64 = chunks::of(&content, bits, self.tar_blocks)
+            .filter(|chunk| matches!(chunk.place, ChunkPlace::Copied { .. }))
+            .map(|chunk| chunk.bytes().div_ceil(BLOCK))
+            .sum();
+        inode.place.chunk_bits = u8::try_from(bits).expect("below 32");
+        // More is refused with all the others.
+        inode.place.copied_blocks = u32::try_from(copied).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// What stands behind an inode of its attributes.
+    fn xattrs(&mut self, inode: &Inode) -> Result<Vec<u8>, UnpackError> {
+        let encoded = self.tree.piece(inode.xattrs)?;
+        Ok(xattrs::behind(encoded, inode.marks))
     }
 
     /// Writes the image to `target`; `tar` is what the tree came from.
     pub(super) fn write(mut self, tar: &File, target: &mut dyn Target) -> Result<(), UnpackError> {
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
-        }
         target
             .set_length(self.blocks * BLOCK)
-            .and_then(|()| target.put(0, &self.head()))
-            .map_err(failed("write", "the layer's index"))?;
-        let copied = self
-            .order
-            .iter()
-            .filter_map(|&id| match self.placed(id).data {
-                Data::Chunks {
-                    bits,
-                    copied_blocks: 1..,
-                    block,
-                    ..
-                } => Some((&self.tree.nodes[id].body, bits, block)),
-                _ => None,
-            });
-        let mut buffer = vec![0; COPY_BYTES];
-        for (body, bits, block) in copied {
-            let Body::File(content) = body else { continue };
-            let mut at = block * BLOCK;
-            for chunk in chunks::of(content, bits, self.tar_blocks) {
-                if matches!(chunk.place, ChunkPlace::Copied { .. }) {
-                    copy(content, &chunk, at, tar, &mut buffer, target)?;
-                    at += chunk.bytes().next_multiple_of(BLOCK);
-                }
-            }
+            .map_err(failed("write", INDEX))?;
+        self.write_head(target)?;
+        if self.blocks > self.head_blocks {
+            self.copy_chunks(tar, target)?;
         }
         Ok(())
     }
 
     /// All but the chunks that are copied.
-    fn head(&self) -> Vec<u8> {
-        let mut bytes = vec![0; index(self.head_blocks * BLOCK)];
-        for (number, &id) in (1_u32..).zip(&self.order) {
-            let inode = &self.tree.nodes[id];
-            let place = self.placed(id);
-            put(&mut bytes, place.offset, &header(inode, place, number));
-            put(&mut bytes, place.offset + INODE_BYTES, &xattrs(inode));
-            let behind = place.offset + INODE_BYTES + place.xattr_bytes;
-            let data = match (&place.data, &inode.body) {
-                (Data::None, _) => continue,
-                (Data::Chunks { bits, block, .. }, Body::File(content)) => {
-                    let entries = self.chunk_entries(content, *bits, *block);
-                    put(
-                        &mut bytes,
-                        behind.next_multiple_of(CHUNK_ENTRY_BYTES),
-                        &entries,
-                    );
-                    continue;
+    fn write_head(&mut self, target: &mut dyn Target) -> Result<(), UnpackError> {
+        let superblock = self.superblock()?;
+        let mut inodes = Stream::at(SUPER_OFFSET as u64);
+        inodes.put(target, SUPER_OFFSET as u64, &superblock)?;
+        let mut blocks = Stream::at(self.inode_blocks * BLOCK);
+        let mut next = Some(ROOT);
+        let mut number = 0;
+        while let Some(id) = next {
+            let inode = self.tree.inode(id)?;
+            number += 1;
+            let place = &inode.place;
+            let offset = u64::from(place.slot) * SLOT;
+            inodes.put(target, offset, &self.header(&inode, number))?;
+            let xattrs = self.xattrs(&inode)?;
+            inodes.put(target, offset + INODE_BYTES, &xattrs)?;
+            let behind = offset + INODE_BYTES + u64::from(place.xattr_bytes);
+            match data(&inode) {
+                Data::None => {}
+                Data::Chunks => {
+                    let behind = behind.next_multiple_of(CHUNK_ENTRY_BYTES);
+                    self.write_chunk_entries(&inode, behind, &mut inodes, target)?;
                 }
-                (_, Body::Symlink(target)) => target.clone(),
-                _ => self.directory_data(id),
-            };
-            match place.data {
-                Data::Plain { block, .. } => put(&mut bytes, block * BLOCK, &data),
-                Data::Inline { block, .. } => {
-                    let (whole, tail) = data.split_at(data.len() - data.len() % index(BLOCK));
-                    put(&mut bytes, block * BLOCK, whole);
-                    put(&mut bytes, behind, tail);
+                Data::Plain | Data::Inline => {
+                    let block = (self.inode_blocks + u64::from(place.block)) * BLOCK;
+                    let mut out = Out {
+                        target: &mut *target,
+                        blocks: (&mut blocks, block),
+                        inline: (&mut inodes, behind),
+                        left: inode.size,
+                        is_inline: data(&inode) == Data::Inline,
+                    };
+                    match inode.body {
+                        Body::Symlink { target } => out.put(&self.tree.piece(target)?)?,
+                        Body::Directory { parent } => self.write_directory(id, parent, &mut out)?,
+                        _ => {}
+                    }
                 }
-                _ => {}
             }
+            next = place.next;
         }
-        let devices = device_slot(self.tar_blocks);
-        put(&mut bytes, SUPER_OFFSET as u64 + 128, &devices);
-        let superblock = self.superblock();
-        put(&mut bytes, SUPER_OFFSET as u64, &superblock);
-        let sum = crc32c(&bytes[SUPER_OFFSET..SUPER_OFFSET + index(BLOCK)]);
-        put(&mut bytes, SUPER_OFFSET as u64 + 4, &sum.to_le_bytes());
-        bytes
+        inodes.finish(target)?;
+        blocks.finish(target)
     }
 
-    fn chunk_entries(&self, content: &Content, bits: u32, first_copy: u64) -> Vec<u8> {
-        let mut fields = Fields::default();
-        let mut next_copy = first_copy;
-        for chunk in chunks::of(content, bits, self.tar_blocks) {
+    fn write_chunk_entries(
+        &mut self,
+        inode: &Inode,
+        mut at: u64,
+        out: &mut Stream,
+        target: &mut dyn Target,
+    ) -> Result<(), UnpackError> {
+        let Some(content) = self.tree.content(inode)? else {
+            return Ok(());
+        };
+        let mut next_copy = self.copied_from(inode);
+        for chunk in chunks::of(&content, inode.place.chunk_bits.into(), self.tar_blocks) {
             // The tar is device 1, the image itself device 0.
             let (device, block) = match chunk.place {
                 ChunkPlace::Hole => (0, u64::from(HOLE)),
@@ -356,32 +313,76 @@ impl<'a> Image<'a> {
                     (0, block)
                 }
             };
+            let mut fields = Fields::default();
             fields.u16(0);
             fields.u16(device);
             fields.u32(u32::try_from(block).expect("bounded when measured"));
+            out.put(target, at, &fields.0)?;
+            at += CHUNK_ENTRY_BYTES;
         }
-        fields.0
+        Ok(())
     }
 
-    fn placed(&self, id: Id) -> &Place {
-        self.places[id]
-            .as_ref()
-            .expect("only inodes with names are asked for")
+    /// The first block of what is copied of a file.
+    fn copied_from(&self, inode: &Inode) -> u64 {
+        self.head_blocks + u64::from(inode.place.block)
     }
 
-    fn number(&self, id: Id) -> u64 {
-        self.placed(id).offset / SLOT
+    fn write_directory(
+        &mut self,
+        id: Id,
+        parent: Id,
+        out: &mut Out<'_>,
+    ) -> Result<(), UnpackError> {
+        let mut block = Block::default();
+        let mut listing = Listing::of(self.tree, id, parent)?;
+        while let Some((name, child)) = listing.next(self.tree)? {
+            let inode = self.tree.inode(child)?;
+            let (number, file_type) = (inode.place.slot.into(), file_type(&inode.body));
+            if !block.add(name, number, file_type) {
+                let mut full = block.take();
+                full.resize(index(BLOCK), 0);
+                out.put(&full)?;
+                block.add(name, number, file_type);
+            }
+        }
+        out.put(&block.take())
     }
 
-    fn superblock(&self) -> Vec<u8> {
+    fn copy_chunks(&mut self, tar: &File, target: &mut dyn Target) -> Result<(), UnpackError> {
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut next = Some(ROOT);
+        while let Some(id) = next {
+            let inode = self.tree.inode(id)?;
+            next = inode.place.next;
+            if inode.place.copied_blocks == 0 {
+                continue;
+            }
+            let Some(content) = self.tree.content(&inode)? else {
+                continue;
+            };
+            let mut at = self.copied_from(&inode) * BLOCK;
+            for chunk in chunks::of(&content, inode.place.chunk_bits.into(), self.tar_blocks) {
+                if matches!(chunk.place, ChunkPlace::Copied { .. }) {
+                    copy(&content, &chunk, at, tar, &mut buffer, target)?;
+                    at += chunk.bytes().next_multiple_of(BLOCK);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Superblock and device table.
+    fn superblock(&mut self) -> Result<Vec<u8>, UnpackError> {
+        let root = self.tree.inode(ROOT)?.place.slot;
         let mut fields = Fields::default();
         fields.u32(SUPER_MAGIC);
         fields.u32(0); // checksum, put in last
         fields.u32(COMPAT_CHECKSUM | COMPAT_MTIME);
         fields.u8(9); // log2 of the block size
         fields.u8(0); // slots behind the superblock
-        fields.u16(u16::try_from(self.number(ROOT)).expect("the root comes first"));
-        fields.u64(self.order.len() as u64);
+        fields.u16(u16::try_from(root).expect("the root comes first"));
+        fields.u64(self.count);
         fields.u64(0); // time of building
         fields.u32(0);
         fields.u32(u32::try_from(self.blocks).unwrap_or(u32::MAX));
@@ -392,148 +393,170 @@ impl<'a> Image<'a> {
         fields.u32(INCOMPAT_CHUNKED | INCOMPAT_DEVICES);
         fields.u16(0); // compression
         fields.u16(1); // extra devices
-        let slot = (SUPER_OFFSET as u64 + 128) / DEVICE_SLOT;
+        let slot = (SUPER_OFFSET as u64 + SUPER_BYTES as u64) / DEVICE_SLOT;
         fields.u16(u16::try_from(slot).expect("the table follows the superblock"));
-        fields.0
+        fields.0.resize(SUPER_BYTES, 0);
+        fields.0.append(&mut device_slot(self.tar_blocks));
+        fields.0.resize(index(BLOCK), 0);
+        let sum = crc32c(&fields.0);
+        fields.0[4..8].copy_from_slice(&sum.to_le_bytes());
+        Ok(fields.0)
     }
 
-    /// Names of a directory with their inode and type, sorted.
-    fn names(&self, id: Id) -> Vec<(&[u8], Id)> {
-        let Body::Directory { parent, children } = &self.tree.nodes[id].body else {
-            return Vec::new();
+    fn header(&self, inode: &Inode, number: u32) -> Vec<u8> {
+        let place = &inode.place;
+        let block = |blocks: u64| block32(self.inode_blocks + blocks);
+        let (layout, size, union) = match data(inode) {
+            Data::None => (LAYOUT_PLAIN, 0, [0; 4]),
+            Data::Plain => (LAYOUT_PLAIN, inode.size, block(place.block.into())),
+            // Without whole blocks it names none.
+            Data::Inline if inode.size < BLOCK => (LAYOUT_INLINE, inode.size, [0; 4]),
+            Data::Inline => (LAYOUT_INLINE, inode.size, block(place.block.into())),
+            Data::Chunks => {
+                let format = CHUNK_INDEXES | u16::from(place.chunk_bits);
+                let [low, high] = format.to_le_bytes();
+                (LAYOUT_CHUNKS, inode.size, [low, high, 0, 0])
+            }
         };
-        let mut names: Vec<(&[u8], Id)> = Vec::with_capacity(children.len() + 2);
-        names.push((b".", id));
-        names.push((b"..", *parent));
-        names.extend(
-            children
-                .iter()
-                .map(|(name, child)| (name.as_slice(), *child)),
-        );
-        names.sort_unstable_by_key(|(name, _)| *name);
-        names
-    }
-
-    fn directory_size(&self, id: Id) -> u64 {
-        let names = self.names(id);
-        let blocks = blocks_of(&names);
-        let last = blocks.last().map_or(&[][..], |block| block);
-        let full = blocks.len().saturating_sub(1) as u64 * BLOCK;
-        full + last
-            .iter()
-            .map(|(name, _)| (DIRENT_BYTES + name.len()) as u64)
-            .sum::<u64>()
-    }
-
-    fn directory_data(&self, id: Id) -> Vec<u8> {
-        let names = self.names(id);
-        let mut data = Vec::new();
-        for block in blocks_of(&names) {
-            data.resize(data.len().next_multiple_of(index(BLOCK)), 0);
-            let mut fields = Fields::default();
-            let mut name_offset = block.len() * DIRENT_BYTES;
-            for (name, child) in block {
-                fields.u64(self.number(*child));
-                fields.u16(u16::try_from(name_offset).expect("a block is 512 bytes"));
-                fields.u8(file_type(&self.tree.nodes[*child].body));
-                fields.u8(0);
-                name_offset += name.len();
-            }
-            for (name, _) in block {
-                fields.0.extend_from_slice(name);
-            }
-            data.extend_from_slice(&fields.0);
-        }
-        data
+        let (kind, union) = match inode.body {
+            Body::Directory { .. } => (libc_mode::DIRECTORY, union),
+            Body::File { .. } => (libc_mode::FILE, union),
+            Body::Symlink { .. } => (libc_mode::SYMLINK, union),
+            Body::Character { major, minor } => (libc_mode::CHARACTER, device(major, minor)),
+            Body::Block { major, minor } => (libc_mode::BLOCK, device(major, minor)),
+            Body::Fifo => (libc_mode::FIFO, union),
+        };
+        // Symbolic links show 0777 everywhere, whatever the tar says.
+        let permissions = match inode.body {
+            Body::Symlink { .. } => 0o777,
+            _ => inode.mode,
+        };
+        let mut fields = Fields::default();
+        fields.u16(1 | layout << 1); // the 64-byte form
+        fields.u16(xattrs::count(place.xattr_bytes));
+        fields.u16(kind | permissions);
+        fields.u16(0);
+        fields.u64(size);
+        fields.0.extend_from_slice(&union);
+        fields.u32(number);
+        fields.u32(inode.uid);
+        fields.u32(inode.gid);
+        fields.u64(inode.mtime.seconds.cast_unsigned());
+        fields.u32(inode.mtime.nanoseconds);
+        fields.u32(place.links);
+        fields.0.resize(index(INODE_BYTES), 0);
+        fields.0
     }
 }
 
-/// Names cut into what fits a block each. A block that is not full ends with a NUL, which is there
-/// because blocks begin as zeros.
-fn blocks_of<'a, 'b>(names: &'b [(&'a [u8], Id)]) -> Vec<&'b [(&'a [u8], Id)]> {
-    let mut blocks = Vec::new();
-    let (mut begin, mut used) = (0, 0);
-    for (position, (name, _)) in names.iter().enumerate() {
-        let wanted = DIRENT_BYTES + name.len();
-        if used + wanted > index(BLOCK) {
-            blocks.push(&names[begin..position]);
-            (begin, used) = (position, 0);
+/// Where the data of an inode is, once it is measured.
+fn data(inode: &Inode) -> Data {
+    let tail = inode.size % BLOCK;
+    // Inline data has to begin somewhere in a block and end in it.
+    let begin = (INODE_BYTES + u64::from(inode.place.xattr_bytes)) % SLOT;
+    match inode.body {
+        _ if inode.size == 0 => Data::None,
+        Body::File { .. } => Data::Chunks,
+        _ if tail == 0 || begin + tail > BLOCK => Data::Plain,
+        _ => Data::Inline,
+    }
+}
+
+/// How errors call what is written.
+const INDEX: &str = "the layer's index";
+
+fn too_large(bytes: u64, more: &str) -> UnpackError {
+    UnpackError::Malformed(format!("its index would have {more}{bytes} bytes"))
+}
+
+/// Numbers of blocks and slots; what does not fit is refused with all that lies before it.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Bytes that are put one after the other, with small gaps of zeros.
+struct Stream {
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    fn at(begin: u64) -> Self {
+        Self {
+            begin,
+            bytes: Vec::with_capacity(STREAM_BYTES),
         }
-        used += wanted;
     }
-    if begin < names.len() {
-        blocks.push(&names[begin..]);
+
+    fn put(&mut self, target: &mut dyn Target, at: u64, bytes: &[u8]) -> Result<(), UnpackError> {
+        if self.bytes.len() + bytes.len() > STREAM_BYTES {
+            self.finish(target)?;
+            self.begin = at;
+        }
+        self.bytes.resize(index(at - self.begin), 0);
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
     }
-    blocks
+
+    fn finish(&mut self, target: &mut dyn Target) -> Result<(), UnpackError> {
+        let written = target.put(self.begin, &self.bytes);
+        self.begin += self.bytes.len() as u64;
+        self.bytes.clear();
+        written.map_err(failed("write", INDEX))
+    }
+}
+
+/// Where the data of an inode goes: first whole blocks, then what is inline.
+struct Out<'a> {
+    target: &'a mut dyn Target,
+    blocks: (&'a mut Stream, u64),
+    inline: (&'a mut Stream, u64),
+    left: u64,
+    is_inline: bool,
+}
+
+impl Out<'_> {
+    /// Takes the next bytes: whole blocks, but for the last ones.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        let whole = match self.is_inline {
+            true => usize::try_from(self.left / BLOCK * BLOCK).unwrap_or(usize::MAX),
+            false => usize::MAX,
+        };
+        let (whole, tail) = bytes.split_at(whole.min(bytes.len()));
+        self.left -= bytes.len() as u64;
+        if !whole.is_empty() {
+            let (stream, at) = &mut self.blocks;
+            stream.put(self.target, *at, whole)?;
+            *at += whole.len() as u64;
+        }
+        if !tail.is_empty() {
+            let (stream, at) = &mut self.inline;
+            stream.put(self.target, *at, tail)?;
+            *at += tail.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 fn file_type(body: &Body) -> u8 {
     match body {
-        Body::File(_) => 1,
+        Body::File { .. } => 1,
         Body::Directory { .. } => 2,
         Body::Character { .. } => 3,
         Body::Block { .. } => 4,
         Body::Fifo => 5,
-        Body::Symlink(_) => 7,
+        Body::Symlink { .. } => 7,
     }
-}
-
-fn header(inode: &Inode, place: &Place, number: u32) -> Vec<u8> {
-    let (layout, size, union) = match &place.data {
-        Data::None => (LAYOUT_PLAIN, 0, [0; 4]),
-        Data::Plain { size, block } => (LAYOUT_PLAIN, *size, block32(*block)),
-        Data::Inline { size, block } => (LAYOUT_INLINE, *size, block32(*block)),
-        Data::Chunks { bits, .. } => {
-            let Body::File(content) = &inode.body else {
-                unreachable!("only files have chunks")
-            };
-            let format = CHUNK_INDEXES | u16::try_from(*bits).expect("below 32");
-            let [low, high] = format.to_le_bytes();
-            (LAYOUT_CHUNKS, content.size, [low, high, 0, 0])
-        }
-    };
-    let (kind, union) = match &inode.body {
-        Body::Directory { .. } => (libc_mode::DIRECTORY, union),
-        Body::File(_) => (libc_mode::FILE, union),
-        Body::Symlink(_) => (libc_mode::SYMLINK, union),
-        Body::Character { major, minor } => (libc_mode::CHARACTER, device(*major, *minor)),
-        Body::Block { major, minor } => (libc_mode::BLOCK, device(*major, *minor)),
-        Body::Fifo => (libc_mode::FIFO, union),
-    };
-    // Symbolic links show 0777 everywhere, whatever the tar says.
-    let permissions = match &inode.body {
-        Body::Symlink(_) => 0o777,
-        _ => inode.mode,
-    };
-    let icount = match place.xattr_bytes {
-        0 => 0,
-        bytes => (bytes - 12) / 4 + 1,
-    };
-    let mut fields = Fields::default();
-    fields.u16(1 | layout << 1); // the 64-byte form
-    fields.u16(u16::try_from(icount).expect("attributes are bounded"));
-    fields.u16(u16::try_from(kind | permissions).expect("modes have 16 bits"));
-    fields.u16(0);
-    fields.u64(size);
-    fields.0.extend_from_slice(&union);
-    fields.u32(number);
-    fields.u32(inode.uid);
-    fields.u32(inode.gid);
-    fields.u64(inode.mtime.seconds.cast_unsigned());
-    fields.u32(inode.mtime.nanoseconds);
-    fields.u32(place.links);
-    fields.0.resize(index(INODE_BYTES), 0);
-    fields.0
 }
 
 /// The type bits of a mode.
 mod libc_mode {
-    pub(super) const FIFO: u32 = 0o010_000;
-    pub(super) const CHARACTER: u32 = 0o020_000;
-    pub(super) const DIRECTORY: u32 = 0o040_000;
-    pub(super) const BLOCK: u32 = 0o060_000;
-    pub(super) const FILE: u32 = 0o100_000;
-    pub(super) const SYMLINK: u32 = 0o120_000;
+    pub(super) const FIFO: u16 = 0o010_000;
+    pub(super) const CHARACTER: u16 = 0o020_000;
+    pub(super) const DIRECTORY: u16 = 0o040_000;
+    pub(super) const BLOCK: u16 = 0o060_000;
+    pub(super) const FILE: u16 = 0o100_000;
+    pub(super) const SYMLINK: u16 = 0o120_000;
 }
 
 fn block32(block: u64) -> [u8; 4] {
@@ -543,40 +566,6 @@ fn block32(block: u64) -> [u8; 4] {
 /// A device number as the kernel's `new_encode_dev` writes it.
 fn device(major: u32, minor: u32) -> [u8; 4] {
     ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)).to_le_bytes()
-}
-
-/// Extended attributes behind an inode; nothing if there are none that EROFS can name.
-fn xattrs(inode: &Inode) -> Vec<u8> {
-    /// Prefixes that have a number of their own.
-    const PREFIXES: [(&[u8], u8); 5] = [
-        (b"user.", 1),
-        (b"system.posix_acl_access", 2),
-        (b"system.posix_acl_default", 3),
-        (b"trusted.", 4),
-        (b"security.", 6),
-    ];
-    let mut fields = Fields::default();
-    for (name, value) in &inode.xattrs {
-        let known = PREFIXES.iter().find_map(|(prefix, number)| {
-            let rest = name.strip_prefix(*prefix)?;
-            (rest.is_empty() == prefix.starts_with(b"system.")).then_some((rest, *number))
-        });
-        let (Some((rest, number)), Ok(value_bytes)) = (known, u16::try_from(value.len())) else {
-            // No file system would show it either.
-            continue;
-        };
-        fields.u8(u8::try_from(rest.len()).expect("names are at most 255 bytes"));
-        fields.u8(number);
-        fields.u16(value_bytes);
-        fields.0.extend_from_slice(rest);
-        fields.0.extend_from_slice(value);
-        fields.0.resize(fields.0.len().next_multiple_of(4), 0);
-    }
-    if fields.0.is_empty() {
-        return fields.0;
-    }
-    // No name filter, no shared attributes.
-    [vec![0; 12], fields.0].concat()
 }
 
 /// For `map_err`.
@@ -604,7 +593,7 @@ fn copy(
                 .map_err(failed("read", "the layer's tar"))?;
             target
                 .put(to + (offset - chunk.begin) + done, piece)
-                .map_err(failed("write", "the layer's index"))?;
+                .map_err(failed("write", INDEX))?;
             done += take as u64;
         }
     }
@@ -622,33 +611,9 @@ fn device_slot(blocks: u64) -> Vec<u8> {
     fields.0
 }
 
-/// Little-endian fields one after the other.
-#[derive(Default)]
-struct Fields(Vec<u8>);
-
-impl Fields {
-    fn u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-    fn u16(&mut self, value: u16) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-}
-
-fn put(bytes: &mut [u8], offset: u64, data: &[u8]) {
-    let offset = index(offset);
-    bytes[offset..offset + data.len()].copy_from_slice(data);
-}
-
-/// Offsets within an image that is held in memory.
+/// Offsets within what is in memory.
 fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("the image is in memory")
+    usize::try_from(offset).expect("it is in memory")
 }
 
 /// CRC-32C as the kernel computes it: from all ones, without the last inversion.

@@ -21,19 +21,31 @@
 //! them; `.` and `..` are sorted among the others. Whiteouts are character devices 0:0 and an
 //! opaque directory has `trusted.overlay.opaque`, as overlayfs reads them.
 //!
+//! What is known of the tar until its end is in pages (`pages`: where they go; `nodes`: inodes,
+//! `names`: who is called what where), and the image is written as a stream: a layer of a million
+//! entries takes no more memory than one of some ten thousand.
+//!
 //! The format is that of the kernel's `fs/erofs/erofs_fs.h` and its documentation; the reference
 //! is `fsck.erofs` and `mkfs.erofs --tar=i`, against which the tests hold this writer. What it
 //! leaves out: compression, shared attributes, compact inodes (they save a fifth of 1 MB and lose
 //! owners above 65,535 and times of their own).
 
 mod chunks;
+mod fields;
 mod image;
+mod listing;
+mod names;
+mod nodes;
+mod pages;
 mod tree;
+mod xattrs;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+pub(crate) use pages::Budget;
 pub(crate) use tree::Tree;
 
 use crate::tree::{Splitter, UnpackError};
@@ -49,10 +61,23 @@ impl From<UnpackError> for IndexError {
     }
 }
 
-/// The image that indexes a whole, plain tar.
+/// The image that indexes a whole, plain tar; all of it in memory.
 pub fn index(tar: &File) -> Result<Vec<u8>, IndexError> {
+    let mut image = Vec::new();
+    let tree = Tree::new(Budget::of(0), None)?;
+    index_to(tar, tree, &mut image)?;
+    Ok(image)
+}
+
+/// The same image, written to a file, with as little memory as will do: what does not fit there is
+/// for a while in files under `scratch`.
+pub fn index_frugally(tar: &File, scratch: &Path, image: &mut File) -> Result<(), IndexError> {
+    let tree = Tree::new(Budget::of(0), Some(scratch.to_owned()))?;
+    index_to(tar, tree, image)
+}
+
+fn index_to(tar: &File, mut tree: Tree, image: &mut dyn Target) -> Result<(), IndexError> {
     let mut splitter = Splitter::new();
-    let mut tree = Tree::new();
     let mut buffer = vec![0; crate::store::COPY_BYTES];
     let length = tar
         .metadata()
@@ -71,9 +96,7 @@ pub fn index(tar: &File) -> Result<Vec<u8>, IndexError> {
         position += splitter.pass_over(&mut tree, length.saturating_sub(position))?;
     }
     splitter.finish()?;
-    let mut image = Vec::new();
-    tree.write_image(tar, &mut image)?;
-    Ok(image)
+    Ok(tree.write_image(tar, image)?)
 }
 
 /// What an image is written to.

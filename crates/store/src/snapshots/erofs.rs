@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -33,7 +33,7 @@ use vocab::{Algorithm, Digest};
 use super::loops::LoopDevice;
 use super::{Layers, Unpack, Unpacked};
 use crate::durable::{self, WriteBehind};
-use crate::erofs::Tree;
+use crate::erofs::{Budget, Tree};
 use crate::files::{self, Staged};
 use crate::hash::Hasher;
 use crate::store::COPY_BYTES;
@@ -43,6 +43,9 @@ use crate::tree::{Splitter, UnpackError};
 const MAGIC: u64 = 0xE0F5_E1E2;
 /// Bytes of the hash behind an index.
 const SUM_BYTES: usize = 32;
+/// Memory for the trees of all layers that are being taken in: about 60,000 entries. What is more
+/// goes to files meanwhile.
+const TREE_BYTES: usize = 8 << 20;
 
 /// The indexed layers under one directory.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ pub(crate) struct Erofs {
     /// Held while a mount is looked for and made.
     mounting: Mutex<()>,
     through: Through,
+    trees: Arc<Budget>,
 }
 
 /// What the kernel reads an index and its tar through.
@@ -78,6 +82,7 @@ impl Erofs {
             mounts,
             mounting: Mutex::new(()),
             through: Through::Files,
+            trees: Budget::of(TREE_BYTES),
         };
         driver.through = driver.probe()?;
         for name in super::names(&driver.mounts)? {
@@ -158,7 +163,8 @@ impl Layers for Erofs {
         };
         Ok(Box::new(Indexing {
             splitter: Splitter::new(),
-            tree: Tree::new(),
+            tree: Tree::new(Arc::clone(&self.trees), Some(self.ingest.clone()))
+                .map_err(io::Error::other)?,
             kept,
             own,
             behind: WriteBehind::default(),

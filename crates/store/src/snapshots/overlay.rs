@@ -15,16 +15,15 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use vocab::Digest;
 
 use super::{Layers, Unpack, Unpacked};
+use crate::directories::{Directories, times};
 use crate::files::Staged;
-use crate::filling::Filling;
-use crate::tree::{Entry, Moment, Node, Splitter, UnpackError, Visit, shown, split};
+use crate::filling::{Fill, Filling};
+use crate::tree::{Entry, Moment, Node, Splitter, UnpackError, shown, split};
 
 /// Whose rights there are: which attributes overlayfs may read and which nodes may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +93,10 @@ impl Layers for Overlay {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
+        let mut directories = Directories::new(Some(self.ingest.clone()));
+        directories
+            .note(b"", &root, Moment::default())
+            .map_err(io::Error::other)?;
         Ok(Box::new(Unpacking {
             splitter: Splitter::new(),
             tree: Tree {
@@ -101,7 +104,7 @@ impl Layers for Overlay {
                 rights: self.rights,
                 parent: None,
                 file: None,
-                directories: vec![(Vec::new(), Moment::default())],
+                directories,
                 size_bytes: 0,
             },
             staged,
@@ -188,7 +191,8 @@ impl Unpack for Unpacking {
             staged,
         } = *self;
         splitter.finish()?;
-        tree.set_directory_times()?;
+        let directories = std::mem::replace(&mut tree.directories, Directories::new(None));
+        directories.set_times(|path| tree.beneath(path))?;
         Ok(Unpacked {
             parts: vec![(staged, "")],
             size_bytes: tree.size_bytes,
@@ -203,13 +207,12 @@ struct Tree {
     /// The directory that the last entry was in.
     parent: Option<(Vec<u8>, OwnedFd)>,
     file: Option<Filling>,
-    /// In the order in which they came.
-    directories: Vec<(Vec<u8>, Moment)>,
+    directories: Directories,
     size_bytes: u64,
 }
 
-impl Visit for Tree {
-    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+impl Fill for Tree {
+    fn begin(&mut self, entry: Entry) -> Result<(), UnpackError> {
         if entry.path.is_empty() {
             return self.change_root(&entry);
         }
@@ -245,17 +248,13 @@ impl Visit for Tree {
         self.create(entry, name)
     }
 
-    fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
-        self.file.as_mut().expect("data follows a file").push(bytes)
+    fn filling(&mut self) -> &mut Option<Filling> {
+        &mut self.file
     }
 
-    fn end(&mut self) -> Result<(), UnpackError> {
-        let Some(filling) = self.file.take() else {
-            return Ok(());
-        };
-        let (entry, _) = filling.finish()?;
+    fn filled(&mut self, entry: &Entry, _file: &File) -> Result<(), UnpackError> {
         let (_, name) = split(&entry.path);
-        self.settle(&entry, name)
+        self.settle(entry, name)
     }
 }
 
@@ -399,8 +398,10 @@ impl Tree {
             }
         }
         if entry.node == Node::Directory {
-            self.directories.push((entry.path.clone(), entry.mtime));
-            return Ok(());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened =
+                rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open"))?;
+            return self.directories.note(&entry.path, opened, entry.mtime);
         }
         rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(failed("set the times of"))
@@ -424,8 +425,7 @@ impl Tree {
             set_xattr(&magic(&self.root, b"."), key, value)
                 .map_err(failed("set an extended attribute of"))?;
         }
-        self.directories.push((Vec::new(), entry.mtime));
-        Ok(())
+        self.directories.note(b"", &self.root, entry.mtime)
     }
 
     fn make_opaque(&mut self, parent_path: &[u8], name: &[u8]) -> Result<(), UnpackError> {
@@ -444,10 +444,6 @@ impl Tree {
                 path: shown(path),
                 source,
             })?;
-            let mut below = path.to_vec();
-            below.push(b'/');
-            self.directories
-                .retain(|(known, _)| known != path && !known.starts_with(&below));
             return Ok(());
         }
         rustix::fs::unlinkat(parent, name, AtFlags::empty())
@@ -494,6 +490,7 @@ impl Tree {
             let here = &path[..end];
             let (_, name) = split(here);
             let existing = kind_of(&opened, name, here)?;
+            let mut is_new = false;
             match existing {
                 Some(Existing::Directory) => {}
                 // A link that leads to a directory is as good as one.
@@ -524,42 +521,15 @@ impl Tree {
                         set_xattr(&magic(&opened, name), self.rights.opaque(), b"y")
                             .map_err(UnpackError::io("make opaque", here))?;
                     }
-                    self.directories.push((here.to_vec(), Moment::default()));
+                    is_new = true;
                 }
             }
             opened = self.beneath(here).map_err(UnpackError::io("open", here))?;
+            if is_new {
+                self.directories.note(here, &opened, Moment::default())?;
+            }
         }
         Ok(opened)
-    }
-
-    /// The last word on each directory, deepest names first, so that none is changed afterwards.
-    fn set_directory_times(&mut self) -> Result<(), UnpackError> {
-        let mut last = std::collections::BTreeMap::new();
-        for (path, mtime) in std::mem::take(&mut self.directories) {
-            last.insert(path, mtime);
-        }
-        for (path, mtime) in last.into_iter().rev() {
-            let opened = match self.beneath(&path) {
-                Ok(opened) => opened,
-                // A link on the way was replaced since; the directory has its time from there.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(error) => return Err(UnpackError::io("open", &path)(error)),
-            };
-            rustix::fs::utimensat(&opened, c".", &times(mtime), AtFlags::empty())
-                .map_err(UnpackError::io("set the times of", &path))?;
-        }
-        Ok(())
-    }
-}
-
-fn times(moment: Moment) -> Timestamps {
-    let at = Timespec {
-        tv_sec: moment.seconds,
-        tv_nsec: i64::from(moment.nanoseconds),
-    };
-    Timestamps {
-        last_access: at,
-        last_modification: at,
     }
 }
 
