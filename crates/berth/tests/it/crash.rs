@@ -92,11 +92,7 @@ fn privileged_an_exit_without_a_daemon_shows_its_real_code() {
         .unwrap();
     host.kill_daemon();
     std::fs::write(format!("/proc/{pid}/root/go"), "").unwrap();
-    host.wait_until("both have ended", || {
-        host.processes()
-            .iter()
-            .all(|line| !line.contains(" monitor "))
-    });
+    host.wait_until("both have ended", || host.monitors() == 0);
     host.start();
     let state = host.docker(&[
         "inspect",

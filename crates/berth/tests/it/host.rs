@@ -184,6 +184,22 @@ impl Host {
         found
     }
 
+    /// How many monitors run: processes that have files of a container open.
+    pub(crate) fn monitors(&self) -> usize {
+        let files = ["run/containers", "data/containers"].map(|below| self.path().join(below));
+        let has_one_open = |process: fs::DirEntry| {
+            let open = fs::read_dir(process.path().join("fd"));
+            open.into_iter().flatten().flatten().any(|link| {
+                let file = fs::read_link(link.path()).unwrap_or_default();
+                files.iter().any(|below| file.starts_with(below))
+            })
+        };
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .filter_map(|process| has_one_open(process).then_some(()))
+            .count()
+    }
+
     /// Mounts under this host's folder, as this process sees them.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let marker = self.root.path().to_str().unwrap();

@@ -76,10 +76,16 @@ enum Said {
 }
 
 /// One exchange on the daemon's socket: the status and the body.
-fn exchange(socket: &Path, line: &str, body: &[u8]) -> io::Result<(u16, String)> {
+pub(crate) fn exchange(socket: &Path, line: &str, body: &[u8]) -> io::Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
     let length = body.len();
-    let head = format!("{line} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let kind = match body.first() {
+        Some(b'{') => "application/json",
+        _ => "application/x-tar",
+    };
+    let head = format!(
+        "{line} HTTP/1.0\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     let mut answer = String::new();
@@ -290,7 +296,7 @@ pub(crate) fn check_accounts(host: &Host) {
     );
 }
 
-fn names(directory: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn names(directory: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
 }

@@ -27,6 +27,7 @@ mod health;
 mod host;
 mod images;
 mod interrupted;
+mod killed;
 mod libraries;
 mod likeness;
 mod networks;

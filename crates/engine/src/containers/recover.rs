@@ -7,7 +7,7 @@
 //! | stopping | answers | it is watched, and asked to end again |
 //! | any of these | gone, `exit.json` there | that was its end |
 //! | any of these | gone without a word | it died with its host, or was killed: code 255 |
-//! | starting | never was | the start failed |
+//! | starting | never ran anything | the start failed, and happens again if its policy says so |
 //! | waiting | – | it starts now |
 //! | removing | – | the removal goes on |
 //! | exited | – | it starts, if its policy says `always`, or `unless-stopped` and nobody did |
@@ -24,10 +24,13 @@ use vocab::{ContainerId, failure};
 use super::link::{self, Link};
 use super::owner::{self, First, Owner};
 use super::record::{Course, Record, from_nanos};
-use super::state::{Event, Next, Phase};
+use super::state::{Event, Phase};
 use super::{launch, remove};
 use crate::endpoints;
 use crate::shared::Shared;
+
+/// The exit code of a start that was cut short, as of one that failed.
+const INTERRUPTED_CODE: i32 = 128;
 
 /// A container as it was recorded.
 pub(crate) struct Found {
@@ -57,8 +60,8 @@ enum Left {
     Alive { link: Link, pid: i32 },
     /// Its end.
     Ended(Exit),
-    /// It never ran.
-    Nothing,
+    /// It never ran: its code and why, if somebody is left to tell.
+    NeverRan(Option<(i32, String)>),
 }
 
 /// Gives every container its owner, and removes what belongs to none.
@@ -178,14 +181,13 @@ fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {
             }
             First::Ended(exit)
         }
-        (_, Some(Left::Nothing)) => {
+        (_, Some(Left::NeverRan(why))) => {
+            let cut_short = || (INTERRUPTED_CODE, "the start was interrupted".to_owned());
+            (course.exit_code, course.error) = why.unwrap_or_else(cut_short);
             course.phase = Phase::Starting;
             course.pid = 0;
-            "the start was interrupted".clone_into(&mut course.error);
-            let next = match record.host.auto_remove {
-                true => Next::Remove,
-                false => Next::Rest,
-            };
+            let (policy, auto_remove) = (&record.host.restart_policy, record.host.auto_remove);
+            let next = owner::after_exit(policy, auto_remove, &course);
             First::Event(Event::StartFailed(next))
         }
         (Phase::Removing, None) => {
@@ -229,11 +231,14 @@ async fn look(shared: &Arc<Shared>, found: &Found) -> Left {
         tasks::blocking(move || monitor::find_exit(&dir).ok().flatten()).await
     };
     match (written, found.course.phase) {
+        (Some(exit), Phase::Starting) if exit.error.is_some() => {
+            Left::NeverRan(exit.error.map(|why| (exit.code, why)))
+        }
         (Some(exit), _) => Left::Ended(exit),
         (None, Phase::Starting) => {
             // Nothing was told to run; whatever the monitor had prepared went with it.
             launch::lost(shared, &found.record).await;
-            Left::Nothing
+            Left::NeverRan(None)
         }
         (None, _) => Left::Ended(launch::lost(shared, &found.record).await),
     }
