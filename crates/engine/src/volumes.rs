@@ -230,11 +230,7 @@ impl Shared {
         name: &str,
         anonymous: bool,
     ) -> Result<(String, PathBuf, bool), CreateVolumeError> {
-        let name = if name.is_empty() {
-            NetworkId::random().to_string()
-        } else {
-            name.to_owned()
-        };
+        let name = name.to_owned();
         let known = self.volumes().0.contains_key(&name);
         let record = Record {
             created: SystemTime::now(),
@@ -332,6 +328,11 @@ impl Shared {
         );
         Ok(())
     }
+}
+
+/// A name for a volume that nobody named.
+pub(crate) fn random_name() -> String {
+    NetworkId::random().to_string()
 }
 
 impl Engine {

@@ -32,6 +32,7 @@ mod libraries;
 mod likeness;
 mod networks;
 mod platforms;
+mod policies;
 mod registries;
 mod runtime;
 mod strangers;

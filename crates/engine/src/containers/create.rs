@@ -174,19 +174,32 @@ async fn make(
 }
 
 /// The record and the writable layer are made at the same time: both wait for the disk. Of one
-/// without the other a later engine knows that the creation was never acknowledged.
+/// without the other a later engine knows that the creation was never acknowledged. Volumes are
+/// made in between, so that it also knows what to remove.
 async fn make_parts(
     shared: &Arc<Shared>,
     record: &mut Record,
     name: &str,
     made: &mut Vec<String>,
 ) -> Result<(), CreateError> {
-    let fresh = make_volumes(shared, record, made).await?;
+    let mut fresh = Vec::new();
+    let with_volumes = name_volumes(record);
+    if with_volumes {
+        insert(shared, record, name, Durability::Normal).await?;
+        fresh = make_volumes(shared, record, made).await?;
+        insert(shared, record, name, Durability::Full).await?;
+    }
     let snapshot = {
         let (store, id, image) = (Arc::clone(&shared.store), record.id, record.image.clone());
         tasks::blocking(move || store.create_snapshot(&id, &image))
     };
-    let (snapshot, inserted) = tokio::join!(snapshot, insert(shared, record, name));
+    let inserted = async {
+        match with_volumes {
+            true => Ok(()),
+            false => insert(shared, record, name, Durability::Full).await,
+        }
+    };
+    let (snapshot, inserted) = tokio::join!(snapshot, inserted);
     snapshot.map_err(CreateError::Snapshot)?;
     inserted?;
     if fresh.is_empty() {
@@ -200,6 +213,19 @@ async fn make_parts(
         copied
     })
     .await
+}
+
+/// Gives volumes that nobody named their names; answers whether there are volumes at all.
+fn name_volumes(record: &mut Record) -> bool {
+    let is_volume = |mounted: &&mut Mounted| mounted.kind == MountKind::Volume;
+    let mut any = false;
+    for mounted in record.mounts.iter_mut().filter(is_volume) {
+        any = true;
+        if mounted.volume.is_empty() {
+            mounted.volume = crate::volumes::random_name();
+        }
+    }
+    any
 }
 
 /// The volumes of the container; answers with those that are to be filled, and where they go.
@@ -247,7 +273,13 @@ async fn undo(shared: &Arc<Shared>, id: ContainerId, volumes: Vec<String>) {
     }
 }
 
-async fn insert(shared: &Shared, record: &Record, name: &str) -> Result<(), CreateError> {
+/// Writes the container down, or what is new of it.
+async fn insert(
+    shared: &Shared,
+    record: &Record,
+    name: &str,
+    durability: Durability,
+) -> Result<(), CreateError> {
     let row = (
         record.id.to_string(),
         name.to_owned(),
@@ -256,8 +288,8 @@ async fn insert(shared: &Shared, record: &Record, name: &str) -> Result<(), Crea
     );
     shared
         .db
-        .write(Durability::Full, move |db| {
-            db.prepare_cached("INSERT INTO containers VALUES (?1, ?2, ?3, ?4)")?
+        .write(durability, move |db| {
+            db.prepare_cached("INSERT OR REPLACE INTO containers VALUES (?1, ?2, ?3, ?4)")?
                 .execute(row)
                 .map(drop)
         })

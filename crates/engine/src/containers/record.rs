@@ -91,8 +91,20 @@ pub(crate) struct Course {
     #[serde(with = "nanos_option")]
     pub(crate) finished_at: Option<SystemTime>,
     pub(crate) restart_count: u32,
+    /// The pause before the latest restart by policy.
+    #[serde(default = "first_backoff")]
+    pub(crate) backoff: Duration,
+    /// When that pause is over.
+    #[serde(default, with = "nanos_option")]
+    pub(crate) again_at: Option<SystemTime>,
+    /// How the stop that is under way is done.
+    #[serde(default)]
+    pub(crate) manner: Manner,
     /// Whether somebody stopped it: `unless-stopped` then leaves it alone.
     pub(crate) stopped_by_hand: bool,
+    /// Whether the policy does not apply to the end of this run: somebody wants it.
+    #[serde(default)]
+    pub(crate) restarts_not: bool,
     /// Removal takes its anonymous volumes along; kept for a removal that is finished later.
     pub(crate) remove_volumes: bool,
     /// What it holds on networks while it runs.
@@ -100,6 +112,31 @@ pub(crate) struct Course {
     /// Once it was checked.
     #[serde(default)]
     pub(crate) health: Option<Health>,
+}
+
+/// The pause before the first restart by policy (Docker's).
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+fn first_backoff() -> Duration {
+    BACKOFF_FIRST
+}
+
+/// How a stop is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Manner {
+    /// Instead of the configured one.
+    pub(crate) signal: Option<i32>,
+    /// Time until SIGKILL; `None` is for ever.
+    pub(crate) grace: Option<Duration>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            signal: None,
+            grace: Some(crate::config::STOP_TIMEOUT),
+        }
+    }
 }
 
 /// An endpoint on a network.
@@ -125,7 +162,11 @@ impl Course {
             started_at: None,
             finished_at: None,
             restart_count: 0,
+            backoff: BACKOFF_FIRST,
+            again_at: None,
+            manner: Manner::default(),
             stopped_by_hand: false,
+            restarts_not: false,
             remove_volumes: false,
             endpoints: Vec::new(),
             health: None,

@@ -4,13 +4,14 @@
 //! | recorded | monitor | what follows |
 //! |---|---|---|
 //! | running, paused, starting | answers | it is watched again |
-//! | stopping | answers | it is watched, and asked to end again |
+//! | running, paused | answers | its freezer says which of the two it is |
+//! | stopping | answers | it is watched, and asked to end again as it was asked before |
 //! | any of these | gone, `exit.json` there | that was its end |
 //! | any of these | gone without a word | it died with its host, or was killed: code 255 |
 //! | starting | never ran anything | the start failed, and happens again if its policy says so |
-//! | waiting | – | it starts now |
+//! | waiting | – | it starts when its pause is over |
 //! | removing | – | the removal goes on |
-//! | exited | – | it starts, if its policy says `always`, or `unless-stopped` and nobody did |
+//! | exited | – | it starts, if its policy says so |
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use monitor::protocol::{Exit, Reply, Request, State};
+use runtime::cgroup::Cgroup;
 use vocab::{ContainerId, failure};
 
 use super::link::{self, Link};
@@ -57,7 +59,7 @@ pub(crate) fn read(
 /// What is left of a run.
 enum Left {
     /// A monitor, watched.
-    Alive { link: Link, pid: i32 },
+    Alive { link: Link, pid: i32, frozen: bool },
     /// Its end.
     Ended(Exit),
     /// It never ran: its code and why, if somebody is left to tell.
@@ -90,14 +92,18 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
         );
     }
     hear_again(shared, &looked).await;
-    let known: HashSet<ContainerId> = looked.iter().map(|(found, _)| found.record.id).collect();
-    let owners = sweep(shared, known).await;
+    let ids = |keep: &dyn Fn(&Option<Left>) -> bool| -> HashSet<ContainerId> {
+        let kept = looked.iter().filter(|(_, left)| keep(left));
+        kept.map(|(found, _)| found.record.id).collect()
+    };
+    let owners = sweep(shared, ids(&|_| true), ids(&Option::is_some)).await;
 
     for (found, left) in looked {
         let id = found.record.id;
         let whole = owners.as_ref().is_none_or(|owners| owners.contains(&id));
         if !whole && found.course.phase == Phase::Created {
             // Its creation was cut short, so nobody was told of it.
+            remove::remove_volumes(shared, &found.record).await;
             if let Err(error) = remove::forget(shared, id).await {
                 tracing::warn!(%id, error = failure::chain(&error), "forget half a container");
             }
@@ -161,9 +167,15 @@ fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {
     } = found;
     let mut watched = None;
     let first = match (course.phase, left) {
-        (phase, Some(Left::Alive { link, pid })) => {
+        (phase, Some(Left::Alive { link, pid, frozen })) => {
             watched = Some(link);
             course.pid = pid;
+            // A pause is written down once it is done.
+            if phase == Phase::Running && frozen {
+                course.phase = Phase::Paused;
+            } else if phase == Phase::Paused && !frozen {
+                course.phase = Phase::Running;
+            }
             match phase {
                 Phase::Stopping(_) => First::Stop,
                 Phase::Starting => {
@@ -194,14 +206,10 @@ fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {
             course.phase = Phase::Dead;
             First::Event(Event::Remove)
         }
-        (Phase::Waiting, None) => First::Event(Event::BackoffOver),
+        (Phase::Waiting, None) => First::Wait,
         (Phase::Exited, None) if record.host.auto_remove => First::Event(Event::Remove),
         (Phase::Exited, None) => {
-            let again = match record.host.restart_policy.name.as_str() {
-                "always" => true,
-                "unless-stopped" => !course.stopped_by_hand,
-                _ => false,
-            };
+            let again = owner::wants_to_run(&record.host.restart_policy, &course);
             match again {
                 true => First::Event(Event::Start),
                 false => First::Nothing,
@@ -267,21 +275,31 @@ async fn watch(
                 }
             }
             link::ask_on(&mut link, dir, &Request::Watch).await?;
+            let parent = &found.record.host.resources.cgroup_parent;
+            let group = shared.cgroup(&found.record.id, parent);
+            let frozen = tasks::blocking(move || Cgroup::open(&group)?.is_frozen()).await;
             Ok(Some(Left::Alive {
                 link,
                 pid: status.pid,
+                frozen: frozen.unwrap_or(false),
             }))
         }
     }
 }
 
-/// Removes files and layers of containers that are not recorded: what a creation or a removal that
-/// was cut short left behind. Answers who has a layer, if that can be told.
-async fn sweep(shared: &Arc<Shared>, known: HashSet<ContainerId>) -> Option<HashSet<ContainerId>> {
+/// Removes files and layers of containers that are not recorded, and what runs left that are over:
+/// what a creation, a removal or an end that was cut short left behind. Answers who has a layer, if
+/// that can be told.
+async fn sweep(
+    shared: &Arc<Shared>,
+    known: HashSet<ContainerId>,
+    running: HashSet<ContainerId>,
+) -> Option<HashSet<ContainerId>> {
     let shared = Arc::clone(shared);
     tasks::blocking(move || {
-        let is_known = |name: &str| name.parse().is_ok_and(|id| known.contains(&id));
-        for parent in [&shared.config.data_root, &shared.config.exec_root] {
+        let config = &shared.config;
+        for (parent, needed) in [(&config.data_root, &known), (&config.exec_root, &running)] {
+            let is_known = |name: &str| name.parse().is_ok_and(|id| needed.contains(&id));
             let Ok(entries) = fs::read_dir(parent.join("containers")) else {
                 continue;
             };

@@ -18,6 +18,10 @@ pub(crate) async fn delete(
     record: &Arc<Record>,
     volumes: bool,
 ) -> Result<(), RemoveError> {
+    // First, while the record still says which they are.
+    if volumes {
+        remove_volumes(shared, record).await;
+    }
     let files = {
         let (shared, record) = (Arc::clone(shared), Arc::clone(record));
         tasks::blocking(move || delete_files(&shared, &record))
@@ -26,17 +30,18 @@ pub(crate) async fn delete(
     let (files, forgotten) = tokio::join!(files, forget(shared, record.id));
     files?;
     forgotten.map_err(RemoveError::Record)?;
-    if volumes {
-        for mounted in &record.mounts {
-            if mounted.kind == MountKind::Volume && mounted.anonymous {
-                // One that another container uses stays; that is no failure of this removal.
-                shared
-                    .remove_unused_volume(&mounted.volume, record.id)
-                    .await;
-            }
+    Ok(())
+}
+
+/// Removes the anonymous volumes of a container, but for those that another one uses.
+pub(crate) async fn remove_volumes(shared: &Shared, record: &Record) {
+    for mounted in &record.mounts {
+        if mounted.kind == MountKind::Volume && mounted.anonymous {
+            shared
+                .remove_unused_volume(&mounted.volume, record.id)
+                .await;
         }
     }
-    Ok(())
 }
 
 /// Deletes the record.

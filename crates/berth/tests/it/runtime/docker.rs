@@ -36,26 +36,34 @@ impl Docker {
             "hosts": [format!("unix://{}", at("d.sock").display())],
             "pidfile": at("pid"), "data-root": at("data"), "exec-root": at("exec"),
             "storage-driver": "vfs", "bridge": "none", "iptables": false, "ip6tables": false,
-            "ip-forward": false, "ip-masq": false,
+            "ip-forward": false, "ip-masq": false, "live-restore": true,
             "cgroup-parent": driver.cgroup(), "runtimes": {"berth": {"path": runtime}}, "default-runtime": "berth",
         });
         fs::write(at("daemon.json"), settings.to_string()).unwrap();
-        let log = fs::File::create(at("log")).unwrap();
-        let mut command = driver.command("dockerd");
-        command.arg("--config-file").arg(at("daemon.json"));
-        let daemon = command
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let daemon = spawn(&driver);
         let mut docker = Self { driver, daemon };
-        eventually(PATIENCE, || {
-            let ended = docker.daemon.try_wait().unwrap();
-            let log = || fs::read_to_string(docker.driver.path().join("log")).unwrap();
-            assert!(ended.is_none(), "dockerd ended: {}", log());
-            docker.run(&["version"]).code == Some(0)
-        });
+        docker.wait();
         docker
+    }
+
+    /// Waits until it answers.
+    fn wait(&mut self) {
+        eventually(PATIENCE, || {
+            let ended = self.daemon.try_wait().unwrap();
+            let log = || fs::read_to_string(self.driver.path().join("log")).unwrap();
+            assert!(ended.is_none(), "dockerd ended: {}", log());
+            self.run(&["version"]).code == Some(0)
+        });
+    }
+
+    /// Ends the daemon and starts the next one; containers go on.
+    pub(crate) fn restart(&mut self, meanwhile: &dyn Fn()) {
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.daemon.wait().unwrap();
+        meanwhile();
+        self.daemon = spawn(&self.driver);
+        self.wait();
     }
 
     /// Scratch space that daemon and client see.
@@ -80,6 +88,22 @@ impl Docker {
     pub(crate) fn run(&self, args: &[&str]) -> Run {
         run(self.driver.path(), self.command(args))
     }
+}
+
+fn spawn(driver: &Driver) -> Child {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(driver.path().join("log"))
+        .unwrap();
+    driver
+        .command("dockerd")
+        .arg("--config-file")
+        .arg(driver.path().join("daemon.json"))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Docker {

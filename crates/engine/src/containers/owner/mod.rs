@@ -21,7 +21,7 @@ use super::health::{Checked, HealthStatus, Plan};
 use super::index::View;
 use super::launch::{self, PendingAttach};
 use super::link::{self, Link, LinkError};
-use super::record::{Course, Record, from_nanos};
+use super::record::{BACKOFF_FIRST, Course, Record, from_nanos};
 use super::state::{Action, After, Event, Illegal, Next, Phase};
 use super::{
     KillError, PauseError, RemoveError, RenameError, StartError, StopError, UpdateError, remove,
@@ -37,9 +37,8 @@ const SIGKILL: i32 = 9;
 /// Requests that wait at most.
 pub(crate) const INBOX: usize = 64;
 
-/// Pauses before restarts: the first, the longest, and how long a container must run for the next
-/// pause to be the first again (Docker's figures).
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Pauses before restarts: the longest, and how long a container must run for the next pause to be
+/// the first again (Docker's figures).
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const BACKOFF_RESET: Duration = Duration::from_secs(10);
 
@@ -116,6 +115,8 @@ pub(crate) enum First {
     Ended(Exit),
     /// A stop that was under way.
     Stop,
+    /// The pause before a restart.
+    Wait,
 }
 
 /// What the owner wakes up for.
@@ -143,10 +144,6 @@ pub(crate) struct Owner {
     /// Watches the monitor while there is a process.
     link: Option<Link>,
     deadline: Option<Instant>,
-    backoff: Duration,
-    /// Of the stop that is under way.
-    stop_signal: Option<i32>,
-    stop_grace: Option<Duration>,
     starts: Vec<Answer<StartError>>,
     /// What those who asked for the start will hear, once everybody can see it.
     launched: Option<Result<(), StartError>>,
@@ -213,9 +210,6 @@ impl Owner {
             view: ends.view,
             link,
             deadline: None,
-            backoff: BACKOFF_FIRST,
-            stop_signal: None,
-            stop_grace: None,
             starts: Vec::new(),
             launched: None,
             stops: Vec::new(),
@@ -232,9 +226,11 @@ impl Owner {
             First::Event(event) => self.advance(event).await,
             First::Ended(exit) => self.exited(&exit).await,
             First::Stop => {
-                self.stop_grace = Some(self.shared.config.stop_timeout);
+                // It may be that of a paused container, which nobody has thawed yet.
+                self.act(Action::Thaw).await;
                 self.ask().await;
             }
+            First::Wait => self.wait(),
         }
         self.schedule_check();
         while !self.view.borrow().gone {
@@ -375,7 +371,7 @@ impl Owner {
         }
         self.course.stopped_by_hand = false;
         self.course.restart_count = 0;
-        self.backoff = BACKOFF_FIRST;
+        self.course.backoff = BACKOFF_FIRST;
         self.starts.push(answer);
         self.advance(Event::Start).await;
     }
@@ -390,8 +386,9 @@ impl Owner {
             return reply(answer, Err(StopError::NotRunning));
         }
         self.course.stopped_by_hand = true;
-        self.stop_signal = signal;
-        self.stop_grace = grace;
+        self.course.restarts_not = true;
+        self.course.manner.signal = signal;
+        self.course.manner.grace = grace;
         self.stops.push(answer);
         self.advance(Event::Stop(After::Rest)).await;
     }
@@ -406,8 +403,9 @@ impl Owner {
             return reply(answer, Err(StartError::Removing(self.record.id)));
         }
         self.course.stopped_by_hand = false;
-        self.stop_signal = signal;
-        self.stop_grace = grace;
+        self.course.restarts_not = true;
+        self.course.manner.signal = signal;
+        self.course.manner.grace = grace;
         self.starts.push(answer);
         self.advance(Event::Stop(After::Start)).await;
     }
@@ -422,9 +420,16 @@ impl Owner {
         if !self.course.phase.has_process() {
             return Err(KillError::NotRunning(self.record.id));
         }
+        let configured = self.configured_signal();
+        let stops = signal == SIGKILL || Some(signal) == configured;
         self.course.stopped_by_hand = true;
+        // Where a stop signal is named, another one is not meant to stop it.
+        self.course.restarts_not |= stops || configured.is_none();
+        // A later engine that finds it ended must know that this was wanted.
+        if let Err(error) = self.write(Durability::Normal).await {
+            self.warn("record the signal", &error);
+        }
         self.signal(signal).await?;
-        let stops = signal == SIGKILL || Some(signal) == self.configured_signal();
         if stops && self.course.phase == Phase::Paused {
             // A frozen process takes no signal on cgroup v1.
             self.thaw().await.map_err(KillError::Thaw)?;
@@ -504,8 +509,8 @@ impl Owner {
         self.course.remove_volumes |= volumes;
         self.course.stopped_by_hand = true;
         // Whoever removes by force does not wait for good manners.
-        self.stop_signal = Some(SIGKILL);
-        self.stop_grace = Some(KILL_GRACE);
+        self.course.manner.signal = Some(SIGKILL);
+        self.course.manner.grace = Some(KILL_GRACE);
         self.removes.push(answer);
         self.advance(Event::Stop(After::Remove)).await;
     }
@@ -543,6 +548,10 @@ impl Owner {
     async fn advance(&mut self, event: Event) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
+            if let Event::Exited(Next::Remove) | Event::StartFailed(Next::Remove) = event {
+                // One that removes itself takes its anonymous volumes along.
+                self.course.remove_volumes = true;
+            }
             match self.course.phase.step(event) {
                 Ok((phase, actions)) => {
                     self.course.phase = phase;
@@ -590,15 +599,25 @@ impl Owner {
                 None
             }
             Action::Wait => {
-                self.deadline = Some(Instant::now() + self.backoff);
+                self.wait();
                 None
             }
             Action::Delete => self.delete().await,
         }
     }
 
+    /// Begins what is left of the pause before a restart.
+    fn wait(&mut self) {
+        let again = self.course.again_at;
+        let left = again.and_then(|at| at.duration_since(SystemTime::now()).ok());
+        // A clock that was set back does not make it longer.
+        let left = left.unwrap_or_default().min(self.course.backoff);
+        self.deadline = Some(Instant::now() + left);
+    }
+
     async fn launch(&mut self) -> Event {
         self.deadline = None;
+        self.course.restarts_not = false;
         self.attaches.retain(|waiting| !waiting.is_closed());
         let attaches = std::mem::take(&mut self.attaches);
         let first = self.course.started_at.is_none();
@@ -701,14 +720,15 @@ impl Owner {
             &self.course,
         );
         if next == Next::Restart {
-            self.backoff = if ran > BACKOFF_RESET {
+            self.course.backoff = if ran > BACKOFF_RESET {
                 BACKOFF_FIRST
             } else if self.course.restart_count == 0 {
-                self.backoff
+                self.course.backoff
             } else {
-                (self.backoff * 2).min(BACKOFF_MAX)
+                (self.course.backoff * 2).min(BACKOFF_MAX)
             };
             self.course.restart_count += 1;
+            self.course.again_at = Some(SystemTime::now() + self.course.backoff);
         }
         self.deadline = None;
         self.exits += 1;
@@ -755,7 +775,9 @@ impl Owner {
 
     async fn ask(&mut self) {
         let signal = self
-            .stop_signal
+            .course
+            .manner
+            .signal
             .or_else(|| self.configured_signal())
             .unwrap_or(15);
         let pid = self.course.pid;
@@ -764,7 +786,7 @@ impl Owner {
             self.warn("send the stop signal", &error);
         }
         self.announce("kill", &[("signal", signal.to_string())]);
-        self.deadline = self.stop_grace.map(|grace| Instant::now() + grace);
+        self.deadline = self.course.manner.grace.map(|grace| Instant::now() + grace);
         if deaf && self.deadline.is_some() && signal != SIGKILL {
             self.force(Some(format!("process 1 has no handler of signal {signal}")))
                 .await;
@@ -781,7 +803,7 @@ impl Owner {
         let more: Vec<_> = std::iter::once(signal).chain(reason).collect();
         self.announce("kill", &more);
         self.deadline = Some(Instant::now() + KILL_GRACE);
-        self.stop_signal = Some(SIGKILL);
+        self.course.manner.signal = Some(SIGKILL);
     }
 
     async fn time_is_up(&mut self) {
@@ -914,16 +936,24 @@ impl Owner {
 /// What the policies say after an end.
 pub(crate) fn after_exit(policy: &RestartPolicy, auto_remove: bool, course: &Course) -> Next {
     if auto_remove {
-        return Next::Remove;
+        Next::Remove
+    } else if !course.restarts_not && wants_to_run(policy, course) {
+        Next::Restart
+    } else {
+        Next::Rest
     }
+}
+
+/// Whether a policy has a container that ended start again; also what a daemon that starts goes by.
+/// As in Docker, `on-failure` does not ask who wanted the end.
+pub(crate) fn wants_to_run(policy: &RestartPolicy, course: &Course) -> bool {
     let tries = u32::try_from(policy.maximum_retry_count).unwrap_or(0);
-    let again = !course.stopped_by_hand
-        && match policy.name.as_str() {
-            "always" | "unless-stopped" => true,
-            "on-failure" => course.exit_code != 0 && (tries == 0 || course.restart_count < tries),
-            _ => false,
-        };
-    if again { Next::Restart } else { Next::Rest }
+    match policy.name.as_str() {
+        "always" => true,
+        "unless-stopped" => !course.stopped_by_hand,
+        "on-failure" => course.exit_code != 0 && (tries == 0 || course.restart_count < tries),
+        _ => false,
+    }
 }
 
 fn reply<E>(answer: oneshot::Sender<Result<(), E>>, outcome: Result<(), E>) {
@@ -945,6 +975,7 @@ mod tests {
             exit_code: code,
             restart_count: restarts,
             stopped_by_hand: by_hand,
+            restarts_not: by_hand,
             ..Course::new()
         };
         for (name, tries, code, restarts, by_hand, wanted) in [
