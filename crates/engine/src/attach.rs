@@ -19,7 +19,7 @@ use crate::containers::launch::PendingAttach;
 use crate::containers::link::Output;
 use crate::containers::owner::Request;
 use crate::detach::{DetachKeys, KeysError};
-use crate::logs::{LogOptions, LogsError};
+use crate::logs::{LogOptions, LogRecord, LogsError};
 use crate::{Engine, Stream};
 
 /// Where a piece of output came from.
@@ -264,15 +264,20 @@ impl Engine {
                 stderr: options.stderr,
                 ..LogOptions::default()
             };
-            let logs = self.logs(typed, wanted).await?;
-            let chunk = |record: Result<crate::logs::LogRecord, LogsError>| match record {
-                Ok(record) => Ok(Chunk {
+            let keep = |chunks: &mut Vec<Chunk>, record: &LogRecord<'_>| {
+                chunks.push(Chunk {
                     source: record.source,
-                    bytes: record.line,
-                }),
-                Err(error) => Err(io::Error::other(error)),
+                    bytes: Bytes::copy_from_slice(record.line),
+                });
             };
-            logs.records.map(chunk).boxed()
+            let logs = self.logs(typed, wanted, keep).await?;
+            let chunks = |batch: Result<Vec<Chunk>, LogsError>| match batch {
+                Ok(batch) => batch.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(io::Error::other(error))],
+            };
+            logs.map(chunks)
+                .flat_map(futures_util::stream::iter)
+                .boxed()
         } else {
             futures_util::stream::empty().boxed()
         };

@@ -135,7 +135,7 @@ impl Config {
             program,
             storage_driver: None,
             log: LogConfig {
-                kind: "json-file".to_owned(),
+                kind: "local".to_owned(),
                 config: Some(BTreeMap::new()),
             },
             ulimits: Vec::new(),

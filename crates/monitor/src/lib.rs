@@ -32,6 +32,7 @@
 //! | [`launch`] | the daemon's side of starting monitors: a fork server, ready beforehand |
 //! | `server` | that process |
 //! | [`client`] | a blocking connection to a monitor |
+//! | [`log`] | lines, and the drivers that keep them; [`log::blocks`] is for their readers, too |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub mod client;
 mod connection;
 mod exit;
 pub mod launch;
-mod log;
+pub mod log;
 mod monitor;
 mod process;
 pub mod protocol;
@@ -85,6 +86,26 @@ pub enum Log {
         /// Label and environment values to repeat in every line.
         attrs: BTreeMap<String, String>,
     },
+    /// In compressed blocks with an index, [`log::blocks`].
+    Local(LocalLog),
+}
+
+/// A log in compressed blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalLog {
+    /// The directory, which alone is this log's; made with the first line.
+    pub dir: PathBuf,
+    /// Bytes of lines after which a new file is begun; `None` for never.
+    pub max_bytes: Option<u64>,
+    /// Files kept in all, the current one included.
+    pub max_files: u32,
+    /// Whether blocks are compressed.
+    pub compress: bool,
+    /// Label and environment values of all lines.
+    pub attrs: BTreeMap<String, String>,
+    /// Files with lines that were not delivered ([`log::blocks::delivered`]) are not removed: the
+    /// container has to wait.
+    pub hold: bool,
 }
 
 impl Log {
@@ -93,6 +114,7 @@ impl Log {
         match self {
             Self::None => None,
             Self::JsonFile { path, .. } => Some(path),
+            Self::Local(local) => Some(&local.dir),
         }
     }
 }

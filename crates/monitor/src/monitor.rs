@@ -21,7 +21,7 @@ use vocab::failure::chain;
 use vocab::{ExecId, Failure, Kind};
 
 use crate::connection::{Connection, Received, Role};
-use crate::log::{Sink, Stream};
+use crate::log::{Sink, Stream, blocks};
 use crate::process::{self, Output, Plan, Process, Stage};
 use crate::protocol::{
     self, Event, ExecStatus, Exit, FailureKind, MAX_EXECS, Reply, Request, State, Status, VERSION,
@@ -34,6 +34,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// After so much quiet, memory that only bursts need is given back.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How often a full log is looked at for room.
+const ROOM_CHECK: Duration = Duration::from_millis(50);
 
 /// Bytes read at a time: what a pipe holds.
 const READ_BYTES: usize = 64 << 10;
@@ -241,7 +244,9 @@ impl Monitor {
                     let mut connections = self.connections.iter();
                     connections.any(|client| client.wants(of, stream) && client.is_full())
                 };
+                let log_full = process.exec.is_none() && self.log.is_full();
                 if let Some(fd) = process.output_fd(stream)
+                    && !log_full
                     && !held_back()
                 {
                     let token = Token::Output(place, stream);
@@ -309,7 +314,8 @@ impl Monitor {
                 _ => None,
             });
         let quiet = self.busy.then_some(QUIET);
-        graces.chain(quiet).min()
+        let full = self.log.is_full().then_some(ROOM_CHECK);
+        graces.chain(quiet).chain(full).min()
     }
 
     fn relax(&mut self) {
@@ -393,6 +399,9 @@ impl Monitor {
     }
 
     fn flush_log(&mut self) {
+        if self.log.is_full() {
+            self.log.make_room();
+        }
         if let Err(error) = self.log.flush() {
             complain("write the log", &error);
         }
@@ -434,7 +443,8 @@ impl Monitor {
             Output::Bytes(bytes) => {
                 let bytes = &buffer[..bytes];
                 if exec.is_none() {
-                    self.log.append(stream, bytes, &now());
+                    self.log
+                        .append(stream, bytes, blocks::nanoseconds(SystemTime::now()));
                 }
                 for connection in &mut self.connections {
                     if connection.wants(exec, stream) {
@@ -442,7 +452,9 @@ impl Monitor {
                     }
                 }
             }
-            Output::End if exec.is_none() => self.log.end(stream, &now()),
+            Output::End if exec.is_none() => {
+                self.log.end(stream, blocks::nanoseconds(SystemTime::now()));
+            }
             Output::End | Output::Nothing => {}
         }
         self.buffer = buffer;
@@ -834,7 +846,7 @@ impl Monitor {
 
     fn finish_container(&mut self, code: i32) {
         for stream in STREAMS {
-            self.log.end(stream, &now());
+            self.log.end(stream, blocks::nanoseconds(SystemTime::now()));
         }
         self.flush_log();
         self.tell_oom();

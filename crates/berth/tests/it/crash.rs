@@ -28,7 +28,7 @@ fn privileged_containers_outlive_a_killed_daemon() {
         .path()
         .join("data/containers")
         .join(&id)
-        .join(format!("{id}-json.log"));
+        .join("local-logs/tail");
     let size = || std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let before = size();
     host.wait_until("the log grows without a daemon", || size() > before);

@@ -3,11 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::stream::{self, Stream};
+use bytes::Bytes;
 use engine::attach::Source;
 use engine::logs::{LogOptions, LogRecord};
+use futures_util::StreamExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Outcome, pieces};
+use super::Outcome;
 use crate::answer::{self, Refusal};
 use crate::call::Call;
 
@@ -40,29 +42,29 @@ pub(crate) async fn logs(call: Call) -> Outcome {
         timestamps: query.flag("timestamps"),
         details: query.flag("details"),
     };
-    let logs = call.engine().logs(call.name(), options).await?;
+    let tty = call.engine().has_terminal(call.name())?;
     let form = Form {
-        framed: !logs.tty,
+        framed: !tty,
         ..form
     };
-    let media_type = media_type(&call, logs.tty);
-    let pieces = pieces(
-        &call.daemon,
-        logs.records,
-        move |bytes, record| match record {
-            Ok(record) => form.write(bytes, &record),
+    let write = move |bytes: &mut Vec<u8>, record: &LogRecord<'_>| form.write(bytes, record);
+    let logs = call.engine().logs(call.name(), options, write).await?;
+    let stopping = call.daemon.stopping.clone().cancelled_owned();
+    let pieces = logs.take_until(stopping).map(move |batch| {
+        let bytes = batch.unwrap_or_else(|error| {
             // The headers are gone; this is what stream 3 is for.
-            Err(error) => {
-                let message = vocab::failure::chain(&error);
-                if form.framed {
-                    frame(bytes, Stream::Failure, message.as_bytes());
-                } else {
-                    bytes.extend_from_slice(message.as_bytes());
-                }
+            let message = vocab::failure::chain(&error);
+            let mut bytes = Vec::new();
+            if form.framed {
+                frame(&mut bytes, Stream::Failure, message.as_bytes());
+            } else {
+                bytes.extend_from_slice(message.as_bytes());
             }
-        },
-    );
-    Ok(answer::stream(media_type, pieces))
+            bytes
+        });
+        Ok(Bytes::from(bytes))
+    });
+    Ok(answer::stream(media_type(&call, tty), pieces))
 }
 
 /// What the bytes of output are called in the version that the client speaks.
@@ -88,11 +90,15 @@ struct Form {
 }
 
 impl Form {
-    fn write(self, bytes: &mut Vec<u8>, record: &LogRecord) {
-        let mut head = String::new();
+    fn write(self, bytes: &mut Vec<u8>, record: &LogRecord<'_>) {
+        let begin = bytes.len();
+        if self.framed {
+            bytes.extend(stream::header(of(record.source), 0));
+        }
+        let head = bytes.len();
         if self.timestamps {
-            head.push_str(&vocab::time::rfc3339_nine(record.time));
-            head.push(' ');
+            bytes.extend_from_slice(vocab::time::rfc3339_nine(record.time).as_bytes());
+            bytes.push(b' ');
         }
         if self.details {
             let encode = |text| {
@@ -104,18 +110,14 @@ impl Form {
             let pairs: Vec<_> = pairs
                 .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
                 .collect();
-            head.push_str(&pairs.join(","));
-            head.push(' ');
+            bytes.extend_from_slice(pairs.join(",").as_bytes());
+            bytes.push(b' ');
         }
+        bytes.extend_from_slice(record.line);
         if self.framed {
-            let length = head.len() + record.line.len();
-            bytes.extend(stream::header(
-                of(record.source),
-                u32::try_from(length).unwrap_or(u32::MAX),
-            ));
+            let length = u32::try_from(bytes.len() - head).unwrap_or(u32::MAX);
+            bytes[begin..head].copy_from_slice(&stream::header(of(record.source), length));
         }
-        bytes.extend_from_slice(head.as_bytes());
-        bytes.extend_from_slice(&record.line);
     }
 }
 
@@ -142,14 +144,16 @@ mod tests {
     use super::*;
 
     fn written(form: Form) -> String {
+        let attributes = BTreeMap::from([
+            ("a b".to_owned(), "c".to_owned()),
+            ("d".to_owned(), "e".to_owned()),
+        ]);
         let record = LogRecord {
             source: Source::Stderr,
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_120),
-            line: "hi\n".into(),
-            attributes: BTreeMap::from([
-                ("a b".to_owned(), "c".to_owned()),
-                ("d".to_owned(), "e".to_owned()),
-            ]),
+            line: b"hi\n",
+            cut: false,
+            attributes: &attributes,
         };
         let mut bytes = Vec::new();
         form.write(&mut bytes, &record);

@@ -110,7 +110,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null"]),
             authorization: None,
-            log: words(&["json-file", "none"]),
+            log: words(&engine::logs::DRIVERS),
         },
         memory_limit: can("memory"),
         swap_limit: can("swap"),

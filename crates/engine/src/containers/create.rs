@@ -13,6 +13,7 @@ use super::record::{Course, MountKind, Mounted, Record};
 use super::{CreateContainer, CreateError, Created, health, names, owner, ports};
 use crate::db::Durability;
 use crate::events::container as announce;
+use crate::logs::driver;
 use crate::shared::Shared;
 use crate::spec::{CheckError, check, environment, mounts};
 
@@ -409,14 +410,7 @@ fn fill(shared: &Shared, host: &mut HostConfig) {
     if host.shm_size == 0 {
         host.shm_size = i64::try_from(shared.config.shm_bytes).unwrap_or(i64::MAX);
     }
-    if host.log_config.kind.is_empty() {
-        let own = host.log_config.config.take();
-        host.log_config = shared.config.log.clone();
-        if let Some(own) = own.filter(|options| !options.is_empty()) {
-            host.log_config.config.get_or_insert_default().extend(own);
-        }
-    }
-    host.log_config.config.get_or_insert_default();
+    driver::fill_in(&mut host.log_config, &shared.config.log);
     if host.restart_policy.name.is_empty() {
         "no".clone_into(&mut host.restart_policy.name);
     }

@@ -9,7 +9,6 @@
 //!  go ────── Start and Watch on the control socket ─▶ Started
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use monitor::Setup;
 use monitor::protocol::{Exit, Reply, Request};
-use monitor::{Log, Setup};
 use network::files::Dns;
 use runtime::cgroup::Cgroup;
 use tokio::sync::oneshot;
@@ -30,6 +29,7 @@ use super::StartError;
 use super::link::{Link, LinkError};
 use super::record::{Joined, MountKind, Record, to_nanos};
 use crate::endpoints::{self, Mode};
+use crate::logs::driver;
 use crate::shared::Shared;
 use crate::spec::security::Security;
 use crate::spec::{self, Facts, Namespace, Namespaces, devices, user};
@@ -87,7 +87,8 @@ pub(crate) async fn prepare(
     };
     let setup = {
         let (shared, record, mode) = (Arc::clone(shared), Arc::clone(record), mode.clone());
-        tasks::blocking(move || setup(&shared, &record, &mode))
+        let name = name.to_owned();
+        tasks::blocking(move || setup(&shared, &record, &name, &mode))
     };
     let (sandbox, setup) = tokio::join!(sandbox, setup);
     let (sandbox, setup) = match (sandbox, setup) {
@@ -218,7 +219,7 @@ async fn spawn(
 }
 
 /// Directories, files, layers, users, devices, and the specification of it all. Blocks.
-fn setup(shared: &Shared, record: &Record, mode: &Mode) -> Result<Setup, StartError> {
+fn setup(shared: &Shared, record: &Record, name: &str, mode: &Mode) -> Result<Setup, StartError> {
     let id = &record.id;
     let files = shared.data_dir(id);
     let dir = shared.run_dir(id);
@@ -296,7 +297,7 @@ fn setup(shared: &Shared, record: &Record, mode: &Mode) -> Result<Setup, StartEr
         terminal: record.config.tty.then_some((rows, columns)),
         stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
-        log: log(shared, record),
+        log: driver::log(shared, record, name),
     })
 }
 
@@ -541,44 +542,6 @@ pub(crate) fn attach(dir: &Path, request: &Request) -> Result<UnixStream, LinkEr
             dir: dir.to_owned(),
             answer: format!("{answer:?}"),
         }),
-    }
-}
-
-fn log(shared: &Shared, record: &Record) -> Log {
-    let config = &record.host.log_config;
-    if config.kind == "none" {
-        return Log::None;
-    }
-    let option = |key: &str| config.config.as_ref().and_then(|options| options.get(key));
-    let mut attrs = BTreeMap::new();
-    let words = |key: &str| -> Vec<String> {
-        option(key)
-            .map(|text| text.split(',').map(|word| word.trim().to_owned()).collect())
-            .unwrap_or_default()
-    };
-    let labels = record.labels();
-    for key in words("labels") {
-        if let Some(value) = labels.get(&key) {
-            attrs.insert(key, value.clone());
-        }
-    }
-    let env = record.config.env.as_deref().unwrap_or_default();
-    for key in words("env") {
-        let value = env
-            .iter()
-            .filter_map(|variable| variable.split_once('='))
-            .find(|(name, _)| *name == key);
-        if let Some((_, value)) = value {
-            attrs.insert(key, value.to_owned());
-        }
-    }
-    Log::JsonFile {
-        path: shared.log_path(&record.id),
-        max_bytes: option("max-size").and_then(|text| spec::check::parse_size(text)),
-        max_files: option("max-file")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(1),
-        attrs,
     }
 }
 

@@ -1,12 +1,13 @@
-//! Reading what monitors wrote.
+//! Logs: which driver keeps a container's output, and reading what monitors wrote.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `line` | one line of a json-file log |
-//! | `files` | the rotated files of one log, oldest first, and following them |
-
-mod files;
-mod line;
+//! | `driver` | drivers and their options, checked; what a monitor is told |
+//! | `tag` | the template language of tags |
+//! | `json_file` | the rotated files of a json-file log, oldest first, and following them |
+//! | `line` | one line of those |
+//! | `local` | a log in blocks |
+//! | `wakeups` | how a reader hears of new lines |
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use vocab::{Failure, Kind};
@@ -24,7 +24,18 @@ use crate::containers::FindError;
 use crate::containers::index::View;
 use crate::containers::state::Phase;
 use crate::{Engine, Stream};
-use files::{Files, Wakeups};
+use json_file::Files;
+use local::LocalLines;
+use wakeups::Wakeups;
+
+pub(crate) mod driver;
+mod json_file;
+mod line;
+mod local;
+mod tag;
+mod wakeups;
+
+pub use driver::DRIVERS;
 
 /// Which lines.
 #[derive(Clone, Debug, Default)]
@@ -43,33 +54,30 @@ pub struct LogOptions {
     pub follow: bool,
 }
 
-/// A line, or a piece of a long one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogRecord {
+use LogOptions as Wanted;
+
+impl LogOptions {
+    fn wants(&self, source: Source) -> bool {
+        match source {
+            Source::Stdout => self.stdout,
+            Source::Stderr => self.stderr,
+        }
+    }
+}
+
+/// A line, or a piece of a long one, in the reader's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRecord<'a> {
     /// Where it came from.
     pub source: Source,
     /// When.
     pub time: SystemTime,
     /// With its newline, if it had one.
-    pub line: Bytes,
+    pub line: &'a [u8],
+    /// Whether the line goes on in a later record.
+    pub cut: bool,
     /// Attributes that the log options asked for.
-    pub attributes: BTreeMap<String, String>,
-}
-
-/// A log being read.
-pub struct Logs {
-    /// Whether the container's stdio is a terminal.
-    pub tty: bool,
-    /// The lines.
-    pub records: Stream<Result<LogRecord, LogsError>>,
-}
-
-impl std::fmt::Debug for Logs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Logs")
-            .field("tty", &self.tty)
-            .finish_non_exhaustive()
-    }
+    pub attributes: &'a BTreeMap<String, String>,
 }
 
 /// Why a log is not read.
@@ -106,49 +114,120 @@ impl Failure for LogsError {
 }
 
 impl Engine {
-    /// Reads a container's log.
-    pub async fn logs(&self, typed: &str, options: LogOptions) -> Result<Logs, LogsError> {
+    /// Reads a container's log. `write` adds a line to what is handed on together.
+    pub async fn logs<B, W>(
+        &self,
+        typed: &str,
+        options: LogOptions,
+        write: W,
+    ) -> Result<Stream<Result<B, LogsError>>, LogsError>
+    where
+        B: Default + Send + 'static,
+        W: Fn(&mut B, &LogRecord<'_>) + Send + Sync + 'static,
+    {
         let handle = self.shared.index().find(typed)?;
         if !options.stdout && !options.stderr {
             return Err(LogsError::NoStream);
         }
         let view = handle.view();
-        if view.record.host.log_config.kind != "json-file" {
-            return Err(LogsError::Driver);
-        }
-        let path = self.shared.log_path(&view.record.id);
+        let place = driver::place(&self.shared, &view.record).ok_or(LogsError::Driver)?;
+        let path = place.path().to_owned();
+        let failed = |source| LogsError::Read {
+            path: path.clone(),
+            source,
+        };
         // What is not running writes nothing more (and Docker does not wait for it either).
         let follow = options.follow && writes(&view);
         let wakeups = match follow {
-            true => Some(Wakeups::new(&path).map_err(|source| LogsError::Read {
-                path: path.clone(),
-                source,
-            })?),
+            true => Some(place.watch().map_err(failed)?),
             false => None,
         };
         let opened = {
-            let (path, options) = (path.clone(), options.clone());
-            tasks::blocking(move || Files::open(&path, &options)).await
+            let options = options.clone();
+            tasks::blocking(move || place.open(&options)).await
         };
-        let files = opened.map_err(|source| LogsError::Read {
-            path: path.clone(),
-            source,
-        })?;
         let reading = Reading {
-            files: Some(files),
+            lines: Some(opened.map_err(failed)?),
             path,
             options: Arc::new(options),
             follow: wakeups.map(|wakeups| (wakeups, handle.view)),
             ended: false,
+            write: Arc::new(write),
         };
         let batches = futures_util::stream::unfold(reading, |mut reading| async move {
             let batch = reading.next().await?;
-            Some((futures_util::stream::iter(batch), reading))
+            Some((batch, reading))
         });
-        Ok(Logs {
-            tty: view.record.config.tty,
-            records: batches.flatten().boxed(),
+        Ok(batches.boxed())
+    }
+
+    /// Whether the container's stdio is a terminal.
+    pub fn has_terminal(&self, typed: &str) -> Result<bool, FindError> {
+        let handle = self.shared.index().find(typed)?;
+        Ok(handle.view().record.config.tty)
+    }
+}
+
+/// Where a log is, and how it is kept.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// The current file of a json-file log.
+    JsonFile(PathBuf),
+    /// The directory of a log in blocks.
+    Local(PathBuf),
+}
+
+impl Place {
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::JsonFile(path) | Self::Local(path) => path,
+        }
+    }
+
+    fn watch(&self) -> io::Result<Wakeups> {
+        match self {
+            Self::JsonFile(path) => {
+                Wakeups::new(path.parent().unwrap_or_else(|| std::path::Path::new("/")))
+            }
+            Self::Local(dir) => {
+                // The monitor makes it only with the first line.
+                match std::fs::create_dir(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                    _ => Wakeups::new(dir),
+                }
+            }
+        }
+    }
+
+    /// Blocks.
+    fn open(&self, wanted: &Wanted) -> io::Result<Lines> {
+        Ok(match self {
+            Self::JsonFile(path) => Lines::JsonFile(Files::open(path, wanted)?),
+            Self::Local(dir) => Lines::Local(Box::new(LocalLines::open(dir, wanted)?)),
         })
+    }
+}
+
+/// A log being read.
+#[derive(Debug)]
+enum Lines {
+    JsonFile(Files),
+    Local(Box<LocalLines>),
+}
+
+impl Lines {
+    fn read(&mut self, wanted: &Wanted, take: impl FnMut(&LogRecord<'_>)) -> io::Result<usize> {
+        match self {
+            Self::JsonFile(files) => files.read(wanted, take),
+            Self::Local(lines) => lines.read(wanted, take),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::JsonFile(files) => files.is_over(),
+            Self::Local(lines) => lines.is_over(),
+        }
     }
 }
 
@@ -158,40 +237,45 @@ fn writes(view: &View) -> bool {
     !view.gone && (phase.has_process() || matches!(phase, Phase::Waiting | Phase::Starting))
 }
 
-type Batch = Vec<Result<LogRecord, LogsError>>;
-
 /// A log being read, a batch at a time.
-struct Reading {
-    files: Option<Files>,
+struct Reading<W> {
+    lines: Option<Lines>,
     path: PathBuf,
     options: Arc<LogOptions>,
     follow: Option<(Wakeups, watch::Receiver<Arc<View>>)>,
     /// Whether the container had ended before the last look at the files.
     ended: bool,
+    write: Arc<W>,
 }
 
-impl Reading {
-    async fn next(&mut self) -> Option<Batch> {
+impl<W> Reading<W> {
+    async fn next<B>(&mut self) -> Option<Result<B, LogsError>>
+    where
+        B: Default + Send + 'static,
+        W: Fn(&mut B, &LogRecord<'_>) + Send + Sync + 'static,
+    {
         loop {
-            let mut files = self.files.take()?;
+            let mut lines = self.lines.take()?;
             let options = Arc::clone(&self.options);
-            let (files, batch) = tasks::blocking(move || {
-                let batch = files.read(&options);
-                (files, batch)
+            let write = Arc::clone(&self.write);
+            let (lines, batch, read) = tasks::blocking(move || {
+                let mut batch = B::default();
+                let read = lines.read(&options, |record| write(&mut batch, record));
+                (lines, batch, read)
             })
             .await;
-            match batch {
+            match read {
                 Err(source) => {
                     let path = self.path.clone();
-                    return Some(vec![Err(LogsError::Read { path, source })]);
+                    return Some(Err(LogsError::Read { path, source }));
                 }
-                Ok(batch) => {
-                    let over = files.is_over();
+                Ok(count) => {
+                    let over = lines.is_over();
                     if !over {
-                        self.files = Some(files);
+                        self.lines = Some(lines);
                     }
-                    if !batch.is_empty() {
-                        return Some(batch.into_iter().map(Ok).collect());
+                    if count > 0 {
+                        return Some(Ok(batch));
                     }
                     if over {
                         return None;
@@ -210,9 +294,9 @@ impl Reading {
             }
             tokio::select! {
                 woken = wakeups.wait() => if let Err(source) = woken {
-                    self.files = None;
+                    self.lines = None;
                     let path = self.path.clone();
-                    return Some(vec![Err(LogsError::Read { path, source })]);
+                    return Some(Err(LogsError::Read { path, source }));
                 },
                 changed = view.changed() => if changed.is_err() {
                     self.ended = true;

@@ -7,6 +7,7 @@ use super::security::Security;
 use super::{devices, limits};
 use crate::Config;
 use crate::containers::health;
+use crate::logs::driver::{self, DriverError};
 
 /// Why what was asked cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -215,69 +216,10 @@ fn namespace_modes(host: &HostConfig) -> Result<(), CheckError> {
 }
 
 fn log_driver(host: &HostConfig) -> Result<(), CheckError> {
-    let config = &host.log_config;
-    match config.kind.as_str() {
-        "" | "json-file" => {
-            for (key, value) in config.config.iter().flatten() {
-                log_option(key, value)?;
-            }
-            Ok(())
-        }
-        "none" => Ok(()),
-        "local" | "journald" | "syslog" | "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs"
-        | "etwlogs" => Err(CheckError::NotYet(format!(
-            "the log driver {}",
-            config.kind
-        ))),
-        other => Err(CheckError::Invalid(format!(
-            "logger: no log driver named '{other}' is registered"
-        ))),
-    }
-}
-
-fn log_option(key: &str, value: &str) -> Result<(), CheckError> {
-    let refuse = |text: String| Err(CheckError::Invalid(text));
-    match key {
-        "max-size" => match parse_size(value) {
-            Some(_) => Ok(()),
-            None => refuse(format!("invalid value for max-size: {value}")),
-        },
-        "max-file" => match value.parse::<u32>() {
-            Ok(1..) => Ok(()),
-            _ => refuse("max-file cannot be less than 1".to_owned()),
-        },
-        "mode" if value == "blocking" => Ok(()),
-        "labels" | "env" | "labels-regex" | "env-regex" | "tag" | "compress" | "mode"
-        | "max-buffer-size" | "cache-disabled" | "cache-max-size" | "cache-max-file"
-        | "cache-compress" => {
-            // `false` asks for nothing.
-            if matches!(value, "" | "false") {
-                return Ok(());
-            }
-            match key {
-                "labels" | "env" => Ok(()),
-                _ => Err(CheckError::NotYet(format!("the log option {key}"))),
-            }
-        }
-        _ => refuse(format!("unknown log opt '{key}' for json-file log driver")),
-    }
-}
-
-/// Bytes of `10m`, `1g`, `500k`, `500`; −1 or nothing is none.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let lower = lower
-        .strip_suffix("ib")
-        .or_else(|| lower.strip_suffix('b'))
-        .unwrap_or(&lower);
-    let (digits, factor) = match lower.as_bytes().last()? {
-        b'k' => (&lower[..lower.len() - 1], 1 << 10),
-        b'm' => (&lower[..lower.len() - 1], 1 << 20),
-        b'g' => (&lower[..lower.len() - 1], 1 << 30),
-        b't' => (&lower[..lower.len() - 1], 1 << 40),
-        _ => (lower, 1u64),
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(factor)
+    driver::check(&host.log_config).map_err(|error| match error {
+        DriverError::Invalid(text) => CheckError::Invalid(text),
+        DriverError::NotYet(text) => CheckError::NotYet(text),
+    })
 }
 
 fn host_name(name: &str) -> Result<(), CheckError> {
@@ -295,15 +237,6 @@ fn host_name(name: &str) -> Result<(), CheckError> {
 mod tests {
     use super::*;
     use vocab::config::{LogConfig, RestartPolicy};
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(parse_size("10m"), Some(10 << 20));
-        assert_eq!(parse_size("1KB"), Some(1024));
-        assert_eq!(parse_size("7"), Some(7));
-        assert_eq!(parse_size("x"), None);
-        assert_eq!(parse_size(""), None);
-    }
 
     #[test]
     fn defaults_of_the_daemon_are_checked_like_a_container() {

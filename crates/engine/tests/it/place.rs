@@ -10,7 +10,7 @@ use engine::attach::{Attached, Source};
 use engine::config::ImageGc;
 use engine::containers::{CreateContainer, ListOptions, RemoveOptions, WaitCondition, WaitOutcome};
 use engine::images::ImportImage;
-use engine::logs::LogOptions;
+use engine::logs::{LogOptions, LogRecord};
 use engine::{Config, Engine};
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
@@ -158,13 +158,22 @@ impl Place {
             stderr: true,
             ..LogOptions::default()
         };
-        let mut records = self.engine().logs(name, both).await.unwrap().records;
-        let mut text = String::new();
-        while let Some(record) = records.next().await {
-            text.push_str(std::str::from_utf8(&record.unwrap().line).unwrap());
-        }
-        text
+        let lines = self.lines(name, both).await;
+        lines.into_iter().map(|(_, line)| line).collect()
     }
+
+    /// What its log holds of that, and from where.
+    pub(crate) async fn lines(&self, name: &str, options: LogOptions) -> Vec<(Source, String)> {
+        let logs = self.engine().logs(name, options, keep).await.unwrap();
+        let batches: Vec<_> = logs.collect().await;
+        batches.into_iter().flat_map(Result::unwrap).collect()
+    }
+}
+
+/// Collects lines.
+pub(crate) fn keep(lines: &mut Vec<(Source, String)>, record: &LogRecord<'_>) {
+    let line = std::str::from_utf8(record.line).unwrap().to_owned();
+    lines.push((record.source, line));
 }
 
 /// Opens an engine; waits until the one before has let go of the store.

@@ -7,7 +7,7 @@ use engine::logs::LogOptions;
 use futures_util::StreamExt as _;
 use vocab::{Failure as _, Kind};
 
-use crate::place::{LONG, Place, eventually, read_all};
+use crate::place::{LONG, Place, eventually, keep, read_all};
 
 fn all() -> AttachOptions {
     AttachOptions {
@@ -189,13 +189,10 @@ async fn privileged_a_followed_log_ends_with_the_container() {
         follow: true,
         ..LogOptions::default()
     };
-    let mut records = engine.logs("log", follow).await.unwrap().records;
-    let mut lines = Vec::new();
-    while let Some(record) = tokio::time::timeout(LONG, records.next()).await.unwrap() {
-        let record = record.unwrap();
-        assert_eq!(record.source, Source::Stdout);
-        lines.push(String::from_utf8(record.line.to_vec()).unwrap());
-    }
+    let lines = tokio::time::timeout(LONG, place.lines("log", follow));
+    let lines = lines.await.unwrap();
+    assert!(lines.iter().all(|(source, _)| *source == Source::Stdout));
+    let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
     assert_eq!(lines.len(), 2001);
     assert_eq!(lines[1999], "line 2000\n");
     assert_eq!(lines[2000], "last\n");
@@ -204,9 +201,9 @@ async fn privileged_a_followed_log_ends_with_the_container() {
         tail: Some(2),
         ..LogOptions::default()
     };
-    let records = engine.logs("log", tail).await.unwrap().records;
-    assert_eq!(records.count().await, 2);
-    let none = engine.logs("log", LogOptions::default()).await.unwrap_err();
+    assert_eq!(place.lines("log", tail).await.len(), 2);
+    let none = engine.logs("log", LogOptions::default(), keep);
+    let none = none.await.err().unwrap();
     assert_eq!(none.kind(), Kind::InvalidArgument);
 }
 

@@ -1,41 +1,26 @@
-//! The container's log: Docker's `json-file`, byte for byte.
+//! Docker's `json-file`, byte for byte.
 //!
 //! ```text
 //! {"log":"text\n","stream":"stdout","attrs":{"label":"value"},"time":"2006-01-02T15:04:05.999999999Z"}
 //! ```
 //!
-//! One object for each line; `attrs` only if there are any. A line longer than [`LINE_BYTES`] is
-//! several objects with the time of the first, and only the last has the `\n`. Text is escaped as
-//! Docker does it: `<`, `>`, `&`, control characters and the line separators of JavaScript as
-//! `\u00xx`, bytes that are not UTF-8 as `\ufffd`.
+//! One object for each entry; `attrs` only if there are any, and only the last part of a line has
+//! the `\n`. Text is escaped as Docker does it: `<`, `>`, `&`, control characters and the line
+//! separators of JavaScript as `\u00xx`, bytes that are not UTF-8 as `\ufffd`.
 //!
 //! A full file is renamed to `<path>.1`, after `<path>.1` became `<path>.2` and so on; with one file
-//! in all it is emptied. Objects are gathered and written in batches, always whole: what cannot be
-//! written (a full disk) is dropped rather than left in pieces or held against the container.
+//! in all it is emptied.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::mem;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::Log;
-
-/// Longest text in one object, before escaping (dockerd's copier buffer).
-const LINE_BYTES: usize = 16 << 10;
+use super::{End, Entry, Failures, Keep, Stream, blocks, find};
 
 /// Gathered objects are written when they are this many bytes.
 const BATCH_BYTES: usize = 64 << 10;
-
-/// Which of its two outputs a container wrote to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
-    /// Standard output, or the terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
 
 impl Stream {
     fn name(self) -> &'static [u8] {
@@ -46,65 +31,9 @@ impl Stream {
     }
 }
 
-/// Where output is kept.
-#[derive(Debug)]
-pub(crate) enum Sink {
-    /// Nowhere.
-    None,
-    /// In a file.
-    JsonFile(Box<JsonFile>),
-}
-
-impl Sink {
-    /// Opens what `log` describes.
-    pub(crate) fn open(log: &Log) -> io::Result<Self> {
-        match log {
-            Log::None => Ok(Self::None),
-            Log::JsonFile {
-                path,
-                max_bytes,
-                max_files,
-                attrs,
-            } => {
-                let file = JsonFile::open(path, *max_bytes, *max_files, attrs)?;
-                Ok(Self::JsonFile(Box::new(file)))
-            }
-        }
-    }
-
-    /// Takes what was read at the moment `now`.
-    pub(crate) fn append(&mut self, stream: Stream, bytes: &[u8], now: &str) {
-        if let Self::JsonFile(file) = self {
-            file.append(stream, bytes, now);
-        }
-    }
-
-    /// Takes the end of a stream: a line without its end is one too.
-    pub(crate) fn end(&mut self, stream: Stream, now: &str) {
-        if let Self::JsonFile(file) = self {
-            file.end(stream, now);
-        }
-    }
-
-    /// Writes what was gathered. An error is returned once for each time that writing stops working.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::JsonFile(file) => file.flush(),
-        }
-    }
-
-    /// Gives memory back that only a busy log needs.
-    pub(crate) fn relax(&mut self) {
-        if let Self::JsonFile(file) = self {
-            file.buffer = Vec::new();
-        }
-    }
-}
-
 /// A log in Docker's format.
 #[derive(Debug)]
-pub(crate) struct JsonFile {
+pub(super) struct JsonFile {
     path: PathBuf,
     file: File,
     /// Bytes in `file`.
@@ -115,24 +44,13 @@ pub(crate) struct JsonFile {
     attrs: Vec<u8>,
     /// Whole objects that are not written yet.
     buffer: Vec<u8>,
-    lines: [Line; 2],
-    /// The last write failed.
-    failing: bool,
-    /// What failed since the last `flush`.
-    failure: Option<io::Error>,
-}
-
-/// A line whose end has not come.
-#[derive(Debug, Default)]
-struct Line {
-    /// Less than [`LINE_BYTES`].
-    text: Vec<u8>,
-    /// When its first part was read, if there are several.
-    since: Option<String>,
+    failures: Failures,
+    /// A moment and its text: all lines that were read together have the same.
+    moment: (i64, String),
 }
 
 impl JsonFile {
-    fn open(
+    pub(super) fn open(
         path: &Path,
         max_bytes: Option<u64>,
         max_files: u32,
@@ -153,78 +71,55 @@ impl JsonFile {
             max_files,
             attrs: encoded,
             buffer: Vec::new(),
-            lines: Default::default(),
-            failing: false,
-            failure: None,
+            failures: Failures::default(),
+            moment: (0, String::new()),
         })
     }
+}
 
-    fn append(&mut self, stream: Stream, mut bytes: &[u8], now: &str) {
-        let mut line = mem::take(&mut self.lines[stream as usize]);
-        while !bytes.is_empty() {
-            let room = LINE_BYTES - line.text.len();
-            let window = &bytes[..bytes.len().min(room)];
-            let (taken, complete) = match find_newline(window) {
-                Some(end) => (end, true),
-                None if window.len() == room => (room, false),
-                None => {
-                    line.text.extend_from_slice(window);
-                    break;
-                }
-            };
-            let time = line.since.as_deref().unwrap_or(now);
-            if line.text.is_empty() {
-                self.object(stream, &bytes[..taken], complete, time);
-            } else {
-                line.text.extend_from_slice(&bytes[..taken]);
-                self.object(stream, &line.text, complete, time);
-                line.text.clear();
-            }
-            if complete {
-                line.since = None;
-            } else if line.since.is_none() {
-                line.since = Some(now.to_owned());
-            }
-            bytes = &bytes[taken + usize::from(complete)..];
-        }
-        self.lines[stream as usize] = line;
-    }
-
-    fn end(&mut self, stream: Stream, now: &str) {
-        let line = mem::take(&mut self.lines[stream as usize]);
-        if !line.text.is_empty() {
-            let time = line.since.as_deref().unwrap_or(now);
-            self.object(stream, &line.text, false, time);
-        }
-    }
-
-    fn object(&mut self, stream: Stream, text: &[u8], complete: bool, time: &str) {
+impl Keep for JsonFile {
+    fn take(&mut self, entry: Entry<'_>) {
         let full = |size: u64, max: Option<u64>| max.is_some_and(|max| size >= max);
         if full(self.size + self.buffer.len() as u64, self.max_bytes) {
             self.write();
             if full(self.size, self.max_bytes) {
                 let rotated = self.rotate();
-                self.note(rotated);
+                self.failures.note(rotated);
             }
+        }
+        if self.moment.0 != entry.time || self.moment.1.is_empty() {
+            self.moment = (entry.time, blocks::text_of(entry.time));
         }
         let buffer = &mut self.buffer;
         buffer.extend_from_slice(b"{\"log\":\"");
-        escape(text, buffer);
-        if complete {
+        escape(entry.text, buffer);
+        if entry.end == End::Newline {
             buffer.extend_from_slice(b"\\n");
         }
         buffer.extend_from_slice(b"\",\"stream\":\"");
-        buffer.extend_from_slice(stream.name());
+        buffer.extend_from_slice(entry.stream.name());
         buffer.push(b'"');
         buffer.extend_from_slice(&self.attrs);
         buffer.extend_from_slice(b",\"time\":\"");
-        buffer.extend_from_slice(time.as_bytes());
+        buffer.extend_from_slice(self.moment.1.as_bytes());
         buffer.extend_from_slice(b"\"}\n");
         if buffer.len() >= BATCH_BYTES {
             self.write();
         }
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.write();
+        self.failures.tell()
+    }
+
+    fn relax(&mut self) {
+        self.buffer = Vec::new();
+        self.moment = Default::default();
+    }
+}
+
+impl JsonFile {
     fn write(&mut self) {
         if self.buffer.is_empty() {
             return;
@@ -237,7 +132,7 @@ impl JsonFile {
             Err(_) => drop(self.file.set_len(self.size)),
         }
         self.buffer.clear();
-        self.note(written);
+        self.failures.note(written);
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -255,24 +150,6 @@ impl JsonFile {
         }
         self.size = 0;
         Ok(())
-    }
-
-    /// Remembers a failure that follows a success.
-    fn note(&mut self, result: io::Result<()>) {
-        match result {
-            Ok(()) => self.failing = false,
-            Err(error) => {
-                if !self.failing {
-                    self.failure = Some(error);
-                }
-                self.failing = true;
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.write();
-        self.failure.take().map_or(Ok(()), Err)
     }
 }
 
@@ -296,26 +173,6 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Bytes looked at together: a loop without an early end, which the compiler makes one or two
-/// vector instructions.
-const LANE: usize = 32;
-
-fn find_newline(bytes: &[u8]) -> Option<usize> {
-    find(bytes, |byte| byte == b'\n')
-}
-
-fn find(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
-    let mut start = 0;
-    while let Some(lane) = bytes[start..].first_chunk::<LANE>() {
-        if lane.iter().fold(false, |any, &byte| any | wanted(byte)) {
-            break;
-        }
-        start += LANE;
-    }
-    let rest = bytes[start..].iter().position(|&byte| wanted(byte))?;
-    Some(start + rest)
 }
 
 /// Whether a byte cannot stand for itself inside JSON as Docker writes it, or begins a character of
@@ -377,13 +234,17 @@ fn first_character(text: &[u8]) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::mem;
 
     use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::super::{Keeper, LINE_BYTES, Sink};
     use super::*;
+    use crate::Log;
 
-    const NOW: &str = "2023-11-14T22:13:20.12Z";
+    const TEXT: &str = "2023-11-14T22:13:20.12Z";
+    const NOW: i64 = 1_700_000_000_120_000_000;
 
     fn json_file(path: &Path) -> Log {
         Log::JsonFile {
@@ -449,13 +310,13 @@ mod tests {
     fn a_long_line_is_split_at_16_kib_and_keeps_the_time_of_its_beginning() {
         let log = written(|sink| {
             sink.append(Stream::Stdout, &[b'x'; LINE_BYTES + 1], NOW);
-            sink.append(Stream::Stdout, b"y\nz\n", "2024-01-01T00:00:00Z");
+            sink.append(Stream::Stdout, b"y\nz\n", NOW + 1);
         });
         assert_eq!(
             texts(&log),
             ["x".repeat(LINE_BYTES), "xy\n".to_owned(), "z\n".to_owned()]
         );
-        let times: Vec<bool> = log.lines().map(|line| line.contains(NOW)).collect();
+        let times: Vec<bool> = log.lines().map(|line| line.contains(TEXT)).collect();
         assert_eq!(times, [true, true, false]);
     }
 
@@ -551,7 +412,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut sink = Sink::open(&json_file(&path)).unwrap();
-        let Sink::JsonFile(file) = &mut sink else {
+        let Keeper::JsonFile(file) = &mut sink.keeper else {
             unreachable!()
         };
         let good = mem::replace(&mut file.file, File::open("/dev/full").unwrap());
@@ -562,7 +423,7 @@ mod tests {
             told.set(told.get() + usize::from(sink.flush().is_err()));
         }
         assert_eq!(told.get(), 1);
-        let Sink::JsonFile(file) = &mut sink else {
+        let Keeper::JsonFile(file) = &mut sink.keeper else {
             unreachable!()
         };
         file.file = good;

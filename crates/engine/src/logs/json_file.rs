@@ -4,19 +4,20 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::unix::AsyncFd;
+use memchr::memchr;
 
 use super::line;
-use super::{LogOptions, LogRecord};
-use crate::attach::Source;
+use super::{LogRecord, Wanted};
 
 /// Bytes read at a time.
 const PIECE: usize = 256 << 10;
+
+/// Bytes read at a time while a moment is searched: several lines, unless they are the longest.
+const SEARCH_PIECE: usize = 32 << 10;
 
 /// A line longer than this is none of ours: monitors cut output at 16 KiB, and escapes make at
 /// most six bytes of one.
@@ -37,6 +38,7 @@ pub(super) struct Files {
     files: VecDeque<Open>,
     /// Bytes that were read and are not lines yet.
     rest: Vec<u8>,
+    reader: line::Reader,
     over: bool,
 }
 
@@ -61,7 +63,7 @@ impl Open {
 
 impl Files {
     /// Opens the log where reading begins. Blocks.
-    pub(super) fn open(path: &Path, options: &LogOptions) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, options: &Wanted) -> io::Result<Self> {
         let mut files = all(path)?;
         if let Some(since) = options.since {
             // A file that was written last before `since` has no line after it.
@@ -71,6 +73,9 @@ impl Files {
             {
                 files.pop_front();
             }
+            if let Some(oldest) = files.front_mut() {
+                seek_to_moment(&mut oldest.file, since)?;
+            }
         }
         if let Some(tail) = options.tail {
             seek_to_last(&mut files, tail)?;
@@ -79,6 +84,7 @@ impl Files {
             path: path.to_owned(),
             files,
             rest: Vec::new(),
+            reader: line::Reader::default(),
             over: false,
         })
     }
@@ -88,10 +94,15 @@ impl Files {
         self.over
     }
 
-    /// The next lines that are wanted; none when there are no more now. Blocks.
-    pub(super) fn read(&mut self, options: &LogOptions) -> io::Result<Vec<LogRecord>> {
-        let mut records = Vec::new();
-        while records.is_empty() && !self.over {
+    /// Hands over the next lines that are wanted; says how many. None when there are no more now.
+    /// Blocks.
+    pub(super) fn read(
+        &mut self,
+        wanted: &Wanted,
+        mut take: impl FnMut(&LogRecord<'_>),
+    ) -> io::Result<usize> {
+        let mut given = 0;
+        while given == 0 && !self.over {
             if self.files.is_empty() {
                 match Open::new(&self.path)? {
                     Some(file) => self.files.push_back(file),
@@ -106,12 +117,12 @@ impl Files {
             let read = current.file.read(&mut self.rest[before..])?;
             self.rest.truncate(before + read);
             if read > 0 {
-                self.cut(options, &mut records);
+                given = self.cut(wanted, &mut take);
             } else if !self.next_file()? {
                 break;
             }
         }
-        Ok(records)
+        Ok(given)
     }
 
     /// Goes on to the next younger file; `false` when there is none.
@@ -149,37 +160,57 @@ impl Files {
         Ok(!self.files.is_empty())
     }
 
-    /// Makes records of the whole lines in `rest`.
-    fn cut(&mut self, options: &LogOptions, records: &mut Vec<LogRecord>) {
+    /// Hands over the whole lines in `rest`.
+    fn cut(&mut self, wanted: &Wanted, take: &mut impl FnMut(&LogRecord<'_>)) -> usize {
         let mut start = 0;
-        while let Some(length) = self.rest[start..].iter().position(|byte| *byte == b'\n') {
+        let mut given = 0;
+        while let Some(length) = memchr(b'\n', &self.rest[start..]) {
             let line = &self.rest[start..start + length];
             start += length + 1;
-            if let Some(since) = options.since
-                && line::time_of(line).is_none_or(|time| time < since)
-            {
-                continue;
-            }
-            let Some(record) = line::parse(line) else {
+            let Some(parsed) = self.reader.read(line) else {
                 continue;
             };
-            if options.until.is_some_and(|until| record.time > until) {
+            if wanted.since.is_some_and(|since| parsed.time < since) {
+                continue;
+            }
+            if wanted.until.is_some_and(|until| parsed.time > until) {
                 self.over = true;
                 break;
             }
-            let wanted = match record.source {
-                Source::Stdout => options.stdout,
-                Source::Stderr => options.stderr,
-            };
-            if wanted {
-                records.push(record);
+            if wanted.wants(parsed.source) {
+                given += 1;
+                take(&parsed);
             }
         }
         self.rest.drain(..start);
         if self.rest.len() > LINE_MAX {
             self.rest.clear();
         }
+        given
     }
+}
+
+/// Goes to where lines before are older, as far as a search by halves can tell: lines stand in the
+/// order in which they were written, which is that of the clock unless it was set back meanwhile.
+fn seek_to_moment(file: &mut File, since: SystemTime) -> io::Result<()> {
+    let position = file.stream_position()?;
+    let (mut low, mut high) = (position, file.metadata()?.len());
+    let mut window = vec![0; SEARCH_PIECE];
+    while high - low > SEARCH_PIECE as u64 {
+        let middle = low + (high - low) / 2;
+        let read = file.read_at(&mut window, middle)?;
+        let mut lines = window[..read].split_inclusive(|byte| *byte == b'\n');
+        // The first one began before.
+        let skipped = lines.next().map_or(0, <[u8]>::len) as u64;
+        let time = lines.next().and_then(line::time_of);
+        match time {
+            Some(time) if time < since => low = middle + skipped,
+            Some(_) => high = middle,
+            None => break,
+        }
+    }
+    file.seek(SeekFrom::Start(low))?;
+    Ok(())
 }
 
 /// All files, oldest first. The youngest is opened first: what is renamed meanwhile is met again
@@ -250,43 +281,6 @@ fn last_lines(file: &File, wanted: usize) -> io::Result<(u64, usize)> {
     Ok((0, found + usize::from(length > 0)))
 }
 
-/// Tells when something was written.
-#[derive(Debug)]
-pub(super) struct Wakeups {
-    notify: AsyncFd<OwnedFd>,
-}
-
-impl Wakeups {
-    /// Watches the directory of the log: renames and new files are seen too.
-    pub(super) fn new(path: &Path) -> io::Result<Self> {
-        let notify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let dir = path.parent().unwrap_or_else(|| Path::new("/"));
-        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
-        inotify::add_watch(&notify, dir, flags | WatchFlags::ONLYDIR)?;
-        #[expect(
-            deprecated,
-            reason = "the safe one; an `OwnedFd` owns its descriptor as it should"
-        )]
-        let notify = AsyncFd::new(notify)?;
-        Ok(Self { notify })
-    }
-
-    /// Waits until something was written since the last wait.
-    pub(super) async fn wait(&self) -> io::Result<()> {
-        let mut ready = self.notify.readable().await?;
-        let mut events = [0; 4096];
-        loop {
-            match rustix::io::read(self.notify.get_ref(), &mut events) {
-                Ok(_) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        ready.clear_ready();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,33 +305,26 @@ mod tests {
         }
     }
 
-    fn both() -> LogOptions {
-        LogOptions {
+    fn both() -> Wanted {
+        Wanted {
             stdout: true,
             stderr: true,
-            ..LogOptions::default()
+            ..Wanted::default()
         }
     }
 
-    fn numbers(files: &mut Files, options: &LogOptions) -> Vec<u64> {
+    fn numbers(files: &mut Files, wanted: &Wanted) -> Vec<u64> {
         let mut seen = Vec::new();
-        loop {
-            let records = files.read(options).unwrap();
-            if records.is_empty() {
-                return seen;
-            }
-            seen.extend(records.iter().map(|record| {
-                std::str::from_utf8(&record.line)
-                    .unwrap()
-                    .trim()
-                    .parse::<u64>()
-                    .unwrap()
-            }));
-        }
+        let mut take = |record: &LogRecord<'_>| {
+            let text = std::str::from_utf8(record.line).unwrap();
+            seen.push(text.trim().parse::<u64>().unwrap());
+        };
+        while files.read(wanted, &mut take).unwrap() > 0 {}
+        seen
     }
 
     #[track_caller]
-    fn check(options: &LogOptions, wanted: impl Iterator<Item = u64>) {
+    fn check(options: &Wanted, wanted: impl Iterator<Item = u64>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         write(&dir.path().join("x.2"), 0..10);
@@ -368,56 +355,56 @@ mod tests {
         let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
         check(&both(), 0..30);
         check(
-            &LogOptions {
+            &Wanted {
                 tail: Some(3),
                 ..both()
             },
             27..30,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 tail: Some(10),
                 ..both()
             },
             20..30,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 tail: Some(25),
                 ..both()
             },
             5..30,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 tail: Some(99),
                 ..both()
             },
             0..30,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 tail: Some(0),
                 ..both()
             },
             0..0,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 since: at(15),
                 ..both()
             },
             15..30,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 until: at(12),
                 ..both()
             },
             0..13,
         );
         check(
-            &LogOptions {
+            &Wanted {
                 stderr: false,
                 ..both()
             },
