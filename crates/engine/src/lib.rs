@@ -15,6 +15,7 @@
 //! | [`attach`] | stdio of a container or a command, detach keys |
 //! | [`logs`] | reading what monitors wrote |
 //! | [`stats`] | resource usage and process tables |
+//! | `sampler` | the last two readings of every container |
 //! | [`push`] | images on their way to a registry |
 //! | [`images`] | names, pulls and removals, thin over `store` and `registry` |
 //! | [`volumes`] | the local driver |
@@ -48,6 +49,7 @@ pub mod manifests;
 pub mod networks;
 pub mod push;
 mod reclaim;
+mod sampler;
 mod shared;
 pub mod spec;
 pub mod stats;
@@ -250,6 +252,7 @@ impl Engine {
             cache,
             pulls: Pulls::default(),
             execs: Execs::default(),
+            sampler: sampler::Sampler::default(),
             index: Mutex::new(Index::default()),
             volumes: Mutex::new(Volumes::read(rows.volumes).map_err(row)?),
             networks: Mutex::new(records),
@@ -258,6 +261,8 @@ impl Engine {
         });
         prepare_launcher(&shared).await;
         recover::recover(&shared, found).await;
+        let sampled = sampler::run(Arc::downgrade(&shared));
+        shared.tasks.spawn("sampler", sampled);
         let engine = Arc::new(Self { shared });
         engine.watch_disk();
         Ok(engine)

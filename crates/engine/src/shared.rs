@@ -16,6 +16,7 @@ use crate::events::Events;
 use crate::exec::Execs;
 use crate::images::Pulls;
 use crate::networks::Records as NetworkRecords;
+use crate::sampler::Sampler;
 use crate::spec::cache::Cache;
 use crate::volumes::Volumes;
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Cache,
     pub(crate) pulls: Pulls,
     pub(crate) execs: Execs,
+    pub(crate) sampler: Sampler,
     pub(crate) index: Mutex<Index>,
     pub(crate) volumes: Mutex<Volumes>,
     pub(crate) networks: Mutex<NetworkRecords>,

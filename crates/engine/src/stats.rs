@@ -1,5 +1,6 @@
 //! Resource usage and process tables.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -173,18 +174,38 @@ impl Failure for TopError {
 }
 
 /// Time between two readings of a stream.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A reading, and the one before it, which rates are made of.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The latest.
+    pub now: Arc<Sample>,
+    /// Of processor time alone; absent where the container does not run.
+    pub before: Option<Arc<Sample>>,
+}
 
 impl Engine {
-    /// One reading now.
-    pub async fn stats(&self, typed: &str) -> Result<Sample, StatsError> {
+    /// A reading now, and the one that the sampler kept before.
+    pub async fn stats(&self, typed: &str) -> Result<Reading, StatsError> {
         let view = self.shared.index().find(typed)?.view();
         let shared = Arc::clone(&self.shared);
-        tasks::blocking(move || sample(&shared, &view)).await
+        tasks::blocking(move || {
+            let now = Host::look(&shared).sample(&view)?;
+            Ok(shared.sampler.keep(&view, now))
+        })
+        .await
+    }
+
+    /// The readings of all running containers, as the sampler kept them; it reads each second while
+    /// somebody asks, and seldom while nobody does.
+    pub async fn all_stats(&self) -> Vec<Reading> {
+        let shared = Arc::clone(&self.shared);
+        tasks::blocking(move || shared.sampler.all(&shared)).await
     }
 
     /// A reading each second until the container is removed; empty ones while it does not run.
-    pub async fn stats_stream(&self, typed: &str) -> Result<Stream<Sample>, StatsError> {
+    pub async fn stats_stream(&self, typed: &str) -> Result<Stream<Arc<Sample>>, StatsError> {
         let handle = self.shared.index().find(typed)?;
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -197,10 +218,11 @@ impl Engine {
             }
             let read = {
                 let (shared, view) = (Arc::clone(&shared), Arc::clone(&view));
-                tasks::blocking(move || sample(&shared, &view)).await
+                // Many may look at the same container.
+                tasks::blocking(move || shared.sampler.recent(&shared, &view)).await
             };
             // One that ends while it is read is shown as ended.
-            let sample = read.unwrap_or_else(|_| empty(&view, shared.layout));
+            let sample = read.unwrap_or_else(|_| Arc::new(empty(&view, shared.layout)));
             Some((sample, (shared, seen, ticks)))
         });
         Ok(samples.boxed())
@@ -227,7 +249,7 @@ impl Engine {
     }
 }
 
-fn empty(view: &View, layout: Layout) -> Sample {
+pub(crate) fn empty(view: &View, layout: Layout) -> Sample {
     Sample {
         id: view.record.id,
         name: view.name.clone(),
@@ -242,68 +264,102 @@ fn empty(view: &View, layout: Layout) -> Sample {
     }
 }
 
-fn sample(shared: &Shared, view: &View) -> Result<Sample, StatsError> {
-    let mut sample = empty(view, shared.layout);
-    if !view.course.phase.has_process() {
-        return Ok(sample);
-    }
-    let parent = &view.record.host.resources.cgroup_parent;
-    let group = shared.cgroup(&view.record.id, parent);
-    let stats = Cgroup::open(&group)
-        .and_then(|group| group.stats())
-        .map_err(StatsError::Cgroup)?;
-    sample.read = Some(SystemTime::now());
-    sample.cpu = Cpu {
-        total_nanos: stats.cpu.usage_nanos,
-        user_nanos: stats.cpu.user_nanos,
-        system_nanos: stats.cpu.system_nanos,
-        per_cpu_nanos: stats.cpu.per_cpu_nanos,
-        host_nanos: host_nanos(&fs::read_to_string("/proc/stat").unwrap_or_default()),
-        online: online(),
-        periods: stats.cpu.periods,
-        throttled_periods: stats.cpu.throttled_periods,
-        throttled_nanos: stats.cpu.throttled_nanos,
-    };
-    let v1 = shared.layout != Layout::V2;
-    sample.memory = Memory {
-        usage_bytes: stats.memory.usage_bytes,
-        max_usage_bytes: v1.then_some(stats.memory.max_usage_bytes),
-        limit_bytes: stats
-            .memory
-            .limit_bytes
-            .unwrap_or_else(crate::system::memory_bytes),
-        failures: v1.then_some(stats.memory.failures),
-        stats: stats.memory.stat,
-    };
-    sample.pids = stats.pids.current;
-    sample.pids_limit = stats.pids.limit;
-    let requests = &stats.block.requests;
-    sample.block = stats
-        .block
-        .bytes
-        .iter()
-        .map(|io| Block {
-            major: io.major,
-            minor: io.minor,
-            operation: io.operation.clone(),
-            bytes: io.value,
-            count: requests
-                .iter()
-                .find(|other| {
-                    (other.major, other.minor, &other.operation)
-                        == (io.major, io.minor, &io.operation)
-                })
-                .map_or(0, |other| other.value),
-        })
-        .collect();
-    if view.record.host.network_mode != "host" {
-        let path = format!("/proc/{}/net/dev", view.course.pid);
-        sample.networks = interfaces(&fs::read_to_string(Path::new(&path)).unwrap_or_default());
-    }
-    Ok(sample)
+/// What readings of all containers have in common.
+pub(crate) struct Host<'a> {
+    shared: &'a Shared,
+    /// Of all processors, until now.
+    nanos: u64,
+    /// Of one that was read already; the others are beside it.
+    cgroup: OnceCell<Cgroup>,
 }
 
-fn online() -> u32 {
+impl<'a> Host<'a> {
+    pub(crate) fn look(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            nanos: host_nanos(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            cgroup: OnceCell::new(),
+        }
+    }
+
+    fn cgroup(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        match self.cgroup.get() {
+            Some(other) => other.another(path),
+            None => {
+                let first = Cgroup::open(path)?;
+                let own = first.another(path);
+                drop(self.cgroup.set(first));
+                own
+            }
+        }
+    }
+
+    /// Reads a container. Blocks.
+    pub(crate) fn sample(&self, view: &View) -> Result<Sample, StatsError> {
+        let shared = self.shared;
+        let mut sample = empty(view, shared.layout);
+        if !view.course.phase.has_process() {
+            return Ok(sample);
+        }
+        let parent = &view.record.host.resources.cgroup_parent;
+        let group = shared.cgroup(&view.record.id, parent);
+        let stats = self
+            .cgroup(&group)
+            .and_then(|group| group.usage())
+            .map_err(StatsError::Cgroup)?;
+        sample.read = Some(SystemTime::now());
+        sample.cpu = Cpu {
+            total_nanos: stats.cpu.usage_nanos,
+            user_nanos: stats.cpu.user_nanos,
+            system_nanos: stats.cpu.system_nanos,
+            per_cpu_nanos: stats.cpu.per_cpu_nanos,
+            host_nanos: self.nanos,
+            online: online(),
+            periods: stats.cpu.periods,
+            throttled_periods: stats.cpu.throttled_periods,
+            throttled_nanos: stats.cpu.throttled_nanos,
+        };
+        let v1 = shared.layout != Layout::V2;
+        sample.memory = Memory {
+            usage_bytes: stats.memory.usage_bytes,
+            max_usage_bytes: v1.then_some(stats.memory.max_usage_bytes),
+            limit_bytes: stats
+                .memory
+                .limit_bytes
+                .unwrap_or_else(crate::system::memory_bytes),
+            failures: v1.then_some(stats.memory.failures),
+            stats: stats.memory.stat,
+        };
+        sample.pids = stats.pids.current;
+        sample.pids_limit = stats.pids.limit;
+        let requests = &stats.block.requests;
+        sample.block = stats
+            .block
+            .bytes
+            .iter()
+            .map(|io| Block {
+                major: io.major,
+                minor: io.minor,
+                operation: io.operation.clone(),
+                bytes: io.value,
+                count: requests
+                    .iter()
+                    .find(|other| {
+                        (other.major, other.minor, &other.operation)
+                            == (io.major, io.minor, &io.operation)
+                    })
+                    .map_or(0, |other| other.value),
+            })
+            .collect();
+        if view.record.host.network_mode != "host" {
+            let path = format!("/proc/{}/net/dev", view.course.pid);
+            sample.networks = interfaces(&fs::read_to_string(Path::new(&path)).unwrap_or_default());
+        }
+        Ok(sample)
+    }
+}
+
+pub(crate) fn online() -> u32 {
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(count).unwrap_or(u32::MAX)
 }

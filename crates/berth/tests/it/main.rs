@@ -38,4 +38,5 @@ mod runtime;
 mod strangers;
 mod terminal;
 mod transfers;
+mod usage;
 mod wire;

@@ -40,6 +40,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation(Method::GET, "/containers/{id}/logs", "Read or follow stdout/stderr through the log driver", works!(routes::logs::logs)),
     operation(Method::GET, "/containers/{id}/changes", "Paths changed/added/deleted against the image", works!(routes::archive::changes)),
     operation(Method::GET, "/containers/{id}/export", "Tar of the merged root filesystem", works!(routes::transfer::export)),
+    operation(Method::GET, "/containers/stats", "Berth's own: the latest sample of every running container", works!(routes::stats::all_stats)),
     operation(Method::GET, "/containers/{id}/stats", "CPU/memory/network/blkio samples, one per second or one shot", works!(routes::stats::stats)),
     operation(Method::POST, "/containers/{id}/resize", "Set TTY rows h and columns w", works!(routes::containers::resize)),
     operation(Method::POST, "/containers/{id}/start", "Start", partly!(routes::containers::start, "checkpoints")),

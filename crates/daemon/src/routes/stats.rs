@@ -1,6 +1,8 @@
 //! What containers use.
 
-use engine::stats::Sample;
+use std::sync::Arc;
+
+use engine::stats::{Reading, Sample};
 use futures_util::StreamExt;
 
 use super::{Outcome, pieces};
@@ -13,9 +15,9 @@ pub(crate) async fn stats(call: Call) -> Outcome {
     let engine = call.engine();
     if call.query.flag_or("stream", true) {
         let samples = engine.stats_stream(call.name()).await?;
-        let mut before: Option<Sample> = None;
+        let mut before: Option<Arc<Sample>> = None;
         let shown = samples.map(move |sample| {
-            let shown = render::stats(&sample, before.as_ref());
+            let shown = render::stats(&sample, before.as_deref());
             before = Some(sample);
             shown
         });
@@ -24,24 +26,18 @@ pub(crate) async fn stats(call: Call) -> Outcome {
         });
         return Ok(answer::stream("application/json", pieces));
     }
-    if call.query.flag("one-shot") && call.speaks(41) {
-        let sample = engine.stats(call.name()).await?;
-        return Ok(answer::ok(&render::stats(&sample, None)));
-    }
-    // Clients compute a rate from two readings, so the second one is waited for.
-    let mut samples = engine.stats_stream(call.name()).await?;
-    let first = samples.next().await;
-    let second = match &first {
-        Some(first) if first.read.is_some() => samples.next().await,
-        _ => None,
-    };
-    match (first, second) {
-        (Some(before), Some(now)) => Ok(answer::ok(&render::stats(&now, Some(&before)))),
-        (Some(only), None) => Ok(answer::ok(&render::stats(&only, None))),
-        // Removed meanwhile: the engine says so better than an empty answer would.
-        _ => Ok(answer::ok(&render::stats(
-            &engine.stats(call.name()).await?,
-            None,
-        ))),
-    }
+    // With `one-shot` too: what rates are made of is there already, and nobody has to wait for it.
+    let reading = engine.stats(call.name()).await?;
+    Ok(answer::ok(&shown(&reading)))
+}
+
+/// `GET /containers/stats`, berth's own.
+pub(crate) async fn all_stats(call: Call) -> Outcome {
+    let readings = call.engine().all_stats().await;
+    let shown: Vec<_> = readings.iter().map(shown).collect();
+    Ok(answer::ok(&shown))
+}
+
+fn shown(reading: &Reading) -> api::types::Stats {
+    render::stats(&reading.now, reading.before.as_deref())
 }

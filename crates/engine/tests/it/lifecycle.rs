@@ -252,7 +252,7 @@ async fn privileged_limits_change_while_it_runs() {
         })
         .await;
     place.start("limited").await;
-    let sample = engine.stats("limited").await.unwrap();
+    let sample = engine.stats("limited").await.unwrap().now;
     assert_eq!(sample.memory.limit_bytes, 64 << 20);
     assert!(sample.pids >= 1 && sample.cpu.host_nanos > 0);
     let update = Update {
@@ -264,7 +264,7 @@ async fn privileged_limits_change_while_it_runs() {
         restart_policy: None,
     };
     engine.update("limited", update).await.unwrap();
-    let sample = engine.stats("limited").await.unwrap();
+    let sample = engine.stats("limited").await.unwrap().now;
     assert_eq!(sample.memory.limit_bytes, 96 << 20);
     let top = engine.top("limited", "-o pid,args").await.unwrap();
     assert!(

@@ -223,6 +223,14 @@ impl Cgroup {
         })
     }
 
+    /// Another one, without looking again what the host mounts.
+    pub fn another(&self, path: &str) -> Result<Self, CgroupError> {
+        Ok(Self {
+            host: self.host.clone(),
+            place: Place::parse(path)?,
+        })
+    }
+
     /// The path of one below it, in the hierarchy of `controller` or in all, for [`Self::open`].
     pub fn below(&self, controller: Option<&str>, path: &str) -> Result<String, BelowError> {
         let below = self.place.below(&self.host, controller, path)?;
@@ -537,6 +545,15 @@ impl Cgroup {
             stats::v2(&self.members())
         } else {
             stats::v1(|name| self.v1(name))
+        }
+    }
+
+    /// The same without what users are not shown: a quarter of the files.
+    pub fn usage(&self) -> Result<Stats, CgroupError> {
+        if self.is_v2() {
+            stats::v2_usage(&self.members())
+        } else {
+            stats::v1_usage(|name| self.v1(name))
         }
     }
 

@@ -235,19 +235,13 @@ pub(super) fn number(file: &Path) -> Result<Option<u64>, CgroupError> {
     Ok(read_if_there(file)?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// From version 1 hierarchies; `directory` gives that of a controller.
-pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, CgroupError> {
+/// What a user is shown, from version 1 hierarchies; `directory` gives that of a controller.
+pub(super) fn v1_usage(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, CgroupError> {
     let mut stats = Stats::default();
     if let Some(at) = directory("cpuacct") {
         stats.cpu.usage_nanos = number(&at.join("cpuacct.usage"))?.unwrap_or(0);
         let text = read(&at.join("cpuacct.usage_percpu"))?;
         stats.cpu.per_cpu_nanos = text.split_whitespace().flat_map(str::parse).collect();
-        for line in read(&at.join("cpuacct.usage_all"))?.lines().skip(1) {
-            // cpu user system
-            let mut fields = line.split_whitespace().skip(1).flat_map(str::parse::<u64>);
-            stats.cpu.per_cpu_user_nanos.extend(fields.next());
-            stats.cpu.per_cpu_system_nanos.extend(fields.next());
-        }
         let text = read(&at.join("cpuacct.stat"))?;
         stats.cpu.user_nanos = keyed(&text, "user").unwrap_or(0) * TICK_NANOS;
         stats.cpu.system_nanos = keyed(&text, "system").unwrap_or(0) * TICK_NANOS;
@@ -267,12 +261,7 @@ pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, C
         stats.memory.failures = usage.failures;
         stats.memory.limit_bytes = usage.limit_bytes;
         stats.memory.no_limit_bytes = NO_LIMIT_V1_BYTES;
-        stats.memory.swap = v1_memory(&at, "memory.memsw")?;
-        stats.memory.kernel = v1_memory(&at, "memory.kmem")?;
-        stats.memory.kernel_tcp = v1_memory(&at, "memory.kmem.tcp")?;
         stats.memory.stat = map(&read(&at.join("memory.stat"))?);
-        let control = read(&at.join("memory.oom_control"))?;
-        stats.memory.oom_kills = keyed(&control, "oom_kill").unwrap_or(0);
     }
     if let Some(at) = directory("pids") {
         stats.pids.current = number(&at.join("pids.current"))?.unwrap_or(0);
@@ -284,6 +273,27 @@ pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, C
         };
         stats.block.bytes = of("blkio.throttle.io_service_bytes_recursive")?;
         stats.block.requests = of("blkio.throttle.io_serviced_recursive")?;
+    }
+    Ok(stats)
+}
+
+/// Everything, from version 1 hierarchies.
+pub(super) fn v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Stats, CgroupError> {
+    let mut stats = v1_usage(&directory)?;
+    if let Some(at) = directory("cpuacct") {
+        for line in read(&at.join("cpuacct.usage_all"))?.lines().skip(1) {
+            // cpu user system
+            let mut fields = line.split_whitespace().skip(1).flat_map(str::parse::<u64>);
+            stats.cpu.per_cpu_user_nanos.extend(fields.next());
+            stats.cpu.per_cpu_system_nanos.extend(fields.next());
+        }
+    }
+    if let Some(at) = directory("memory") {
+        stats.memory.swap = v1_memory(&at, "memory.memsw")?;
+        stats.memory.kernel = v1_memory(&at, "memory.kmem")?;
+        stats.memory.kernel_tcp = v1_memory(&at, "memory.kmem.tcp")?;
+        let control = read(&at.join("memory.oom_control"))?;
+        stats.memory.oom_kills = keyed(&control, "oom_kill").unwrap_or(0);
     }
     if let Some(at) = directory("hugetlb") {
         for size in huge_page_sizes(&at)? {
@@ -395,8 +405,8 @@ fn v1_block(text: &str) -> Vec<DeviceIo> {
         .collect()
 }
 
-/// From a version 2 cgroup.
-pub(super) fn v2(at: &Path) -> Result<Stats, CgroupError> {
+/// What a user is shown, from a version 2 cgroup.
+pub(super) fn v2_usage(at: &Path) -> Result<Stats, CgroupError> {
     let mut stats = Stats::default();
     let text = read(&at.join("cpu.stat"))?;
     let micros = |name: &str| keyed(&text, name).unwrap_or(0) * 1000;
@@ -414,18 +424,6 @@ pub(super) fn v2(at: &Path) -> Result<Stats, CgroupError> {
     stats.memory.limit_bytes = number(&at.join("memory.max"))?;
     stats.memory.no_limit_bytes = u64::MAX;
     stats.memory.stat = map(&read_if_there(&at.join("memory.stat"))?.unwrap_or_default());
-    let events = read_if_there(&at.join("memory.events"))?.unwrap_or_default();
-    stats.memory.failures = keyed(&events, "max").unwrap_or(0);
-    stats.memory.oom_kills = keyed(&events, "oom_kill").unwrap_or(0);
-    let events = read_if_there(&at.join("memory.swap.events"))?.unwrap_or_default();
-    let swap = number(&at.join("memory.swap.current"))?;
-    stats.memory.swap = Counter {
-        is_counted: swap.is_some(),
-        usage_bytes: swap.unwrap_or(0),
-        max_usage_bytes: count(&at.join("memory.swap.peak"))?,
-        limit_bytes: number(&at.join("memory.swap.max"))?,
-        failures: keyed(&events, "max").unwrap_or(0),
-    };
 
     stats.pids.current = number(&at.join("pids.current"))?.unwrap_or(0);
     stats.pids.limit = number(&at.join("pids.max"))?;
@@ -441,6 +439,24 @@ pub(super) fn v2(at: &Path) -> Result<Stats, CgroupError> {
     for (key, operation) in [("rios", "read"), ("wios", "write"), ("dios", "discard")] {
         stats.block.requests.extend(v2_block(&text, key, operation));
     }
+    Ok(stats)
+}
+
+/// Everything, from a version 2 cgroup.
+pub(super) fn v2(at: &Path) -> Result<Stats, CgroupError> {
+    let mut stats = v2_usage(at)?;
+    let events = read_if_there(&at.join("memory.events"))?.unwrap_or_default();
+    stats.memory.failures = keyed(&events, "max").unwrap_or(0);
+    stats.memory.oom_kills = keyed(&events, "oom_kill").unwrap_or(0);
+    let events = read_if_there(&at.join("memory.swap.events"))?.unwrap_or_default();
+    let swap = number(&at.join("memory.swap.current"))?;
+    stats.memory.swap = Counter {
+        is_counted: swap.is_some(),
+        usage_bytes: swap.unwrap_or(0),
+        max_usage_bytes: count(&at.join("memory.swap.peak"))?,
+        limit_bytes: number(&at.join("memory.swap.max"))?,
+        failures: keyed(&events, "max").unwrap_or(0),
+    };
 
     for size in huge_page_sizes(at)? {
         let events = read_if_there(&at.join(format!("hugetlb.{size}.events")))?.unwrap_or_default();
