@@ -27,6 +27,11 @@ const UNIT: &str = "[Unit]\nDefaultDependencies=no\n\
                     [Service]\nType=oneshot\nEnvironment=PATH=/bin\nTimeoutStartSec=infinity\n\
                     ExecStart=/bin/sh /guest/session\n";
 const TARGET: &str = "[Unit]\nRequires=guest.service\nAfter=guest.service\n";
+/// Of a systemd that is another's to start: the loader of `scripts/guest.sh`, its libraries, it.
+const MANAGER: &str = "/guest/systemd/ld-linux-x86-64.so.2 --library-path /guest/systemd \
+                       /guest/systemd/systemd --user";
+/// The ordinary user of [`Guest::run_as_user`].
+pub const USER: u32 = 1000;
 /// The guest's memory, of which its root file system is a part.
 const MEMORY: &str = "1536M";
 /// Boot, run, power off: seconds with KVM, a minute or two without.
@@ -37,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 pub enum Cgroups {
     /// Version 1 controllers and nothing of version 2.
     V1,
+    /// Version 1 controllers, and version 2 beside them without any.
+    Hybrid,
     /// Version 2 alone.
     V2,
 }
@@ -45,6 +52,7 @@ pub enum Cgroups {
 #[derive(Debug)]
 pub struct Guest {
     archive: Archive,
+    cgroups: Cgroups,
     /// For the kernel.
     arguments: String,
 }
@@ -86,13 +94,18 @@ impl Guest {
         archive.put("/guest/session", 0o644, SESSION.as_bytes());
         let layout: &[u8] = match cgroups {
             Cgroups::V1 => b"v1",
+            Cgroups::Hybrid => b"hybrid",
             Cgroups::V2 => b"v2",
         };
         archive.put("/guest/cgroups", 0o644, layout);
         archive.folder("modules");
         let arguments =
             String::from("console=ttyS0 loglevel=4 systemd.show_status=0 panic=-1 reboot=t");
-        Self { archive, arguments }
+        Self {
+            archive,
+            cgroups,
+            arguments,
+        }
     }
 
     /// With one more argument for the kernel, such as `security=selinux`.
@@ -103,9 +116,24 @@ impl Guest {
         self
     }
 
-    /// With systemd as its first process, which starts the command.
+    /// With systemd as its first process, which mounts the cgroups and starts the command.
     #[must_use]
-    pub fn systemd(mut self) -> Self {
+    pub fn systemd(self) -> Self {
+        let (unified, legacy) = match self.cgroups {
+            Cgroups::V1 => (0, 1),
+            Cgroups::Hybrid => (0, 0),
+            Cgroups::V2 => (1, 0),
+        };
+        let mut guest = self.argument(&format!("systemd.unified_cgroup_hierarchy={unified}"));
+        if unified == 0 {
+            guest = guest.argument(&format!(
+                "systemd.legacy_systemd_cgroup_controller={legacy}"
+            ));
+        }
+        guest.units()
+    }
+
+    fn units(mut self) -> Self {
         self.archive.folder("systemd");
         let units = "/etc/systemd/system";
         for (name, unit) in [("guest.service", UNIT), ("default.target", TARGET)] {
@@ -153,6 +181,48 @@ impl Guest {
         needed
             .into_iter()
             .fold(guest, |guest, path| guest.file(Path::new(path)))
+    }
+
+    /// Boots a guest with [`systemd`](Self::systemd), has the manager of an ordinary user ([`USER`])
+    /// run `command` as a unit of its own, by a shell, and ends.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_as_user(mut self, command: &str) -> Outcome {
+        let run = format!("/run/user/{USER}");
+        let passwd = format!("root:x:0:0::/:/bin/sh\nuser:x:{USER}:{USER}::/tmp:/bin/sh\n");
+        let group = format!("root:x:0:\nuser:x:{USER}:\n");
+        // As systemd's own user@.service has it, without PAM.
+        let manager = format!(
+            "[Unit]\nDefaultDependencies=no\n[Service]\nUser={USER}\nSlice=user-{USER}.slice\n\
+             Delegate=yes\nRuntimeDirectory=user/{USER}\nRuntimeDirectoryMode=0700\n\
+             Environment=PATH=/bin XDG_RUNTIME_DIR={run} HOME=/tmp\nExecStart={MANAGER}\n"
+        );
+        let unit = format!(
+            "[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sh -c \
+             'sh /guest/user-command > {run}/said 2>&1; echo $? > {run}/code; mv {run}/code {run}/ended'\n"
+        );
+        let system = "/etc/systemd/system";
+        for (path, text) in [
+            (String::from("/etc/passwd"), passwd.as_str()),
+            (String::from("/etc/group"), &group),
+            (format!("{system}/manager.service"), &manager),
+            (
+                format!("{system}/guest.service.d/manager.conf"),
+                "[Unit]\nWants=manager.service\n",
+            ),
+            (
+                String::from("/etc/systemd/user/default.target"),
+                "[Unit]\nWants=guest.service\n",
+            ),
+            (String::from("/etc/systemd/user/guest.service"), &unit),
+            (String::from("/guest/user-command"), command),
+        ] {
+            self.archive.put(&path, 0o644, text.as_bytes());
+        }
+        self.run(&format!(
+            "while [ ! -e {run}/ended ]; do sleep 0.1; done; cat {run}/said; exit $(cat {run}/ended)"
+        ))
     }
 
     /// Boots, runs `command` by a shell, and ends.

@@ -28,14 +28,95 @@ berth delete --force two
 test ! -e $cgroup && test -z "$(ls /run/b)"
 "#;
 
+/// The same where version 1 has the controllers. SIGHUP has systemd reload, and write again what it
+/// knows of the container's cgroup.
+const SCOPE_OF_VERSION_1: &str = r#"
+set -e
+berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
+mkdir -p /b/rootfs/bin && cp /bin/busybox /b/rootfs/bin
+cd /b && berth spec
+sed -i 's|"terminal": true|"terminal": false|; s|"sh"|"/bin/busybox", "sleep", "1000"|
+        s|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
+cgroups=/sys/fs/cgroup scope=berth.slice/berth-e2e.slice/box-two.scope
+limits() { cat $cgroups/pids/$scope/pids.max $cgroups/memory/$scope/memory.limit_in_bytes | xargs; }
+devices() { sort $cgroups/devices/$scope/devices.list; }
+berth create --pid-file /run/pid --bundle /b two && berth start two
+joined=0
+for hierarchy in $cgroups/*/; do
+  grep -qx "$(cat /run/pid)" $hierarchy/$scope/cgroup.procs
+  joined=$((joined + 1))
+done
+test $joined -gt 8
+devices > /run/before
+grep -qx 'c 1:3 rwm' /run/before && ! grep -q '^a' /run/before
+berth update --pids-limit 7 --memory 33554432 two
+test "$(limits)" = "7 33554432"
+kill -HUP 1
+berth update --pids-limit 8 two
+test "$(limits)" = "8 33554432"
+devices | diff /run/before -
+berth exec two /bin/busybox true
+berth pause two && berth state two | grep -q '"status": "paused"' && berth resume two
+test "$(berth ps two | wc -l)" = 2
+berth delete --force two
+test -z "$(find $cgroups/*/ -name box-two.scope)" && test -z "$(ls /run/b)"
+"#;
+
+/// An ordinary user's, made by the manager of that user.
+const SCOPE_OF_A_USER: &str = r#"
+set -e
+berth() { BERTH runtime --systemd-cgroup --root $XDG_RUNTIME_DIR/b "$@"; }
+mkdir -p /tmp/b/rootfs/bin && cp /bin/busybox /tmp/b/rootfs/bin
+cd /tmp/b && berth spec --rootless
+sed -i 's|"terminal": true|"terminal": false|; s|"sh"|"/bin/busybox", "sleep", "1000"|
+        s|"linux": {|&"cgroupsPath": "user.slice:box:three", "resources": LIMITS,|
+        s|LIMITS|{"pids": {"limit": 9}, "memory": {"limit": 67108864}}|' config.json
+cgroup=/sys/fs/cgroup/user.slice/user-1000.slice/manager.service/user.slice/box-three.scope
+limits() { cat $cgroup/pids.max $cgroup/memory.max | xargs; }
+berth create --pid-file $XDG_RUNTIME_DIR/pid --bundle /tmp/b three && berth start three
+test "$(id -u)" = 1000
+grep -qx "$(cat $XDG_RUNTIME_DIR/pid)" $cgroup/cgroup.procs
+test "$(limits)" = "9 67108864"
+berth update --pids-limit 7 three
+test "$(limits)" = "7 67108864"
+berth exec three /bin/busybox true
+berth pause three && grep -q "frozen 1" $cgroup/cgroup.events && berth resume three
+berth delete --force three
+test ! -e $cgroup && test -z "$(ls $XDG_RUNTIME_DIR/b)"
+"#;
+
+fn with_systemd(cgroups: Cgroups) -> Guest {
+    Guest::new(cgroups)
+        .systemd()
+        .program(Path::new(env!("CARGO_BIN_EXE_berth")))
+}
+
+fn traced(script: &str) -> String {
+    let script = script.replace("BERTH", env!("CARGO_BIN_EXE_berth"));
+    format!("set -x\n{script}")
+}
+
 #[test]
 fn slow_a_container_of_runcs_command_line_is_in_a_scope_of_systemds() {
-    let berth = env!("CARGO_BIN_EXE_berth");
-    let outcome = Guest::new(Cgroups::V2)
-        .systemd()
-        .program(Path::new(berth))
-        .run(&format!("set -x\n{}", SCOPE.replace("BERTH", berth)));
-    outcome.passed();
+    with_systemd(Cgroups::V2).run(&traced(SCOPE)).passed();
+}
+
+#[test]
+fn slow_a_scope_of_systemds_is_in_every_hierarchy_of_version_1() {
+    let guest = with_systemd(Cgroups::V1);
+    guest.run(&traced(SCOPE_OF_VERSION_1)).passed();
+}
+
+#[test]
+fn slow_a_scope_of_systemds_is_in_every_hierarchy_of_both_versions() {
+    let guest = with_systemd(Cgroups::Hybrid);
+    guest.run(&traced(SCOPE_OF_VERSION_1)).passed();
+}
+
+#[test]
+fn slow_a_container_of_an_ordinary_user_is_in_a_scope_of_the_users_manager() {
+    let guest = with_systemd(Cgroups::V2);
+    guest.run_as_user(&traced(SCOPE_OF_A_USER)).passed();
 }
 
 const LIMITS: &str = "--exact daily::privileged_limits_reach_the_kernel";

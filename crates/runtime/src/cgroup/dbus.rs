@@ -42,6 +42,7 @@ pub(super) enum Value {
     SignedShort(i32),
     Pids(Vec<u32>),
     Bytes(Vec<u8>),
+    Pairs(Vec<(String, String)>),
 }
 
 impl Value {
@@ -56,6 +57,7 @@ impl Value {
             Self::SignedShort(_) => "i",
             Self::Pids(_) => "au",
             Self::Bytes(_) => "ay",
+            Self::Pairs(_) => "a(ss)",
         }
     }
 }
@@ -134,6 +136,12 @@ impl Encoder {
                 self.bytes.extend(value.to_le_bytes());
             }
             Value::Pids(pids) => self.array(4, |array| pids.iter().for_each(|p| array.number(*p))),
+            Value::Pairs(pairs) => self.array(8, |array| {
+                for (first, second) in pairs {
+                    array.align(8);
+                    array.text(first).text(second);
+                }
+            }),
             Value::Bytes(bytes) => self.array(1, |array| array.bytes.extend(bytes)),
         }
     }

@@ -139,18 +139,62 @@ fn v1_line(rule: &Rule) -> String {
         return String::from("a");
     }
     let number = |n: Option<u32>| n.map_or_else(|| String::from("*"), |n| n.to_string());
-    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-    let access: String = letters
-        .iter()
-        .filter(|(bit, _)| rule.access & bit != 0)
-        .map(|(_, letter)| letter)
-        .collect();
     format!(
-        "{} {}:{} {access}",
+        "{} {}:{} {}",
         char::from(rule.kind),
         number(rule.major),
-        number(rule.minor)
+        number(rule.minor),
+        letters(rule.access)
     )
+}
+
+fn letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .iter()
+        .filter(|(bit, _)| access & bit != 0)
+        .map(|(_, letter)| letter)
+        .collect()
+}
+
+/// The rules as systemd has them: `DevicePolicy`, and the devices and accesses of `DeviceAllow`.
+pub(super) type ForSystemd = (&'static str, Vec<(String, String)>);
+
+/// `drivers` is what `/proc/devices` says. What systemd cannot say is not allowed, as runc has it.
+pub(super) fn for_systemd(
+    rules: Option<&[oci::LinuxDeviceCgroup]>,
+    drivers: &str,
+) -> Result<ForSystemd, CgroupError> {
+    let policy = Policy::new(&checked(rules)?);
+    if policy.allow {
+        let all = policy.exceptions.is_empty();
+        return Ok((if all { "auto" } else { "strict" }, Vec::new()));
+    }
+    let named = |rule: &Rule| Some((node(rule, drivers)?, letters(rule.access)));
+    Ok((
+        "strict",
+        policy.exceptions.iter().filter_map(named).collect(),
+    ))
+}
+
+/// A device, all of a driver, or all of a kind, as systemd names them.
+fn node(rule: &Rule, drivers: &str) -> Option<String> {
+    let kind = if rule.kind == b'b' { "block" } else { "char" };
+    match (rule.major, rule.minor) {
+        (None, None) => Some(format!("{kind}-*")),
+        (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+        (Some(major), None) => Some(format!("{kind}-{}", driver(drivers, kind, major)?)),
+        (None, Some(_)) => None,
+    }
+}
+
+/// The name by which `/proc/devices` has a major number.
+fn driver<'a>(drivers: &'a str, kind: &str, major: u32) -> Option<&'a str> {
+    let (characters, blocks) = drivers.split_once("Block devices:")?;
+    let listed = if kind == "block" { blocks } else { characters };
+    listed.lines().find_map(|line| {
+        let (number, name) = line.trim().split_once(' ')?;
+        (number.parse() == Ok(major)).then_some(name)
+    })
 }
 
 /// What the rules come to: a default, and exceptions from it.
@@ -342,6 +386,39 @@ mod tests {
         {"allow":false,"access":"rwm"},
         {"allow":true,"type":"c","major":10,"minor":229,"access":"rwm"},
         {"allow":true,"type":"b","major":8,"minor":0,"access":"r"}]"#;
+
+    #[test]
+    fn systemd_is_told_of_devices_by_number_or_driver() {
+        let drivers = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+        let told = |rules: &str| {
+            let rules: Vec<oci::LinuxDeviceCgroup> = serde_json::from_str(rules).unwrap();
+            for_systemd(Some(&rules), drivers).unwrap()
+        };
+        let (policy, allowed) = told(
+            r#"[{"allow":true,"type":"b","major":8,"access":"r"},
+                {"allow":true,"type":"b","major":99,"access":"r"},
+                {"allow":true,"type":"b","minor":3,"access":"r"}]"#,
+        );
+        let allowed: Vec<String> = allowed
+            .iter()
+            .map(|(node, access)| format!("{node} {access}"))
+            .collect();
+        assert_eq!(policy, "strict");
+        assert_eq!(allowed[..2], ["block-sd r", "char-* m"]);
+        assert!(
+            allowed.contains(&String::from("char-pts rwm")),
+            "{allowed:?}"
+        );
+        assert!(
+            allowed.contains(&String::from("/dev/char/1:3 rwm")),
+            "{allowed:?}"
+        );
+        assert_eq!(allowed.len(), 11);
+        assert_eq!(told(r#"[{"allow":true}]"#), ("auto", Vec::new()));
+        let (policy, allowed) =
+            told(r#"[{"allow":true},{"allow":false,"type":"b","major":8,"access":"r"}]"#);
+        assert_eq!((policy, allowed.len()), ("strict", 0));
+    }
 
     #[test]
     fn the_program_judges_as_the_rules_say() {

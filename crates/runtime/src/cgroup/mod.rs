@@ -17,6 +17,7 @@ mod files;
 mod host;
 mod place;
 mod plan;
+mod properties;
 mod stats;
 pub mod systemd;
 mod v1;

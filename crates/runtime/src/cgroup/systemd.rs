@@ -9,12 +9,12 @@
 //! Scope::stop    what is left of the unit is forgotten
 //! ```
 //!
-//! Only where version 2 is mounted alone: on version 1 systemd would put its own device rules in
-//! place of ours whenever it reloads. systemd itself has given up version 1.
+//! On version 1 systemd makes the cgroup in the hierarchies that it knows, and `create` in the others;
+//! an ordinary user's manager has none of them to give away, so there it takes version 2 alone.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -23,8 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use super::annotated::Properties;
 use super::dbus::{CallError, Connection, Encoder, Value};
 use super::host::Layout;
-use super::plan::{given, memory_and_swap};
-use super::{CgroupError, v2};
+use super::{CgroupError, files, properties, v2};
 use crate::oci;
 
 /// systemd did not do what it was asked for.
@@ -49,8 +48,8 @@ pub enum SystemdError {
     /// The name of a slice that cannot be.
     #[error("linux.cgroupsPath: {0:?} is no name of a slice")]
     Slice(String),
-    /// Version 1 is mounted, alone or beside version 2.
-    #[error("systemd's cgroups need a host with cgroup version 2 alone")]
+    /// Version 1 is mounted, alone or beside version 2, and the caller is no root.
+    #[error("systemd gives cgroups to ordinary users only on hosts with cgroup version 2 alone")]
     Layout,
     /// No manager listens.
     #[error("reach systemd at `{socket}`")]
@@ -161,10 +160,11 @@ impl Scope {
         resources: Option<&oci::LinuxResources>,
         more: &Properties,
     ) -> Result<Started, SystemdError> {
-        if Layout::detect()? != Layout::V2 {
+        let layout = Layout::detect()?;
+        if self.user && layout != Layout::V2 {
             return Err(SystemdError::Layout);
         }
-        let limits = resources.map(properties).transpose()?.unwrap_or_default();
+        let limits = properties::of_start(layout, resources)?;
         let mut manager = self.manager()?;
         let child = sys::clone::spawn(UnshareFlags::empty(), None, hold);
         let child = child.map_err(SystemdError::Placeholder)?;
@@ -180,12 +180,9 @@ impl Scope {
             ("Slice", Value::Text(self.slice.clone())),
             ("Delegate", Value::Bool(true)),
             ("DefaultDependencies", Value::Bool(false)),
-            ("MemoryAccounting", Value::Bool(true)),
-            ("CPUAccounting", Value::Bool(true)),
-            ("IOAccounting", Value::Bool(true)),
-            ("TasksAccounting", Value::Bool(true)),
             ("PIDs", Value::Pids(vec![child.pid.cast_unsigned()])),
         ];
+        all.extend(properties::accounting(layout));
         all.extend(limits);
         all.extend(
             more.0
@@ -218,14 +215,14 @@ impl Scope {
                 result,
             });
         }
-        started.path = v2::path_of(child.pid)?;
+        started.path = unit_of(child.pid)?;
         Ok(started)
     }
 
     /// Changes the limits that systemd knows, so that it does not bring the old ones back. The
     /// cgroup itself is updated by [`super::Cgroup::update`].
     pub fn update(&self, resources: &oci::LinuxResources) -> Result<(), SystemdError> {
-        let limits = properties(resources)?;
+        let limits = properties::of_update(Layout::detect()?, resources)?;
         let mut body = Encoder::default();
         // Until the next boot: the unit is gone then anyway.
         body.text(&self.unit).boolean(true).properties(&limits);
@@ -281,11 +278,23 @@ impl Scope {
     }
 }
 
+/// The cgroup of a process in the hierarchy of systemd's units, which it has beside the unified one
+/// unless that is the only one.
+fn unit_of(pid: i32) -> Result<String, CgroupError> {
+    let file = format!("/proc/{pid}/cgroup");
+    let lines = files::read(Path::new(&file))?;
+    let named = |line: &str| Some(line.split_once(":name=systemd:")?.1.to_owned());
+    lines
+        .lines()
+        .find_map(named)
+        .map_or_else(|| v2::path_of(pid), Ok)
+}
+
 /// The placeholder: there until it is killed, or its parent is gone.
 fn hold() -> i32 {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     loop {
-        super::files::wait(std::time::Duration::from_secs(3600));
+        files::wait(std::time::Duration::from_secs(3600));
     }
 }
 
@@ -299,91 +308,6 @@ fn check_slice(slice: &str) -> Result<(), SystemdError> {
         Some(name) if good(name) => Ok(()),
         _ => Err(SystemdError::Slice(slice.to_owned())),
     }
-}
-
-/// The limits that systemd has properties for; without them it would undo ours when it reloads.
-fn properties(resources: &oci::LinuxResources) -> Result<Vec<(&'static str, Value)>, CgroupError> {
-    let mut all = Vec::new();
-    let mut add = |name, value| all.push((name, value));
-    // Negative is unlimited, which systemd writes as the largest number.
-    let bytes = |limit: i64| Value::Number(u64::try_from(limit).unwrap_or(u64::MAX));
-    if let Some(memory) = resources.memory() {
-        if let Some(limit) = given(memory.limit()) {
-            add("MemoryMax", bytes(limit));
-        }
-        if let Some(reservation) = given(memory.reservation()) {
-            add("MemoryLow", bytes(reservation));
-        }
-        if let Some(sum) = memory_and_swap(memory) {
-            let swap = v2::swap_alone(given(memory.limit()), sum)?;
-            add(
-                "MemorySwapMax",
-                Value::Number(swap.parse().unwrap_or(u64::MAX)),
-            );
-        }
-    }
-    if let Some(cpu) = resources.cpu() {
-        if let Some(shares) = given(cpu.shares()) {
-            add("CPUWeight", Value::Number(v2::weight_of_shares(shares)));
-        }
-        let period = given(cpu.period());
-        if let Some(period) = period {
-            add("CPUQuotaPeriodUSec", Value::Number(period));
-        }
-        if let Some(quota) = given(cpu.quota()) {
-            let quota = quota_of_a_second(quota, period.unwrap_or(DEFAULT_PERIOD_MICROS));
-            add("CPUQuotaPerSecUSec", Value::Number(quota));
-        }
-        for (name, set) in [
-            ("AllowedCPUs", cpu.cpus()),
-            ("AllowedMemoryNodes", cpu.mems()),
-        ] {
-            if let Some(set) = set.as_ref().filter(|set| !set.is_empty()) {
-                add(name, Value::Bytes(bit_mask(set)?));
-            }
-        }
-    }
-    let pids = resources.pids().as_ref().map(oci::LinuxPids::limit);
-    if let Some(limit) = given(pids) {
-        add("TasksMax", bytes(limit));
-    }
-    Ok(all)
-}
-
-/// The kernel's default (`cpu.max`).
-const DEFAULT_PERIOD_MICROS: u64 = 100_000;
-/// systemd keeps whole percents of a second.
-const PERCENT_MICROS: u64 = 10_000;
-
-/// In microseconds, rounded up to what systemd can say, so that the cgroup's own quota fits.
-fn quota_of_a_second(quota: i64, period: u64) -> u64 {
-    match u64::try_from(quota) {
-        Ok(quota) => (quota.saturating_mul(1_000_000) / period.max(1))
-            .checked_next_multiple_of(PERCENT_MICROS)
-            .unwrap_or(u64::MAX),
-        Err(_) => u64::MAX,
-    }
-}
-
-/// The most processors of a kernel (`CONFIG_NR_CPUS`).
-const MAX_CPUS: usize = 8192;
-
-/// `0-2,8` as the bytes 0x07 0x01: processor n is bit n.
-fn bit_mask(list: &str) -> Result<Vec<u8>, CgroupError> {
-    let wrong = || super::plan::invalid("the set of CPUs or memory nodes", list);
-    let number = |text: &str| text.trim().parse().ok().filter(|n: &usize| *n < MAX_CPUS);
-    let mut mask = Vec::new();
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = number(first).zip(number(last)).ok_or_else(wrong)?;
-        for bit in first..=last {
-            if mask.len() <= bit / 8 {
-                mask.resize(bit / 8 + 1, 0_u8);
-            }
-            mask[bit / 8] |= 1 << (bit % 8);
-        }
-    }
-    Ok(mask)
 }
 
 #[cfg(test)]
@@ -412,27 +336,5 @@ mod tests {
         ] {
             assert!(Scope::parse(wrong, "x").is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn limits_become_properties() {
-        let resources = r#"{"memory":{"limit":64,"swap":96,"reservation":32},
-            "cpu":{"shares":1024,"quota":50500,"period":100000,"cpus":"0-2,8"},"pids":{"limit":-1}}"#;
-        let resources = serde_json::from_str(resources).unwrap();
-        let number = Value::Number;
-        assert_eq!(
-            properties(&resources).unwrap(),
-            [
-                ("MemoryMax", number(64)),
-                ("MemoryLow", number(32)),
-                ("MemorySwapMax", number(32)),
-                ("CPUWeight", number(100)),
-                ("CPUQuotaPeriodUSec", number(100_000)),
-                ("CPUQuotaPerSecUSec", number(510_000)),
-                ("AllowedCPUs", Value::Bytes(vec![7, 1])),
-                ("TasksMax", number(u64::MAX)),
-            ]
-        );
-        assert!(bit_mask("0-99999999").is_err());
     }
 }
