@@ -8,7 +8,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root scripts/tools.sh
 # newuidmap and newgidmap need their set-user-ID bit and the machine's own libraries.
-packages mmdebstrap ca-certificates patchelf uidmap strace
+packages mmdebstrap ca-certificates patchelf uidmap strace openssl
 
 root=$cache/tools/root
 bin=$cache/tools/bin
@@ -51,6 +51,25 @@ launcher dump.erofs /usr/bin/dump.erofs
 launcher ip /usr/sbin/ip
 cp "$root/bin/busybox" "$bin/busybox.new"; mv "$bin/busybox.new" "$bin/busybox"
 ln -sf "$(command -v strace)" "$bin/strace"
+
+# What starts services and watches them, without what comes along.
+services=$cache/tools/services
+if [ ! -x "$services/usr/bin/promtool" ]; then
+  say "fetching systemd and promtool into $services (about a minute, once)"
+  rm -rf "$services" "$services.new"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
+    --dpkgopt='path-exclude=/usr/share/*' --include=systemd,prometheus sid "$services.new" "$(mirror)"
+  rm -f "$services.new/usr/bin/prometheus"
+  mv "$services.new" "$services"
+fi
+for name in systemd-socket-activate systemd-analyze promtool; do
+  cat > "$bin/$name.new" <<EOF
+#!/bin/sh
+exec $services/usr/lib/$arch/$(basename "$loader") --argv0 $name \\
+  --library-path $services/usr/lib/$arch:$services/usr/lib/$arch/systemd $services/usr/bin/$name "\$@"
+EOF
+  chmod 755 "$bin/$name.new"; mv "$bin/$name.new" "$bin/$name"
+done
 
 # CRIU is in few releases of Debian, and there too old for newer kernels.
 criu=$cache/tools/criu

@@ -9,12 +9,16 @@ use std::time::{Duration, SystemTime};
 use api::query::{truth, truth_or};
 use api::{Filters, Version};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use vocab::Kind;
 
 use crate::answer::Refusal;
 use crate::json;
@@ -108,6 +112,18 @@ impl Call {
         json::read(&bytes)
     }
 
+    /// Puts another document in the place of the body.
+    pub(crate) fn rewrite(&mut self, document: &impl Serialize) -> Result<(), Refusal> {
+        let bytes = serde_json::to_vec(document)
+            .map_err(|error| Refusal::new(Kind::Internal, error.to_string()))?;
+        self.headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        self.body.ready = Some(Bytes::from(bytes));
+        Ok(())
+    }
+
     /// Adds the members of a form in the body to the query, as Go's `ParseForm` does.
     pub(crate) async fn read_form(&mut self) -> Result<(), Refusal> {
         let media_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -125,6 +141,8 @@ impl Call {
 /// still writes when the connection closes sees the broken connection instead of the answer.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// What is read before the rest.
+    ready: Option<Bytes>,
     incoming: Option<Incoming>,
     rest: Rest,
 }
@@ -159,6 +177,7 @@ impl Body {
     /// One that is coming.
     pub(crate) fn new(incoming: Incoming) -> Self {
         Self {
+            ready: None,
             incoming: Some(incoming),
             rest: Rest::default(),
         }
@@ -188,6 +207,9 @@ impl Body {
 
     /// The next piece.
     pub(crate) async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if let Some(ready) = self.ready.take() {
+            return Some(Ok(ready));
+        }
         loop {
             let frame = self.incoming.as_mut()?.frame().await;
             match frame {
@@ -241,6 +263,12 @@ impl Query {
             (decode(key), decode(value))
         });
         Self(pairs.collect())
+    }
+
+    /// Makes this the only value of `key`.
+    pub(crate) fn set(&mut self, key: &str, value: String) {
+        self.0.retain(|(name, _)| name != key);
+        self.0.push((key.to_owned(), value));
     }
 
     /// The first value of `key`.

@@ -9,6 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | dockerd's flags and daemon.json's keys, as one table |
+//! | `scope`, `tls` | what may be asked for on a socket, and who may come to it |
 //! | `listen` | unix and TCP sockets, the lock of the data root, the pidfile |
 //! | `server` | connections, and their end |
 //! | `router` | the table of all operations, versions, what every answer has in common |
@@ -26,23 +27,30 @@ mod compat;
 pub mod config;
 mod json;
 mod listen;
+mod log;
+mod metrics;
+mod reload;
 mod render;
 mod router;
 mod routes;
+mod scope;
 mod server;
+mod supervisor;
+mod tls;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
+use tokio::sync::Notify;
 use vocab::failure::chain;
 use vocab::{Failure, Kind};
 
-use config::{Log, Settings, Wanted};
-use listen::{DirectoryLock, ListenError, Listener, Pidfile};
+use config::{Settings, Wanted};
+use listen::{DirectoryLock, ListenError, Pidfile};
+use reload::Told;
 use server::Daemon;
 use tasks::{Cancel, Group};
 
@@ -111,9 +119,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    start_log(settings.log);
+    let again = Again {
+        args: args.get(1..).unwrap_or_default().to_vec(),
+        log: log::Log::start(settings.log),
+        asked: Notify::new(),
+    };
     let outcome = if rustix::process::geteuid().is_root() {
-        serve(settings)
+        serve(settings, again)
     } else {
         Err(RunError::NotRoot)
     };
@@ -126,21 +138,14 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn start_log(log: Log) {
-    let colours = log.colours && io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(colours)
-        .with_max_level(LevelFilter::from_level(log.level));
-    // Only a second daemon in one process could fail here, and it logs where the first does.
-    let _ = if log.json {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
-    };
+/// How the configuration is read anew.
+struct Again {
+    args: Vec<OsString>,
+    log: log::Log,
+    asked: Notify,
 }
 
-fn serve(settings: Settings) -> Result<(), RunError> {
+fn serve(settings: Settings, again: Again) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("berth")
@@ -149,8 +154,9 @@ fn serve(settings: Settings) -> Result<(), RunError> {
     let outcome = runtime.block_on(async {
         let stop = Cancel::new();
         let signals = Group::new();
-        watch_signals(&signals, &stop)?;
-        let outcome = serve_until(settings, stop).await;
+        let again = Arc::new(again);
+        watch_signals(&signals, &stop, again.clone())?;
+        let outcome = serve_until(settings, stop, &again).await;
         signals.finish().await;
         outcome
     });
@@ -159,9 +165,8 @@ fn serve(settings: Settings) -> Result<(), RunError> {
     outcome
 }
 
-/// SIGTERM and SIGINT stop the daemon. SIGHUP, which means "reload" to dockerd, says that it does
-/// nothing yet rather than ending the daemon.
-fn watch_signals(group: &Group, stop: &Cancel) -> Result<(), RunError> {
+/// SIGTERM and SIGINT stop the daemon; SIGHUP lets it read its configuration anew.
+fn watch_signals(group: &Group, stop: &Cancel, again: Arc<Again>) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -171,17 +176,18 @@ fn watch_signals(group: &Group, stop: &Cancel) -> Result<(), RunError> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => tracing::warn!("berth does not reload its configuration yet"),
+                _ = hangup.recv() => again.asked.notify_one(),
             }
         }
         tracing::info!("stopping; containers go on");
+        supervisor::tell("STOPPING=1");
         stop.cancel();
     });
     Ok(())
 }
 
-/// Runs a daemon until `stop`: the whole of it, for `main` and for tests.
-pub async fn serve_until(settings: Settings, stop: Cancel) -> Result<(), RunError> {
+/// Runs a daemon until `stop`.
+async fn serve_until(settings: Settings, stop: Cancel, again: &Again) -> Result<(), RunError> {
     // Held until the end; the kernel lets go of them however that comes.
     let _locks = [
         DirectoryLock::take(&settings.engine.data_root)?,
@@ -189,34 +195,54 @@ pub async fn serve_until(settings: Settings, stop: Cancel) -> Result<(), RunErro
     ];
     let _pidfile = Pidfile::write(&settings.pidfile)?;
     // Before the engine, so that a daemon that cannot be reached does not touch any state.
-    let mut listeners = Vec::new();
-    for host in &settings.hosts {
-        let listener = Listener::bind(host, settings.group.as_deref()).await?;
-        if matches!(listener, Listener::Tcp(_)) {
-            tracing::warn!(
-                address = listener.address(),
-                "whoever reaches this address is root on this host: it has no TLS"
-            );
-        }
-        listeners.push(listener);
+    let (group, tls) = (settings.group.as_deref(), settings.tls.as_ref());
+    let listeners = listen::bind_all(&settings.hosts, group, tls).await?;
+    for open in listeners.iter().filter(|listener| listener.is_open()) {
+        tracing::warn!(
+            address = open.address(),
+            "whoever reaches this address is root on this host: it has no TLS"
+        );
     }
-    let registry = registry::Client::new(settings.engine.registry.clone())?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let started = metrics::Started::default();
+    let telling = Group::new();
+    if let Some(address) = &settings.metrics {
+        let listener = listen::bind_tcp(address).await?;
+        let shown = listener.local_addr().map(|address| address.to_string());
+        tracing::info!(address = shown.unwrap_or_default(), "metrics listen");
+        telling.spawn("metrics", metrics::serve(listener, started.clone()));
+    }
     let engine = engine::Engine::open(settings.engine.clone()).await?;
     for listener in &listeners {
         tracing::info!(address = listener.address(), "API listens");
     }
-    let grace = settings.shutdown_timeout;
     let storage_driver = engine.info().await.storage_driver;
     let daemon = Arc::new(Daemon {
         engine: engine.clone(),
-        registry,
-        settings,
+        answered: metrics::Answered::default(),
+        told: Told::new(settings)?,
         storage_driver,
         sessions: Group::new(),
         stopping: stop,
     });
-    server::serve(daemon, listeners).await;
-    engine.shutdown(grace).await;
+    // Nobody else sets it.
+    let _ = started.set(daemon.clone());
+    supervisor::tell("READY=1");
+    let reloading = async {
+        loop {
+            again.asked.notified().await;
+            reload::reload(&daemon, &again.args, &again.log);
+        }
+    };
+    tokio::select! {
+        () = server::serve(daemon.clone(), listeners) => {}
+        () = reloading => {}
+    }
+    engine
+        .shutdown(daemon.told.settings().shutdown_timeout)
+        .await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use vocab::{Failure, Kind};
 
-use crate::config::{GROUP, Listen};
+use crate::config::{DOCKER_GROUP, DOCKER_SOCKET, GROUP, Host, Listen, Tls};
+use crate::scope::Scope;
+use crate::tls::{self, Door, TlsError};
 
 /// Mode of the unix socket: its owner and its group may connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -47,6 +49,17 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+    /// The daemon was not started by systemd, or for fewer sockets.
+    #[error(
+        "no sockets were passed on: fd:// is for a daemon that systemd starts from a socket unit"
+    )]
+    NotPassed,
+    /// What was passed on is something else.
+    #[error("descriptor {0} that was passed on is no listening unix or TCP socket")]
+    NoSocket(usize),
+    /// TLS.
+    #[error("TLS on TCP sockets")]
+    Tls(#[from] TlsError),
     /// Another daemon uses the directory.
     #[error("{0} is in use by another daemon")]
     Locked(PathBuf),
@@ -56,7 +69,9 @@ impl Failure for ListenError {
     fn kind(&self) -> Kind {
         match self {
             Self::Taken(_) | Self::Locked(_) | Self::InTheWay(_) => Kind::Conflict,
-            Self::NoGroup(_) => Kind::InvalidArgument,
+            Self::NoGroup(_) | Self::NotPassed | Self::NoSocket(_) | Self::Tls(_) => {
+                Kind::InvalidArgument
+            }
             Self::Step { .. } => Kind::Internal,
         }
     }
@@ -71,24 +86,35 @@ fn step(step: &'static str, place: &str) -> impl FnOnce(io::Error) -> ListenErro
     }
 }
 
-/// A socket that clients can connect to.
+/// A socket that clients can connect to, and what they may ask for there.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub(crate) struct Listener {
+    pub(crate) scope: Scope,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
     /// In the file system.
     Unix {
         listener: UnixListener,
         /// Taken away at the end.
         place: SocketFile,
     },
+    /// The same, made by systemd, which keeps it.
+    InheritedUnix(UnixListener),
     /// On the network.
-    Tcp(TcpListener),
+    Tcp {
+        listener: TcpListener,
+        tls: Option<Door>,
+    },
 }
 
 /// A connection to a client.
 #[derive(Debug)]
 pub(crate) enum Connection {
     Unix(UnixStream),
-    Tcp(TcpStream),
+    Tcp(TcpStream, Option<Door>),
 }
 
 /// The client at the other end of a Unix socket.
@@ -123,53 +149,137 @@ impl Connection {
     pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
             Self::Unix(socket) => Peer::of(socket),
-            Self::Tcp(_) => None,
+            Self::Tcp(..) => None,
         }
     }
 }
 
-impl Listener {
-    /// Listens, or says why not.
-    pub(crate) async fn bind(listen: &Listen, group: Option<&str>) -> Result<Self, ListenError> {
-        match listen {
-            Listen::Unix(path) => bind_unix(path, group).await,
-            Listen::Tcp(address) => {
-                let bound = TcpListener::bind(address).await;
-                Ok(Self::Tcp(bound.map_err(step("listen on tcp://", address))?))
-            }
+/// Listens wherever it was asked for.
+pub(crate) async fn bind_all(
+    hosts: &[Host],
+    group: Option<&str>,
+    tls: Option<&Tls>,
+) -> Result<Vec<Listener>, ListenError> {
+    let tls = tls.map(tls::door).transpose()?;
+    let passed = sys::inherited::take_sockets();
+    let mut passed: Vec<_> = passed
+        .map_err(step("take the sockets of", "systemd"))?
+        .into_iter()
+        .map(Some)
+        .collect();
+    let mut listeners = Vec::new();
+    for host in hosts {
+        let sockets = match &host.listen {
+            Listen::Unix(path) => vec![bind_unix(path, group, host).await?],
+            Listen::Tcp(address) => vec![Socket::Tcp {
+                listener: bind_tcp(address).await?,
+                tls: tls.clone(),
+            }],
+            Listen::Inherited(which) => adopt(&mut passed, *which, tls.as_ref())?,
+        };
+        listeners.extend(sockets.into_iter().map(|socket| Listener {
+            scope: host.scope.clone(),
+            socket,
+        }));
+    }
+    Ok(listeners)
+}
+
+/// Listens on `address:port`.
+pub(crate) async fn bind_tcp(address: &str) -> Result<TcpListener, ListenError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(step("listen on tcp://", address))
+}
+
+/// Takes one of the sockets that systemd passed on, or all that are left.
+fn adopt(
+    passed: &mut [Option<OwnedFd>],
+    which: Option<u32>,
+    tls: Option<&Door>,
+) -> Result<Vec<Socket>, ListenError> {
+    /// The number of the first (`SD_LISTEN_FDS_START`).
+    const FIRST: usize = 3;
+    let wanted = |at: usize| which.is_none_or(|number| number as usize == at + FIRST);
+    let mut sockets = Vec::new();
+    for (at, slot) in passed.iter_mut().enumerate() {
+        if let Some(socket) = slot.take_if(|_| wanted(at)) {
+            let number = at + FIRST;
+            sockets.push(listening(socket, tls).ok_or(ListenError::NoSocket(number))?);
         }
     }
+    if sockets.is_empty() {
+        return Err(ListenError::NotPassed);
+    }
+    Ok(sockets)
+}
 
+fn listening(socket: OwnedFd, tls: Option<&Door>) -> Option<Socket> {
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
+    if !is_stream || sockopt::socket_acceptconn(&socket) != Ok(true) {
+        return None;
+    }
+    rustix::io::ioctl_fionbio(&socket, true).ok()?;
+    match sockopt::socket_domain(&socket).ok()? {
+        AddressFamily::UNIX => {
+            let listener = UnixListener::from_std(socket.into()).ok()?;
+            Some(Socket::InheritedUnix(listener))
+        }
+        AddressFamily::INET | AddressFamily::INET6 => Some(Socket::Tcp {
+            listener: TcpListener::from_std(socket.into()).ok()?,
+            tls: tls.cloned(),
+        }),
+        _ => None,
+    }
+}
+
+impl Listener {
     /// The next client.
     pub(crate) async fn accept(&self) -> io::Result<Connection> {
-        match self {
-            Self::Unix { listener, .. } => Ok(Connection::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => {
+        match &self.socket {
+            Socket::Unix { listener, .. } | Socket::InheritedUnix(listener) => {
+                Ok(Connection::Unix(listener.accept().await?.0))
+            }
+            Socket::Tcp { listener, tls } => {
                 let (socket, _) = listener.accept().await?;
                 socket.set_nodelay(true)?;
-                Ok(Connection::Tcp(socket))
+                Ok(Connection::Tcp(socket, tls.clone()))
             }
         }
     }
 
     /// Where it listens, as a client would say it.
     pub(crate) fn address(&self) -> String {
-        match self {
-            Self::Unix { place, .. } => format!("unix://{}", place.path.display()),
-            Self::Tcp(listener) => match listener.local_addr() {
+        match &self.socket {
+            Socket::Unix { place, .. } => format!("unix://{}", place.path.display()),
+            Socket::InheritedUnix(listener) => match listener.local_addr() {
+                Ok(address) => match address.as_pathname() {
+                    Some(path) => format!("unix://{}", path.display()),
+                    None => "unix://".to_owned(),
+                },
+                Err(_) => "unix://".to_owned(),
+            },
+            Socket::Tcp { listener, .. } => match listener.local_addr() {
                 Ok(address) => format!("tcp://{address}"),
                 Err(_) => "tcp://".to_owned(),
             },
         }
     }
+
+    /// Whether whoever reaches the address is let in without a certificate.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&self.socket, Socket::Tcp { tls: None, .. })
+    }
 }
 
-async fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener, ListenError> {
+async fn bind_unix(path: &Path, group: Option<&str>, host: &Host) -> Result<Socket, ListenError> {
     let shown = &path.display().to_string();
-    let gid = match group {
+    let gid = match host.group.as_deref().or(group) {
         Some(name) => Some(find_group(name).ok_or_else(|| ListenError::NoGroup(name.to_owned()))?),
+        None if path == Path::new(DOCKER_SOCKET) => find_group(DOCKER_GROUP),
         None => find_group(GROUP),
     };
+    let mode = host.mode.unwrap_or(SOCKET_MODE);
     match fs::symlink_metadata(path) {
         Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
             return Err(ListenError::InTheWay(path.to_owned()));
@@ -189,7 +299,7 @@ async fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener, ListenE
     let _ = fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside).map_err(step("listen on unix://", shown))?;
     let finish = || {
-        fs::set_permissions(&beside, fs::Permissions::from_mode(SOCKET_MODE))?;
+        fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
         if gid.is_some() {
             std::os::unix::fs::chown(&beside, None, gid)?;
         }
@@ -200,7 +310,7 @@ async fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener, ListenE
     let inode = finish()
         .inspect_err(|_| drop(fs::remove_file(&beside)))
         .map_err(step("put into place unix://", shown))?;
-    Ok(Listener::Unix {
+    Ok(Socket::Unix {
         listener,
         place: SocketFile {
             path: path.to_owned(),
@@ -295,6 +405,10 @@ impl Drop for Pidfile {
 mod tests {
     use super::*;
 
+    async fn bind(listen: &Listen, group: Option<&str>) -> Result<Vec<Listener>, ListenError> {
+        bind_all(&[listen.clone().into()], group, None).await
+    }
+
     #[tokio::test]
     async fn a_socket_that_nobody_answers_on_is_taken_over() {
         let directory = tempfile::tempdir().unwrap();
@@ -304,10 +418,10 @@ mod tests {
         assert!(path.exists());
 
         let listen = Listen::Unix(path.clone());
-        let listener = Listener::bind(&listen, None).await.unwrap();
+        let listener = bind(&listen, None).await.unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        let refusal = Listener::bind(&listen, None).await.unwrap_err();
+        let refusal = bind(&listen, None).await.unwrap_err();
         assert!(matches!(refusal, ListenError::Taken(_)), "{refusal}");
         UnixStream::connect(&path).await.unwrap();
         drop(listener);
@@ -319,7 +433,7 @@ mod tests {
     async fn what_is_no_socket_is_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let listen = Listen::Unix(file.path().to_owned());
-        let refusal = Listener::bind(&listen, None).await.unwrap_err();
+        let refusal = bind(&listen, None).await.unwrap_err();
         assert!(matches!(refusal, ListenError::InTheWay(_)), "{refusal}");
     }
 
@@ -327,7 +441,7 @@ mod tests {
     async fn a_group_that_was_named_must_exist() {
         let directory = tempfile::tempdir().unwrap();
         let listen = Listen::Unix(directory.path().join("s.sock"));
-        let refusal = Listener::bind(&listen, Some("nobody-is-in-this-group"))
+        let refusal = bind(&listen, Some("nobody-is-in-this-group"))
             .await
             .unwrap_err();
         assert!(matches!(refusal, ListenError::NoGroup(_)), "{refusal}");

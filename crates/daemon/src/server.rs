@@ -9,10 +9,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tasks::{Cancel, Group};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
-use crate::config::Settings;
 use crate::listen::{Connection, Listener, Peer};
+use crate::metrics::Answered;
+use crate::reload::Told;
 use crate::router;
+use crate::scope::Scope;
+use crate::tls::Door;
 
 /// How long a client may take to send its headers; also how long a kept connection may be idle
 /// (dockerd's ReadHeaderTimeout).
@@ -32,10 +36,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Daemon {
     /// Decides.
     pub(crate) engine: Arc<engine::Engine>,
-    /// Asks registries on behalf of users.
-    pub(crate) registry: registry::Client,
-    /// What the daemon was told.
-    pub(crate) settings: Settings,
+    /// How requests were answered.
+    pub(crate) answered: Answered,
+    /// What the daemon was told, last.
+    pub(crate) told: Told,
     /// The storage driver that was chosen at the start.
     pub(crate) storage_driver: String,
     /// Connections that were taken over; each has a task here.
@@ -59,7 +63,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listeners: Vec<Listener>) {
         daemon.sessions.stop().await;
         clients.stop().await;
     };
-    if tokio::time::timeout(daemon.settings.shutdown_timeout, finished)
+    if tokio::time::timeout(daemon.told.settings().shutdown_timeout, finished)
         .await
         .is_err()
     {
@@ -67,18 +71,33 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listeners: Vec<Listener>) {
     }
 }
 
+/// Who is at the other end.
+#[derive(Clone)]
+pub(crate) struct Client {
+    daemon: Arc<Daemon>,
+    peer: Option<Peer>,
+    scope: Arc<Scope>,
+}
+
 async fn accept(listener: Listener, daemon: Arc<Daemon>, clients: Arc<Group>) {
+    let scope = Arc::new(listener.scope.clone());
     loop {
         match listener.accept().await {
             Ok(connection) => {
-                let peer = connection.peer();
-                let daemon = daemon.clone();
+                let client = Client {
+                    daemon: daemon.clone(),
+                    peer: connection.peer(),
+                    scope: scope.clone(),
+                };
                 match connection {
                     Connection::Unix(socket) => {
-                        clients.spawn_whole("client", converse(socket, peer, daemon));
+                        clients.spawn_whole("client", converse(socket, client));
                     }
-                    Connection::Tcp(socket) => {
-                        clients.spawn_whole("client", converse(socket, peer, daemon));
+                    Connection::Tcp(socket, None) => {
+                        clients.spawn_whole("client", converse(socket, client));
+                    }
+                    Connection::Tcp(socket, Some(tls)) => {
+                        clients.spawn_whole("client", converse_privately(socket, tls, client));
                     }
                 }
             }
@@ -90,19 +109,31 @@ async fn accept(listener: Listener, daemon: Arc<Daemon>, clients: Arc<Group>) {
     }
 }
 
+/// Serves one connection once the client has introduced itself.
+async fn converse_privately(socket: TcpStream, tls: Door, client: Client) {
+    match tls.open(socket).await {
+        Ok(socket) => converse(socket, client).await,
+        Err(error) => tracing::info!(%error, "a client was not let in"),
+    }
+}
+
 /// Serves one connection to its end.
-async fn converse(
-    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<Peer>,
-    daemon: Arc<Daemon>,
-) {
-    let stopping = daemon.stopping.clone();
+async fn converse(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client) {
+    let stopping = client.daemon.stopping.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        let daemon = daemon.clone();
-        if let Some(peer) = &peer {
-            request.extensions_mut().insert(peer.clone());
+        let Client {
+            daemon,
+            peer,
+            scope,
+        } = client.clone();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
         }
-        async move { Ok::<_, Infallible>(router::route(daemon, request).await) }
+        async move {
+            let answer = router::route(daemon.clone(), &scope, request).await;
+            daemon.answered.count(answer.status());
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

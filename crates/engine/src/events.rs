@@ -1,6 +1,8 @@
 //! What happened, as a stream with a history.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -73,6 +75,7 @@ const BEHIND: usize = 4096;
 /// Those who listen, and what they missed.
 #[derive(Debug)]
 pub(crate) struct Events {
+    told: AtomicU64,
     history: Mutex<VecDeque<Arc<Event>>>,
     listeners: broadcast::Sender<Arc<Event>>,
 }
@@ -80,6 +83,7 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new() -> Self {
         Self {
+            told: AtomicU64::new(0),
             history: Mutex::new(VecDeque::with_capacity(HISTORY)),
             listeners: broadcast::channel(BEHIND).0,
         }
@@ -100,6 +104,7 @@ impl Events {
             attributes,
             time: SystemTime::now(),
         });
+        self.told.fetch_add(1, Ordering::Relaxed);
         let mut history = lock(&self.history);
         if history.len() == HISTORY {
             history.pop_front();
@@ -246,6 +251,21 @@ pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool
 }
 
 impl Engine {
+    /// How many events there were since the engine was opened.
+    pub fn events_told(&self) -> u64 {
+        self.shared.events.told.load(Ordering::Relaxed)
+    }
+
+    /// Says that the daemon has read its configuration anew.
+    pub fn reloaded(&self, mut attributes: BTreeMap<String, String>) {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        attributes.insert("name".to_owned(), name.trim().to_owned());
+        let (kind, id) = (EventKind::Daemon, self.shared.id.clone());
+        self.shared
+            .events
+            .publish(kind, "reload".to_owned(), id, attributes);
+    }
+
     /// Events as they happen, after those of the past that were asked for. What happens after
     /// this call returns is not missed.
     pub fn events(&self, options: EventOptions) -> Result<Stream<Event>, FilterError> {

@@ -11,6 +11,7 @@
 //! | [`daemonise`] | fork without threads, ignored signals, no inherited descriptors |
 //! | [`descriptors`] | closing or marking ranges of descriptors |
 //! | [`exec`] | replacing the process |
+//! | [`inherited`] | sockets that systemd opened for this process |
 //! | [`keyring`] | a session keyring of one's own |
 //! | [`loop_device`] | a file as a block device |
 //! | [`memory`] | pages given back to the kernel |
@@ -36,6 +37,7 @@ pub mod credentials;
 pub mod daemonise;
 pub mod descriptors;
 pub mod exec;
+pub mod inherited;
 pub mod keyring;
 pub mod loop_device;
 pub mod memory;

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// Whose a container, volume or network is, where a socket of the daemon is for one owner only
+/// (`?scope=own-containers`). Only requests set it: images cannot.
+pub const OWNER_LABEL: &str = "io.berth.owner";
+
 /// Reads a document as Go's decoder would: a member that is `null` counts as absent.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     let mut value: serde_json::Value = serde_json::from_slice(json)?;

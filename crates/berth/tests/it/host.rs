@@ -95,6 +95,8 @@ impl Host {
             .append(true)
             .open(root.join("daemon.log"))
             .unwrap();
+        let configured = self.flags.iter().any(|flag| flag == "--config-file");
+        let no_file = ["--config-file", "/dev/null"];
         let child = Command::new(env!("CARGO_BIN_EXE_berth"))
             .arg("daemon")
             .args(["-H", &self.url()])
@@ -104,7 +106,7 @@ impl Host {
             .arg(root.join("run"))
             .arg("--pidfile")
             .arg(root.join("berth.pid"))
-            .args(["--config-file", "/dev/null"])
+            .args(no_file.iter().filter(|_| !configured))
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -122,6 +124,11 @@ impl Host {
         self.stop_daemon();
         self.flags = flags.iter().map(ToString::to_string).collect();
         self.start();
+    }
+
+    /// The process id of the daemon.
+    pub(crate) fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").id()
     }
 
     /// SIGKILL, as a crash would be.

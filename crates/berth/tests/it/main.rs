@@ -11,9 +11,11 @@
     reason = "tests panic, and start the programs they are about"
 )]
 
+mod access;
 mod archives;
 mod client;
 mod compose;
+mod configuration;
 mod conformance;
 mod contexts;
 mod copy;

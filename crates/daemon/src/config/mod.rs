@@ -7,6 +7,7 @@
 //! daemon.json  ┘
 //! ```
 
+mod hosts;
 pub(crate) mod options;
 mod values;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use vocab::config::Ulimit;
 
+pub use hosts::{Host, Listen};
 pub use values::ConfigError;
 use values::{Value, Values};
 
@@ -28,10 +30,14 @@ pub const DATA_ROOT: &str = "/var/lib/berth";
 pub const EXEC_ROOT: &str = "/run/berth";
 /// Where the daemon listens unless said otherwise.
 pub const SOCKET: &str = "/run/berth.sock";
+/// Where programs that know nothing of berth look for a daemon.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// What is read unless said otherwise.
 pub const CONFIG_FILE: &str = "/etc/berth/daemon.json";
 /// Who may use the socket besides root, if there is such a group.
 pub const GROUP: &str = "berth";
+/// The same for docker's socket.
+pub const DOCKER_GROUP: &str = "docker";
 /// Where certificates for registries are looked for, berth's own before those of dockerd.
 const CERTS_DIRS: [&str; 2] = ["/etc/berth/certs.d", "/etc/docker/certs.d"];
 /// Seconds that requests under way have at the end (dockerd's default).
@@ -43,7 +49,9 @@ pub struct Settings {
     /// For the engine.
     pub engine: engine::Config,
     /// Where to listen.
-    pub hosts: Vec<Listen>,
+    pub hosts: Vec<Host>,
+    /// TLS on those of TCP.
+    pub tls: Option<Tls>,
     /// Group of the unix socket; one that was named must exist.
     pub group: Option<String>,
     /// Where to write the process id.
@@ -52,15 +60,23 @@ pub struct Settings {
     pub log: Log,
     /// Time that requests under way have at the end.
     pub shutdown_timeout: Duration,
+    /// Where metrics are told, `address:port`.
+    pub metrics: Option<String>,
+    /// What was said to no effect.
+    pub warnings: Vec<String>,
+    /// All that was said.
+    pub(crate) values: Values,
 }
 
-/// Where to listen.
+/// TLS on TCP sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A socket in the file system.
-    Unix(PathBuf),
-    /// `address:port`.
-    Tcp(String),
+pub struct Tls {
+    /// The daemon's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Who issues the certificates that clients must have; any client may come when absent.
+    pub clients: Option<PathBuf>,
 }
 
 /// The daemon's own log.
@@ -106,11 +122,21 @@ pub fn read(args: &[OsString]) -> Result<Wanted, ConfigError> {
         return Ok(Wanted::Version);
     }
     let validate = flags.get("validate") == Some(&Value::Switch(true));
-    let file = match flags.get("config-file") {
-        Some(Value::Text(path)) => values::from_file(Path::new(path), true)?,
-        _ => values::from_file(Path::new(CONFIG_FILE), false)?,
+    let (path, must) = match flags.get("config-file") {
+        Some(Value::Text(path)) => (PathBuf::from(path), true),
+        _ => (PathBuf::from(CONFIG_FILE), false),
     };
-    let settings = settings(&values::merge(flags, file)?)?;
+    let in_file = |source| ConfigError::File {
+        path: path.clone(),
+        source: Box::new(source),
+    };
+    let file = values::from_file(&path, must).map_err(in_file)?;
+    let merged = values::merge(flags, file).map_err(|error| match error {
+        // What a flag says is no fault of the file.
+        ConfigError::Refused { ref option, .. } if option.starts_with("--") => error,
+        error => in_file(error),
+    })?;
+    let settings = settings(&merged)?;
     Ok(if validate {
         Wanted::Validated
     } else {
@@ -283,13 +309,21 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
         .list("host")
         .iter()
         .map(|text| text.parse())
-        .collect::<Result<Vec<Listen>, _>>()?;
+        .collect::<Result<Vec<Host>, _>>()?;
     if hosts.is_empty() {
-        hosts.push(Listen::Unix(PathBuf::from(SOCKET)));
+        hosts.push(Listen::Unix(PathBuf::from(SOCKET)).into());
     }
+    if said.switch("docker-socket") == Some(true) {
+        hosts.push(Listen::Unix(PathBuf::from(DOCKER_SOCKET)).into());
+    }
+    let (tls, warnings) = tls(&said)?;
     Ok(Settings {
         engine,
         hosts,
+        tls,
+        metrics: said.text("metrics-addr").map(str::to_owned),
+        warnings,
+        values: values.clone(),
         group: said.text("group").map(str::to_owned),
         pidfile,
         log: log(&said)?,
@@ -297,6 +331,32 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
             .number("shutdown-timeout")
             .map_or(SHUTDOWN_TIMEOUT, Duration::from_secs),
     })
+}
+
+/// As dockerd has it: `tlsverify` implies `tls`, and files that are not named are those of
+/// `$DOCKER_CERT_PATH` or `~/.docker`.
+fn tls(said: &Reader<'_>) -> Result<(Option<Tls>, Vec<String>), ConfigError> {
+    const FILES: [&str; 3] = ["tlscacert", "tlscert", "tlskey"];
+    let verify = said.switch("tlsverify") == Some(true);
+    if !verify && said.switch("tls") != Some(true) {
+        let idle = FILES.iter().filter(|name| said.text(name).is_some());
+        let warn = |name| format!("{name} has no effect without tls or tlsverify");
+        return Ok((None, idle.map(warn).collect()));
+    }
+    let directory = std::env::var_os("DOCKER_CERT_PATH").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".docker"),
+        PathBuf::from,
+    );
+    Ok((
+        Some(Tls {
+            certificate: said.path("tlscert", directory.join("cert.pem"))?,
+            key: said.path("tlskey", directory.join("key.pem"))?,
+            clients: verify
+                .then(|| said.path("tlscacert", directory.join("ca.pem")))
+                .transpose()?,
+        }),
+        Vec::new(),
+    ))
 }
 
 fn mirror(text: &str) -> Result<(String, String), ConfigError> {
@@ -443,34 +503,6 @@ fn pool(text: &str) -> Result<(String, u8), ConfigError> {
     base.zip(size).ok_or_else(refuse)
 }
 
-impl FromStr for Listen {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        const WANTED: &str = "unix:///path or tcp://address:port";
-        let refuse = || wrong("host", text, WANTED);
-        if text.starts_with("fd://") {
-            return Err(ConfigError::Refused {
-                option: format!("host {text}"),
-                sentence: "berth takes no sockets from systemd yet; name a unix:// socket"
-                    .to_owned(),
-            });
-        }
-        match text.split_once("://").ok_or_else(refuse)? {
-            ("unix", "") => Ok(Self::Unix(PathBuf::from(SOCKET))),
-            ("unix", path) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
-            ("tcp", address) => {
-                let address = address.strip_suffix('/').unwrap_or(address);
-                let (host, port) = address.rsplit_once(':').ok_or_else(refuse)?;
-                port.parse::<u16>().map_err(|_| refuse())?;
-                let host = if host.is_empty() { "0.0.0.0" } else { host };
-                Ok(Self::Tcp(format!("{host}:{port}")))
-            }
-            _ => Err(refuse()),
-        }
-    }
-}
-
 /// Six hexadecimal digits that tell daemons side by side apart; empty for the default data root.
 fn instance(data_root: &Path) -> String {
     #[expect(
@@ -491,6 +523,8 @@ fn instance(data_root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vocab::failure::chain;
+
     use super::*;
 
     fn settings_of(words: &[&str]) -> Result<Settings, String> {
@@ -502,7 +536,7 @@ mod tests {
         let settings = settings_of(&[]).unwrap();
         assert_eq!(settings.engine.data_root, Path::new(DATA_ROOT));
         assert_eq!(settings.engine.instance, "");
-        assert_eq!(settings.hosts, [Listen::Unix(SOCKET.into())]);
+        assert_eq!(settings.hosts, [Listen::Unix(SOCKET.into()).into()]);
         assert_eq!(settings.pidfile, Path::new("/run/berth.pid"));
         assert_eq!(settings.log.level, tracing::Level::INFO);
     }
@@ -513,7 +547,7 @@ mod tests {
         let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
         args.push("--config-file".into());
         args.push(file.path().into());
-        match read(&args).map_err(|error| error.to_string())? {
+        match read(&args).map_err(|error| chain(&error))? {
             Wanted::Run(settings) => Ok(settings),
             other => panic!("{other:?}"),
         }
@@ -631,7 +665,10 @@ mod tests {
         );
         assert_eq!(settings.engine.registry.insecure, ["r:5000"]);
         assert_eq!(settings.engine.registry.max_concurrent_downloads, 7);
-        assert_eq!(settings.hosts, [Listen::Tcp("0.0.0.0:2375".to_owned())]);
+        assert_eq!(
+            settings.hosts,
+            [Listen::Tcp("0.0.0.0:2375".to_owned()).into()]
+        );
         assert_eq!(settings.log.level, tracing::Level::WARN);
         assert_eq!(settings.shutdown_timeout, Duration::from_secs(3));
         assert_eq!(settings.engine.log.config.unwrap()["max-size"], "1m");
@@ -640,7 +677,7 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_name() {
         for (words, said) in [
-            (&["-H", "fd://"][..], "systemd"),
+            (&["-H", "fd://1"][..], "fd://1"),
             (&["-H", "unix://relative"], "host"),
             (&["-H", "tcp://x"], "host"),
             (&["--data-root", "relative"], "data-root"),
@@ -662,6 +699,9 @@ mod tests {
     #[test]
     fn a_file_that_was_named_must_be_there() {
         let args = ["--config-file".into(), "/nonexistent/daemon.json".into()];
-        assert!(matches!(read(&args), Err(ConfigError::Read { .. })));
+        let refusal = read(&args).unwrap_err();
+        let text = chain(&refusal);
+        let wanted = "file /nonexistent/daemon.json: read it: no such file";
+        assert!(text.contains(wanted), "{text}");
     }
 }

@@ -83,7 +83,6 @@ const fn short(short: char, mut known: Known) -> Known {
 }
 
 const SWARM: &str = "berth has no swarm mode yet";
-const TLS: &str = "berth has no TLS on its sockets yet; reach it through ssh, or through a proxy";
 const IPV6: &str = "berth has no IPv6 on the default bridge yet";
 const PLUGINS: &str = "berth has no plugins yet";
 const CONTAINERD: &str = "berth uses no containerd";
@@ -330,6 +329,13 @@ pub(crate) const OPTIONS: &[Known] = &[
         Refused(IPV6),
         "The same for IPv6",
     ),
+    option(
+        "docker-socket",
+        "docker-socket",
+        Switch,
+        Works,
+        "Listen on /var/run/docker.sock as well (berth's own)",
+    ),
     short(
         'G',
         option("group", "group", Text, Works, "Group of the unix socket"),
@@ -341,7 +347,8 @@ pub(crate) const OPTIONS: &[Known] = &[
             "hosts",
             List,
             Works,
-            "Where to listen: unix:///path or tcp://address:port",
+            "Where to listen: unix:///path, tcp://address:port or fd:// (from systemd), each with \
+             ?scope=read-only, events or own-containers for what may be asked there",
         ),
     ),
     option(
@@ -499,8 +506,8 @@ pub(crate) const OPTIONS: &[Known] = &[
         "metrics-addr",
         "metrics-addr",
         Text,
-        Refused("berth has no metrics yet"),
-        "Metrics listener",
+        Works,
+        "Where to answer /metrics, /healthz and /readyz: address:port",
     ),
     option("mtu", "mtu", Number, Works, "MTU of the default bridge"),
     option(
@@ -629,22 +636,22 @@ pub(crate) const OPTIONS: &[Known] = &[
         Refused(SWARM),
         "Address told to the swarm",
     ),
-    option("tls", "tls", Switch, Only("false", TLS), "TLS"),
+    option("tls", "tls", Switch, Works, "TLS on TCP sockets"),
     option(
         "tlscacert",
         "tlscacert",
         Text,
-        Refused(TLS),
-        "CA of clients",
+        Works,
+        "Who issues certificates of clients",
     ),
-    option("tlscert", "tlscert", Text, Refused(TLS), "Certificate"),
-    option("tlskey", "tlskey", Text, Refused(TLS), "Key"),
+    option("tlscert", "tlscert", Text, Works, "Certificate"),
+    option("tlskey", "tlskey", Text, Works, "Its key"),
     option(
         "tlsverify",
         "tlsverify",
         Switch,
-        Only("false", TLS),
-        "Require client certificates",
+        Works,
+        "TLS on TCP sockets, for clients with a certificate",
     ),
     option(
         "userland-proxy",

@@ -57,25 +57,23 @@ pub enum ConfigError {
     /// The command line does not parse; the text is clap's.
     #[error("{0}")]
     CommandLine(String),
+    /// Something about a file.
+    #[error("unable to configure the daemon with file {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What.
+        source: Box<ConfigError>,
+    },
     /// The file cannot be read.
-    #[error("read the configuration file {path}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("read it")]
+    Read(#[source] io::Error),
     /// The file is no JSON object.
-    #[error("read the configuration file {path}")]
-    Parse {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Parse(#[from] serde_json::Error),
     /// The file is longer than any configuration.
-    #[error("the configuration file {0} is longer than {MAX_FILE_BYTES} bytes")]
-    TooLong(PathBuf),
+    #[error("it is longer than {MAX_FILE_BYTES} bytes")]
+    TooLong,
     /// Keys that nobody knows.
     #[error(
         "the following directives don't match any configuration option: {}",
@@ -196,44 +194,21 @@ fn from_words(known: &Known, given: Vec<String>) -> Result<Value, ConfigError> {
 
 /// Reads `daemon.json`. A file that is not there says nothing, unless it was named (`must`).
 pub(crate) fn from_file(path: &Path, must: bool) -> Result<Values, ConfigError> {
-    let read = |source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    };
     let json = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must => return Ok(Values::new()),
-        Err(error) => return Err(read(error)),
-        Ok(found) if found.len() > MAX_FILE_BYTES => {
-            return Err(ConfigError::TooLong(path.to_owned()));
-        }
-        Ok(_) => std::fs::read(path).map_err(read)?,
+        Err(error) => return Err(ConfigError::Read(error)),
+        Ok(found) if found.len() > MAX_FILE_BYTES => return Err(ConfigError::TooLong),
+        Ok(_) => std::fs::read(path).map_err(ConfigError::Read)?,
     };
-    from_json(&json).map_err(|error| match error {
-        JsonError::Syntax(source) => ConfigError::Parse {
-            path: path.to_owned(),
-            source,
-        },
-        JsonError::Config(error) => error,
-    })
+    from_json(&json)
 }
 
-enum JsonError {
-    Syntax(serde_json::Error),
-    Config(ConfigError),
-}
-
-impl From<ConfigError> for JsonError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-fn from_json(json: &[u8]) -> Result<Values, JsonError> {
+fn from_json(json: &[u8]) -> Result<Values, ConfigError> {
     // An empty file says nothing, as in dockerd.
     if json.iter().all(u8::is_ascii_whitespace) {
         return Ok(Values::new());
     }
-    let object: BTreeMap<String, Json> = serde_json::from_slice(json).map_err(JsonError::Syntax)?;
+    let object: BTreeMap<String, Json> = serde_json::from_slice(json)?;
     let mut values = Values::new();
     let mut unknown = Vec::new();
     for (key, value) in object {
@@ -255,7 +230,7 @@ fn from_json(json: &[u8]) -> Result<Values, JsonError> {
     if unknown.is_empty() {
         Ok(values)
     } else {
-        Err(ConfigError::Unknown(unknown).into())
+        Err(ConfigError::Unknown(unknown))
     }
 }
 
@@ -422,10 +397,7 @@ mod tests {
     }
 
     fn file(json: &str) -> Result<Values, String> {
-        from_json(json.as_bytes()).map_err(|error| match error {
-            JsonError::Syntax(error) => error.to_string(),
-            JsonError::Config(error) => error.to_string(),
-        })
+        from_json(json.as_bytes()).map_err(|error| error.to_string())
     }
 
     fn merged(words: &[&str], json: &str) -> Result<Values, String> {

@@ -22,6 +22,7 @@ use vocab::Kind;
 
 use crate::answer::{self, Answer, Refusal};
 use crate::call::{Body, Call, Query};
+use crate::scope::Scope;
 use crate::server::Daemon;
 
 pub(crate) use pattern::Names;
@@ -136,10 +137,14 @@ fn check_version(written: Option<&str>) -> Result<Version, Refusal> {
 }
 
 /// Answers a request, whatever it is.
-pub(crate) async fn route(daemon: Arc<Daemon>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn route(
+    daemon: Arc<Daemon>,
+    scope: &Scope,
+    request: Request<Incoming>,
+) -> Answer {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let handled = AssertUnwindSafe(handle(daemon, request))
+    let handled = AssertUnwindSafe(handle(daemon, scope, request))
         .catch_unwind()
         .await;
     let mut answer = match handled {
@@ -187,7 +192,11 @@ fn add_headers(answer: &mut Answer) {
     headers.insert(experimental, HeaderValue::from_static("false"));
 }
 
-async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn handle(
+    daemon: Arc<Daemon>,
+    scope: &Scope,
+    mut request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
     if request.method() == Method::OPTIONS {
         return Ok(answer::empty(StatusCode::OK));
     }
@@ -220,6 +229,7 @@ async fn handle(daemon: Arc<Daemon>, mut request: Request<Incoming>) -> Result<A
         if reads_form {
             call.read_form().await?;
         }
+        scope.admit(operation, &mut call).await?;
         handler(call).await
     };
     let answer = answered.await;

@@ -232,7 +232,8 @@ pub(crate) async fn distribution(call: Call) -> Outcome {
     let credentials = credentials(&call);
     let resolved = call
         .daemon
-        .registry
+        .told
+        .registry()
         .resolve(&name, credentials.as_ref())
         .await?;
     Ok(answer::ok(&Distribution {

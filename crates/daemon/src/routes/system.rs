@@ -75,7 +75,7 @@ pub(crate) async fn version(_call: Call) -> Outcome {
 /// `GET /info`.
 pub(crate) async fn info(call: Call) -> Outcome {
     let found = call.engine().info().await;
-    let settings = &call.daemon.settings;
+    let settings = call.daemon.told.settings();
     let can = |limit: &str| found.limits.iter().any(|known| known == limit);
     let words = |words: &[&str]| {
         words
@@ -146,7 +146,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
         https_proxy: proxy(proxies.https.as_ref(), "https_proxy"),
         no_proxy: proxy(proxies.none_for.as_ref(), "no_proxy"),
         name: found.name,
-        labels: found.labels,
+        labels: settings.engine.labels.clone(),
         experimental_build: false,
         server_version: VERSION.to_owned(),
         runtimes: BTreeMap::from([("berth".to_owned(), RuntimeInfo::default())]),
@@ -221,7 +221,8 @@ pub(crate) async fn auth(mut call: Call) -> Outcome {
     credentials.server_address.clone_from(&given.serveraddress);
     let checked = call
         .daemon
-        .registry
+        .told
+        .registry()
         .check(&given.serveraddress, &credentials)
         .await?;
     Ok(answer::ok(&AuthResponse {

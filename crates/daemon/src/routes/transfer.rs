@@ -241,7 +241,7 @@ async fn import(call: Call) -> Outcome {
         .await?;
         return Ok(lines(vec![status(id.to_string())]));
     };
-    let mut fetched = call.daemon.registry.fetch(&source).await?;
+    let mut fetched = call.daemon.told.registry().fetch(&source).await?;
     let (sender, reader) = BodyReader::new();
     let feed = async move {
         loop {

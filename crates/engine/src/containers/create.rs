@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use store::Image;
 use vocab::ContainerId;
-use vocab::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+use vocab::config::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig, OWNER_LABEL};
 
 use super::record::{Course, MountKind, Mounted, Record};
 use super::{CreateContainer, CreateError, Created, health, names, owner, ports};
@@ -368,7 +368,8 @@ fn merge(config: &mut ContainerConfig, image: Option<&ContainerConfig>) {
     let env = environment::merge(config.env.take(), image.env.as_deref().unwrap_or_default());
     config.env = Some(env);
     let labels = config.labels.get_or_insert_default();
-    for (key, value) in image.labels.iter().flatten() {
+    let of_image = image.labels.iter().flatten();
+    for (key, value) in of_image.filter(|(key, _)| *key != OWNER_LABEL) {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
