@@ -1,5 +1,5 @@
 # Two commands: `sudo make up` shows berth at work, `sudo make test` proves it.
-.PHONY: up down test check bench bench-runtime build layout
+.PHONY: up down test check bench bench-runtime bench-scale build layout
 
 # Build, start the daemon, obtain a base image, run the example application.
 up:
@@ -24,6 +24,10 @@ bench:
 # berth's runtime, crun and runc side by side; prints a table.
 bench-runtime:
 	@scripts/bench.sh runtime
+
+# A thousand containers, and ten thousand one after another; prints a table.
+bench-scale:
+	@scripts/bench.sh scale
 
 build:
 	@scripts/build.sh
