@@ -296,14 +296,36 @@ impl Store {
         platforms: &[Platform],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Loaded>, LoadError> {
+        let mut contents = Contents::default();
+        let outcome = self.load_contents(archive, &mut contents, platforms, progress);
+        // Layers that no image wanted, or that came before what made it fail.
+        let layers: Vec<Digest> = contents
+            .layers
+            .values()
+            .map(|layer| layer.diff_id().clone())
+            .collect();
+        drop(contents);
+        let collected = self.collect_layers(&layers).map_err(LoadError::Metadata);
+        let loaded = outcome?;
+        collected?;
+        Ok(loaded)
+    }
+
+    fn load_contents(
+        &self,
+        archive: &mut dyn Read,
+        contents: &mut Contents,
+        platforms: &[Platform],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Loaded>, LoadError> {
         let mut plain = compression::reader(archive).map_err(LoadError::Read)?;
-        let mut contents = self.read_archive(&mut plain, progress)?;
+        self.read_archive(&mut plain, contents, progress)?;
         // What follows the end of the tar is padding; a pipe's writer wants it read.
         io::copy(&mut plain, &mut io::sink()).map_err(LoadError::Read)?;
         let is_docker = contents.documents.contains_key("manifest.json");
-        let mut images = match is_docker && !names_an_index(&contents) {
-            true => docker_images(&mut contents)?,
-            false => oci_images(&mut contents)?,
+        let mut images = match is_docker && !names_an_index(contents) {
+            true => docker_images(contents)?,
+            false => oci_images(contents)?,
         };
         choose_platforms(&mut images, platforms)?;
         let mut loaded = Vec::with_capacity(images.len());
@@ -316,14 +338,6 @@ impl Store {
             let id = self.put_image(image).map_err(LoadError::Put)?;
             loaded.push(Loaded { id, names, labels });
         }
-        // Layers that no image wanted.
-        let layers: Vec<Digest> = contents
-            .layers
-            .values()
-            .map(|layer| layer.diff_id().clone())
-            .collect();
-        drop(contents);
-        self.collect_layers(&layers).map_err(LoadError::Metadata)?;
         Ok(loaded)
     }
 
@@ -350,9 +364,9 @@ impl Store {
     fn read_archive(
         &self,
         plain: &mut dyn Read,
+        contents: &mut Contents,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Contents, LoadError> {
-        let mut contents = Contents::default();
+    ) -> Result<(), LoadError> {
         let mut tar = tar::Archive::new(plain);
         let mut buffer = vec![0; COPY_BYTES];
         for (count, entry) in tar.entries().map_err(LoadError::Read)?.enumerate() {
@@ -398,7 +412,7 @@ impl Store {
                 continue;
             }
             self.read_layer(
-                &mut contents,
+                contents,
                 path,
                 size,
                 &mut entry,
@@ -407,7 +421,7 @@ impl Store {
                 progress,
             )?;
         }
-        Ok(contents)
+        Ok(())
     }
 
     /// Takes in what looks like a layer. That it is none is remembered rather than told, since an

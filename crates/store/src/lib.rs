@@ -64,8 +64,10 @@
 //! | [`changes`] | Dockerfile instructions of import and commit |
 //! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
 //! | [`erofs`] | the index of a tar, as a file system image |
+//! | `acl` | access control lists as archivers write them |
 //! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
 
+mod acl;
 mod archive;
 mod blobs;
 mod bundle;

@@ -17,6 +17,7 @@ use std::io;
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtensions};
 
+use crate::acl;
 use crate::limits;
 
 const BLOCK: u64 = 512;
@@ -401,6 +402,24 @@ struct Extended {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Extended {
+    fn put(&mut self, name: &[u8], value: Vec<u8>) {
+        self.xattrs.retain(|(earlier, _)| earlier != name);
+        self.xattrs.push((name.to_vec(), value));
+    }
+
+    /// An access control list that is written as text.
+    fn put_list(&mut self, name: &[u8], text: &[u8]) -> Result<(), String> {
+        let list = acl::read(text).map_err(|error| error.to_string())?;
+        // What a mode says as well no file system keeps beside it, but for what is inherited.
+        let list = list.filter(|list| name.ends_with(b"default") || !acl::is_mode(list));
+        if let Some(list) = list {
+            self.put(name, list);
+        }
+        Ok(())
+    }
+}
+
 fn extended(entry: &ParsedEntry<'_>) -> Result<Extended, String> {
     let mut found = Extended {
         mtime: None,
@@ -420,6 +439,10 @@ fn extended(entry: &ParsedEntry<'_>) -> Result<Extended, String> {
             b"mtime" => {
                 found.mtime = Some(moment(value).ok_or("has a PAX mtime that is no moment")?);
             }
+            b"SCHILY.acl.access" => found.put_list(b"system.posix_acl_access", value)?,
+            // Nothing is ever made in what is no directory.
+            b"SCHILY.acl.default" if entry.entry_type != EntryType::Directory => {}
+            b"SCHILY.acl.default" => found.put_list(b"system.posix_acl_default", value)?,
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     let private =
@@ -431,8 +454,7 @@ fn extended(entry: &ParsedEntry<'_>) -> Result<Extended, String> {
                         return Err("has an extended attribute above 64 KiB".to_owned());
                     }
                     if !private {
-                        found.xattrs.retain(|(earlier, _)| earlier != name);
-                        found.xattrs.push((name.to_vec(), value.to_vec()));
+                        found.put(name, value.to_vec());
                     }
                 }
             }

@@ -136,6 +136,13 @@ pub fn compress(tar: &[u8], how: Compression) -> Vec<u8> {
     }
 }
 
+/// The smallest gzip that there is of these bytes.
+pub fn gzip_best(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 impl Layer {
     /// A tar, compressed as it is to travel.
     pub fn new(tar: &[u8], how: Compression) -> Self {

@@ -19,6 +19,8 @@ pub(crate) struct Host {
     root: tempfile::TempDir,
     daemon: Option<Child>,
     flags: Vec<String>,
+    /// The control group that daemons begin in, if not this process's.
+    room: Option<PathBuf>,
 }
 
 impl Host {
@@ -39,6 +41,7 @@ impl Host {
             root,
             daemon: None,
             flags,
+            room: None,
         };
         host.start();
         host
@@ -97,7 +100,18 @@ impl Host {
             .unwrap();
         let configured = self.flags.iter().any(|flag| flag == "--config-file");
         let no_file = ["--config-file", "/dev/null"];
-        let child = Command::new(env!("CARGO_BIN_EXE_berth"))
+        let program = env!("CARGO_BIN_EXE_berth");
+        let mut command = match &self.room {
+            Some(room) => {
+                // Before its first page, so that all that it ever has in memory counts.
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]);
+                shell.arg(room.join("cgroup.procs")).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
+        let child = command
             .arg("daemon")
             .args(["-H", &self.url()])
             .arg("--data-root")
@@ -129,6 +143,13 @@ impl Host {
     /// The process id of the daemon.
     pub(crate) fn daemon_id(&self) -> u32 {
         self.daemon.as_ref().expect("a daemon runs").id()
+    }
+
+    /// Ends the daemon and starts the next one in a control group.
+    pub(crate) fn restart_in(&mut self, room: &Path) {
+        self.stop_daemon();
+        self.room = Some(room.to_owned());
+        self.start();
     }
 
     /// SIGKILL, as a crash would be.

@@ -1,17 +1,13 @@
-//! What travels through the daemon: each byte once, across reboots; and what is
-//! refused leaves nothing.
+//! What travels through the daemon: each byte once, across reboots.
 
 use std::fs;
-use std::path::Path;
 
-use testkit::image::{Compression, Image, Layer, tar};
+use testkit::image::{Compression, Image, tar};
 use testkit::{Chance, Disk, Fault, FaultProxy, Registry};
-use vocab::manifest::media_type;
 use vocab::{Digest, Platform};
 
 use crate::client::{CLIENTS, Client};
 use crate::host::{Host, scratch};
-use crate::interrupted::check_accounts;
 
 /// Bytes that do not compress.
 fn noise(count: usize) -> Vec<u8> {
@@ -133,77 +129,4 @@ fn privileged_a_pull_goes_on_after_a_reboot() {
     // The stalled request was for everything.
     assert_eq!(asked_bytes(&proxy, blob, size), size + size - half);
     host.berth(&["image", "verify", &name]).ok();
-}
-
-/// 65 MiB of zeros, which is more than such bytes may become.
-fn bomb(how: Compression) -> Layer {
-    Layer::new(&tar(&[("zeros", &vec![0; 65 << 20])]), how)
-}
-
-#[test]
-fn privileged_what_is_refused_is_told_and_leaves_nothing() {
-    let registry = Registry::start();
-    let host = Host::empty();
-    let bomb_told = "unpacks to more than 67108864 bytes, refused as a decompression bomb";
-    for (tag, layer, told) in [("zstd", bomb(Compression::Zstd), bomb_told)] {
-        let image = Image::with_config(vec![layer], &Platform::host(), &serde_json::json!({}));
-        registry.push("app", tag, &image);
-        let name = format!("{}/app:{tag}", registry.address());
-        for client in CLIENTS {
-            let said = client.run(&host, &["pull", &name]);
-            assert!(said.fails(1).contains(told), "{said:?}");
-        }
-        let said = Client::Docker.feed(&host, &["load"], &image.docker_archive(&[&name]));
-        assert!(said.fails(1).contains(told), "{said:?}");
-        check_nothing(&host);
-    }
-}
-
-#[test]
-fn privileged_a_manifest_of_more_than_four_mebibytes_is_refused() {
-    let registry = Registry::start();
-    let image = image(1000);
-    registry.push("app", "1", &image);
-    let proxy = FaultProxy::start(registry.address(), |asked| {
-        if !asked.path().contains("/manifests/") {
-            return Fault::None;
-        }
-        Fault::Answer {
-            status: 200,
-            headers: vec![("Content-Type", media_type::OCI_MANIFEST.to_owned())],
-            body: " ".repeat((4 << 20) + 1),
-        }
-    });
-    let host = Host::empty();
-    for client in CLIENTS {
-        let said = client.run(&host, &["pull", &format!("{}/app:1", proxy.address())]);
-        assert!(
-            said.fails(1).contains("more than 4194304 bytes"),
-            "{said:?}"
-        );
-    }
-    check_nothing(&host);
-}
-
-/// No image, no blob, no layer, nothing that waits; and what is said to be there is all.
-fn check_nothing(host: &Host) {
-    check_accounts(host);
-    let store = host.path().join("data/store");
-    for below in [
-        "blobs/sha256",
-        "layers/erofs",
-        "ingest",
-        "partial",
-        "records",
-        "quarantine",
-    ] {
-        let left = entries(&store.join(below));
-        assert!(left.is_empty(), "{below}: {left:?}");
-    }
-    assert_eq!(host.berth(&["images", "-aq"]).ok(), "");
-}
-
-fn entries(directory: &Path) -> Vec<std::ffi::OsString> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    entries.map(|entry| entry.unwrap().file_name()).collect()
 }

@@ -88,6 +88,8 @@ refused! {
         => str!["layer from the stream is not a sound tar: `x` claims 18446744073709551615 bytes"];
     privileged_a_size_that_is_no_number: Tar::new().entry("x", EntryType::Regular, b"", &[("size", b"many")], |_| {}).bytes()
         => str!["layer from the stream is not a sound tar: `x` has a PAX size that is no number"];
+    privileged_a_list_of_access_that_is_none: Tar::new().entry("x", EntryType::Regular, b"", &[("SCHILY.acl.access", b"user::all")], |_| {}).bytes()
+        => str!["layer from the stream is not a sound tar: `x` has an access control list that cannot be used: `user::all`"];
     privileged_a_nul_in_a_path: Tar::new().entry("x", EntryType::Regular, b"", &[("path", b"a\0b")], |_| {}).bytes()
         => str!["layer from the stream is not a sound tar: `a/0b` has a NUL byte in its path"];
     privileged_a_sparse_map_that_contradicts_itself: Tar::new().entry("x", EntryType::GNUSparse, b"data", &[], |header| {

@@ -306,8 +306,24 @@ fn privileged_lists_of_access_are_kept(driver: Place) {
         &[32, 0, 4, 0, 255, 255, 255, 255],
     ]
     .concat();
-    let access: [(&str, &[u8]); 1] = [("SCHILY.xattr.system.posix_acl_access", &list)];
-    let default: [(&str, &[u8]); 1] = [("SCHILY.xattr.system.posix_acl_default", &list)];
+    // As text, the way GNU tar and star write it.
+    let gnu = b"user::rwx\nuser:7:r--\ngroup::r-x\nmask::r-x\nother::r--\n";
+    let star = b"user::rwx,user:lisa:r--:7,group::r-x,mask::r-x,other::r--";
+    for (access, default, list_of) in [
+        (
+            "SCHILY.xattr.system.posix_acl_access",
+            "SCHILY.xattr.system.posix_acl_default",
+            &list[..],
+        ),
+        ("SCHILY.acl.access", "SCHILY.acl.default", gnu),
+        ("SCHILY.acl.access", "SCHILY.acl.default", star),
+    ] {
+        check_lists(driver, (access, list_of), (default, list_of), &list);
+    }
+}
+
+fn check_lists(driver: Place, access: (&str, &[u8]), default: (&str, &[u8]), list: &[u8]) {
+    let (access, default) = ([access], [default]);
     let tar = Tar::new()
         .entry("file", EntryType::Regular, b"x", &access, |header| {
             header.set_mode(0o754);
@@ -320,11 +336,11 @@ fn privileged_lists_of_access_are_kept(driver: Place) {
         let file = root.join("file");
         assert_eq!(
             xattr(&file, "system.posix_acl_access").as_deref(),
-            Some(&list[..])
+            Some(list)
         );
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o754);
         let directory = xattr(&root.join("directory"), "system.posix_acl_default");
-        assert_eq!(directory.as_deref(), Some(&list[..]));
+        assert_eq!(directory.as_deref(), Some(list));
     });
 }
 

@@ -1,0 +1,102 @@
+//! The daemon in a room of 64 MiB: whatever it pulls, it never needs more. Pages of files count there
+//! too, but make way; what the daemon itself holds does not, and one that wants more is killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use testkit::image::{Compression, Image, tar};
+use testkit::{Chance, Registry};
+use vocab::Platform;
+
+use crate::host::{Host, scratch};
+
+const LIMIT_BYTES: usize = 64 << 20;
+
+/// A cgroup with little memory, gone with its value.
+struct Room(PathBuf);
+
+impl Room {
+    fn new(root: &Path) -> Self {
+        let name = root.file_name().unwrap().to_str().unwrap();
+        let (top, file) = match PathBuf::from("/sys/fs/cgroup/memory") {
+            version_1 if version_1.join("cgroup.procs").exists() => {
+                (version_1, "memory.limit_in_bytes")
+            }
+            _ => (PathBuf::from("/sys/fs/cgroup"), "memory.max"),
+        };
+        let room = Self(top.join(format!("berth-room-{name}")));
+        fs::create_dir(&room.0).unwrap();
+        fs::write(room.0.join(file), LIMIT_BYTES.to_string()).unwrap();
+        room
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // The daemon has ended, and so has everything that it started.
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Layers of so many empty files each, with names of some length.
+fn many(layers: usize, files: usize) -> Vec<Vec<u8>> {
+    let layer = |layer: usize| {
+        let name = |file: usize| {
+            let directory = file / 1000;
+            format!("layer{layer}/directory{directory:060}/file{file:07}")
+        };
+        let names: Vec<String> = (0..files).map(name).collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        tar(&files)
+    };
+    (0..layers).map(layer).collect()
+}
+
+/// Layers of one file each, of so many bytes that do not compress.
+fn large(layers: usize, bytes: usize) -> Vec<Vec<u8>> {
+    let mut chance = Chance::new(7);
+    let noise: Vec<u8> = (0..1 << 18)
+        .flat_map(|_| chance.below(1 << 24).to_le_bytes().into_iter().take(4))
+        .collect();
+    let content = noise.repeat(bytes.div_ceil(noise.len()));
+    (0..layers)
+        .map(|layer| tar(&[(&format!("file{layer}"), &content[..bytes])]))
+        .collect()
+}
+
+fn check(tars: Vec<Vec<u8>>, how: Compression) {
+    let registry = Registry::start();
+    let layers: Vec<_> = tars.into_iter().map(|tar| (tar, how)).collect();
+    registry.push("app", "1", &Image::new(&layers, &Platform::host()));
+    drop(layers);
+    let root = scratch();
+    let room = Room::new(root.path());
+    let mut host = Host::on(root, &[]);
+    host.restart_in(&room.0);
+    let name = format!("{}/app:1", registry.address());
+    host.berth(&["pull", "-q", &name]).ok();
+    host.berth(&["image", "verify", &name]).ok();
+}
+
+#[test]
+fn privileged_a_layer_of_many_files_is_pulled_in_little_memory() {
+    check(many(1, 150_000), Compression::Plain);
+}
+
+#[test]
+fn privileged_layers_of_many_files_are_pulled_at_once_in_little_memory() {
+    check(many(4, 50_000), Compression::Gzip);
+}
+
+#[test]
+fn privileged_a_large_layer_is_pulled_in_little_memory() {
+    check(large(1, 200 << 20), Compression::Plain);
+}
+
+#[test]
+fn privileged_many_layers_are_pulled_in_little_memory() {
+    check(large(20, 5 << 20), Compression::Gzip);
+}
