@@ -100,12 +100,29 @@ if [ "$(cat "$cache/tools/peers.stamp" 2>/dev/null)" != "v1 $drivers" ]; then
   rm -rf "$peers/var/cache/apt" "$peers/var/lib/apt/lists"
   echo "v1 $drivers" > "$cache/tools/peers.stamp"
 fi
-cat > "$bin/within.new" <<EOF
+inside() { # inside NAME ROOT [PROGRAM]: a launcher whose /usr and /etc are those of ROOT
+  cat > "$bin/$1.new" <<EOF
 #!/bin/sh
 exec unshare --mount --propagation private sh -c \
-  'mount --bind $peers/usr /usr && mount --bind $peers/etc /etc && exec "\$@"' sh "\$@"
+  'mount --bind $2/usr /usr && mount --bind $2/etc /etc && exec "\$@"' sh ${3:-} "\$@"
 EOF
-chmod 755 "$bin/within.new"; mv "$bin/within.new" "$bin/within"
+  chmod 755 "$bin/$1.new"; mv "$bin/$1.new" "$bin/$1"
+}
+inside within "$peers"
+# What else makes images, keeps credentials and stands between a daemon and its registries.
+makers=$cache/tools/makers
+programs=buildah,netavark,docker-buildx,golang-docker-credential-helpers,pass,gnupg,tinyproxy
+if [ "$(cat "$makers/stamp" 2>/dev/null)" != "v1 $programs" ]; then
+  say "fetching Buildah, buildx, pass and tinyproxy into $makers (a minute, once)"
+  rm -rf "$makers" "$makers.new"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include=ca-certificates,$programs sid "$makers.new" "$(mirror)"
+  rm -rf "$makers.new/var/cache/apt" "$makers.new/var/lib/apt/lists"
+  echo "v1 $programs" > "$makers.new/stamp"
+  mv "$makers.new" "$makers"
+fi
+inside among "$makers"
 # Compose, docker's plugin, with its C library and nothing else.
 compose=$cache/tools/compose
 if [ ! -x "$compose/usr/libexec/docker/cli-plugins/docker-compose" ]; then

@@ -32,11 +32,7 @@ pub fn render(
         Some(rest) => (true, rest),
         None => (false, format.as_str()),
     };
-    let text = text
-        .trim_matches(' ')
-        .replace("\\t", "\t")
-        .replace("\\n", "\n");
-    let template = Template::parse("", &text)
+    let template = Template::parse("", &unescaped(text))
         .map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
     let failed = |error| Failure::new(format!("failed to execute template: {error}"));
     let mut out = String::new();
@@ -57,6 +53,12 @@ pub fn render(
         out.push('\n');
     }
     Ok(if is_table { table::columns(&out) } else { out })
+}
+
+/// A template as it is typed, with tabs and ends of lines in place of what stands for them.
+pub fn unescaped(text: &str) -> String {
+    let text = text.trim_matches(' ');
+    text.replace("\\t", "\t").replace("\\n", "\n")
 }
 
 fn headers(listing: &Listing<'_>) -> Value {

@@ -76,7 +76,6 @@ const PARTIAL: &[(&str, &str)] = &[
     ("container run", "--use-api-socket is refused"),
     ("container create", "--use-api-socket is refused"),
     ("volume create", "flags of cluster volumes are refused"),
-    ("system df", "--verbose with a template is refused"),
     ("inspect", "types of the swarm are refused"),
 ];
 

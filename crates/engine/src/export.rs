@@ -1,8 +1,9 @@
 //! A container's files as a tar, as a new image, and what it changed of those of its image.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use store::{NewImage, SnapshotError};
 use vocab::config::ContainerConfig;
 use vocab::image::History;
 use vocab::time::rfc3339_nano;
-use vocab::{Digest, Failure, Kind, Platform, Reference};
+use vocab::{ContainerId, Digest, Failure, Kind, Platform, Reference};
 
 use crate::Engine;
 use crate::containers::{FindError, PauseError, Status};
@@ -67,12 +68,13 @@ impl Failure for ChangesError {
     }
 }
 
-/// What is made at a start so that something can be mounted there; no container's doing.
+/// What is made at a start, most of it so that something can be mounted there; no container's doing.
 const MOUNT_POINTS: &[&str] = &[
     "/.dockerenv",
     "/dev",
     "/etc/hostname",
     "/etc/hosts",
+    "/etc/mtab",
     "/etc/resolv.conf",
     "/proc",
     "/sys",
@@ -121,6 +123,9 @@ pub enum CommitError {
     /// A layer of that image is gone.
     #[error("layer {0} of the image that the container was made of is gone")]
     Layer(Digest),
+    /// It cannot be told what it changed.
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
     /// What it changed did not become a layer.
     #[error(transparent)]
     Commit(#[from] store::CommitError),
@@ -142,6 +147,7 @@ impl Failure for CommitError {
             Self::Pause(error) => error.kind(),
             Self::Change { .. } | Self::Digested => Kind::InvalidArgument,
             Self::Base(error) => error.kind(),
+            Self::Changes(error) => error.kind(),
             Self::Commit(error) => error.kind(),
             Self::Put(error) => error.kind(),
             Self::Layer(_) => Kind::NotFound,
@@ -208,8 +214,7 @@ impl Engine {
         if freeze {
             self.pause(typed).await?;
         }
-        let store = Arc::clone(&self.shared.store);
-        let layer = tasks::blocking(move || store.commit_snapshot(&id)).await;
+        let layer = self.changed_layer(typed, id).await;
         if freeze && let Err(error) = self.unpause(typed).await {
             // It ended, or somebody else let it go on.
             tracing::debug!(%id, error = vocab::failure::chain(&error), "not frozen any more");
@@ -223,7 +228,7 @@ impl Engine {
             created_by: by.join(" "),
             author: commit.author,
             comment: commit.comment,
-            empty_layer: false,
+            empty_layer: layer.is_none(),
         };
         let comment = step.comment.clone();
         let base = view.record.image.clone();
@@ -246,13 +251,31 @@ impl Engine {
         );
         Ok(image)
     }
+
+    /// What a container changed as a layer, if it changed anything.
+    async fn changed_layer(
+        &self,
+        typed: &str,
+        id: ContainerId,
+    ) -> Result<Option<store::Layer>, CommitError> {
+        let changed = self.changes(typed).await?;
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        let from_root = |(path, _): (PathBuf, _)| path.strip_prefix("/").map(Path::to_owned);
+        let paths = changed.into_iter().filter_map(|one| from_root(one).ok());
+        let only: HashSet<PathBuf> = paths.collect();
+        let store = Arc::clone(&self.shared.store);
+        let layer = tasks::blocking(move || store.commit_snapshot(&id, Some(&only))).await?;
+        Ok(Some(layer))
+    }
 }
 
-/// The image of `base`'s layers with one more.
+/// The image of `base`'s layers, with one more if there is one.
 fn put_on_top(
     store: &store::Store,
     base: &Digest,
-    layer: store::Layer,
+    layer: Option<store::Layer>,
     config: ContainerConfig,
     step: History,
     name: Option<Reference>,
@@ -267,7 +290,7 @@ fn put_on_top(
         let found = store.find_layer(diff_id)?;
         layers.push(found.ok_or_else(|| CommitError::Layer(diff_id.clone()))?);
     }
-    layers.push(layer);
+    layers.extend(layer);
     let host = Platform::host();
     let mut whole = below.config.clone();
     whole.created.clone_from(&step.created);

@@ -116,7 +116,7 @@ fn join(overlay: &Overlay, access: Access) -> Result<OwnedFd, SetupError> {
         Access::Read => {
             // One more lower directory: two overlays must not have the same writable one.
             layers.insert(0, &overlay.upper);
-            overlay::mount(&layers, None, careful | MountAttrFlags::MOUNT_ATTR_RDONLY)
+            overlay::mount_read_only(&layers, careful)
         }
         Access::Write { .. } => {
             let writable = Writable {

@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount,
 };
 use rustix::process::fchdir;
 use rustix::thread::UnshareFlags;
@@ -51,6 +52,38 @@ pub fn mount(
     };
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|error| failed(MOUNT, None, error))
+}
+
+/// Layers that overlayfs takes in one mount (`OVL_MAX_STACK`).
+const STACK_MAX: usize = 500;
+
+/// Joins at least two layers to be read, the uppermost first, however many they are. Blocks.
+pub fn mount_read_only(layers: &[&Path], more: MountAttrFlags) -> Result<OwnedFd, OverlayError> {
+    let attributes = more | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    if layers.len() <= STACK_MAX {
+        return mount(layers, None, attributes);
+    }
+    std::thread::scope(|scope| {
+        let joined = scope.spawn(|| mount_in_two(layers, attributes)).join();
+        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The lowest layers first, and all others on top of what they come to. An overlay is made of paths,
+/// so that has to be somewhere: at the lowest layer, in a mount namespace that goes with the thread.
+fn mount_in_two(layers: &[&Path], attributes: MountAttrFlags) -> Result<OwnedFd, OverlayError> {
+    let (top, bottom) = layers.split_at(STACK_MAX - 1);
+    let below = mount(bottom, None, attributes)?;
+    let place = bottom[bottom.len() - 1];
+    let attach = || -> io::Result<()> {
+        sys::namespace::unshare(UnshareFlags::FS | UnshareFlags::NEWNS)?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(move_mount(&below, "", CWD, place, flags)?)
+    };
+    attach().map_err(|error| failed(use_layer(place), None, error))?;
+    mount(&[top, &[place]].concat(), None, attributes)
 }
 
 /// Linux 6.7 or newer. Asking by a try would leave a complaint in the kernel's log each time.

@@ -102,11 +102,11 @@ impl Walk<'_> {
             Some(lower) => look(lower, name)?,
             None => None,
         };
-        let difference = match &before {
-            Some(_) => Difference::Changed,
-            None => Difference::Added,
-        };
         if !is_directory(&now) {
+            let difference = match &before {
+                Some(_) => Difference::Changed,
+                None => Difference::Added,
+            };
             self.found.push((path, difference));
             return Ok(());
         }
@@ -119,6 +119,8 @@ impl Walk<'_> {
         let lower_fd = below.as_ref().map(OwnedFd::as_fd);
         let passed_over = self.directory(own.as_fd(), lower_fd, &path, depth + 1)?;
         let same = match &before {
+            // It was made for what was passed over.
+            None if passed_over && self.found.len() == told => true,
             // What was passed over has left its time on the directory.
             Some(before) if is_directory(before) => {
                 self.found.len() == told
@@ -129,6 +131,10 @@ impl Walk<'_> {
             _ => false,
         };
         if !same {
+            let difference = match &before {
+                None if !passed_over => Difference::Added,
+                _ => Difference::Changed,
+            };
             self.found.push((path, difference));
         }
         Ok(())

@@ -6,7 +6,7 @@
 //! records: long names, large numbers, parts of a second, extended attributes. A file that shrinks
 //! while it is read is filled with zeros, one that grows is cut.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -70,16 +70,19 @@ impl vocab::Failure for PackError {
 
 /// Writes all that is beneath a directory, as a tar.
 pub fn pack(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), PackError> {
-    pack_tree(root, Tree::Whole, out)
+    pack_tree(root, Tree::Whole, None, out)
 }
 
+/// Writes a tree; if `only` is given, what it names, by its path from the root.
 pub(crate) fn pack_tree(
     root: BorrowedFd<'_>,
     tree: Tree,
+    only: Option<&HashSet<PathBuf>>,
     out: &mut dyn Write,
 ) -> Result<(), PackError> {
     let mut packing = Packing {
         tree,
+        only,
         out,
         links: HashMap::new(),
         closed: &[],
@@ -103,6 +106,7 @@ pub fn pack_one(
 ) -> Result<(), PackError> {
     let mut packing = Packing {
         tree: Tree::Whole,
+        only: None,
         out,
         links: HashMap::new(),
         closed,
@@ -127,6 +131,8 @@ fn reading<E: Into<io::Error>>(path: &[u8]) -> impl FnOnce(E) -> PackError {
 
 struct Packing<'a> {
     tree: Tree,
+    /// Nothing else is written.
+    only: Option<&'a HashSet<PathBuf>>,
     out: &'a mut dyn Write,
     /// Where each file with several names was written first.
     links: HashMap<FileId, Vec<u8>>,
@@ -174,6 +180,11 @@ impl Packing<'_> {
         name: &[u8],
         path: &mut Vec<u8>,
     ) -> Result<(), PackError> {
+        if let Some(only) = self.only
+            && !only.contains(Path::new(OsStr::from_bytes(path)))
+        {
+            return Ok(());
+        }
         let found = match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             // It went while the others were written.

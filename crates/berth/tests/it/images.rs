@@ -191,7 +191,8 @@ fn privileged_disk_usage_explains_every_byte() {
     .ok();
     host.berth(&["commit", "one", "two"]).ok();
     host.berth(&["tag", "two", "three"]).ok();
-    let usage = json(host.berth(&["system", "df", "-v", "--format", "json"]).ok());
+    let answer = host.raw("GET /v1.47/system/df?data-root=1 HTTP/1.0\nHost: x\n\n");
+    let usage = json(answer.split_once("\r\n\r\n").unwrap().1);
     let told: i64 = usage["DataRoot"]
         .as_object()
         .unwrap()

@@ -14,16 +14,16 @@ use crate::host::{Host, PATIENCE};
 use crate::runtime::docker::Docker;
 
 /// Both daemons, with one directory each for the files that commands name.
-struct Both {
-    docker: Docker,
-    berth: Host,
+pub(crate) struct Both {
+    pub(crate) docker: Docker,
+    pub(crate) berth: Host,
     /// What stands for what differs: ids of containers, addresses.
-    names: BTreeMap<String, String>,
+    pub(crate) names: BTreeMap<String, String>,
     differences: Vec<String>,
 }
 
 impl Both {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             docker: Docker::empty(),
             berth: Host::empty(),
@@ -33,7 +33,7 @@ impl Both {
     }
 
     /// Puts a file where both see it as `%/NAME`.
-    fn file(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) {
         fs::write(self.docker.path().join(name), bytes).unwrap();
         fs::write(self.berth.path().join(name), bytes).unwrap();
     }
@@ -45,7 +45,7 @@ impl Both {
             .collect()
     }
 
-    fn runs(&self, args: &[&str]) -> (Run, Run) {
+    pub(crate) fn runs(&self, args: &[&str]) -> (Run, Run) {
         let docker = Self::at(self.docker.path(), args);
         let docker: Vec<&str> = docker.iter().map(String::as_str).collect();
         let berth = Self::at(self.berth.path(), args);
@@ -57,12 +57,12 @@ impl Both {
     }
 
     /// Runs it at both; the answers are the same.
-    fn same(&mut self, args: &[&str]) {
+    pub(crate) fn same(&mut self, args: &[&str]) {
         self.same_but(args, str::to_owned);
     }
 
     /// The same for answers of which not everything can be compared.
-    fn same_but(&mut self, args: &[&str], plain: impl Fn(&str) -> String) {
+    pub(crate) fn same_but(&mut self, args: &[&str], plain: impl Fn(&str) -> String) {
         let (docker, berth) = self.runs(args);
         let places = [self.docker.path(), self.berth.path()].map(|path| path.display().to_string());
         let tell = |run: &Run| {
@@ -70,7 +70,8 @@ impl Both {
             for place in &places {
                 text = text.replace(place, "%");
             }
-            for (id, name) in &self.names {
+            // What another begins with comes after it.
+            for (id, name) in self.names.iter().rev() {
                 text = text.replace(id, name);
             }
             plain(&text)
@@ -85,7 +86,7 @@ impl Both {
     }
 
     /// Makes a container at both, and remembers its ids.
-    fn container(&mut self, name: &str, args: &[&str]) {
+    pub(crate) fn container(&mut self, name: &str, args: &[&str]) {
         let (docker, berth) = self.runs(args);
         for run in [docker, berth] {
             let id = run.ok().to_owned();
@@ -104,7 +105,7 @@ impl Both {
         }
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         assert!(
             self.differences.is_empty(),
             "{}",
@@ -148,14 +149,14 @@ fn told_for_sure(text: &str) -> String {
 }
 
 /// Lists that have an order of their own at Docker, which changes.
-fn sorted(text: &str) -> String {
+pub(crate) fn sorted(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines.join("\n") + "\n"
 }
 
 /// Without what came free: Docker counts the bytes of files, berth those of the disk.
-fn without_space(text: &str) -> String {
+pub(crate) fn without_space(text: &str) -> String {
     let lines = text.lines();
     let kept = lines.filter(|line| !line.starts_with("Total reclaimed space: "));
     kept.map(|line| format!("{line}\n")).collect()

@@ -1,6 +1,7 @@
 //! `system df`: what takes space, and where every byte under the data root belongs.
 
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use api::types::{ContainerSummary, DataRootUsage, DiskUsage, ImageSummary, Volume};
 
@@ -9,7 +10,7 @@ use crate::command::{Command, Invocation, Run};
 use crate::failure::{Failure, Result};
 use crate::flags::{TABLE, switch};
 use crate::format::{self, Listing, short};
-use crate::template::Value;
+use crate::template::{MissingKey, Set, Template, Value};
 use crate::{human, output, table};
 
 /// `system df`.
@@ -137,27 +138,37 @@ fn used(usage: &DiskUsage) -> Vec<(&'static str, Used)> {
     lines
 }
 
+/// The lines of `--format raw`.
+const RAW: &str = "type: {{.Type}}\\ntotal: {{.TotalCount}}\\nactive: {{.Active}}\\n\
+                   size: {{.Size}}\\nreclaimable: {{.Reclaimable}}\\n";
+
+/// The objects of `--verbose --format raw`.
+const RAW_OBJECTS: &str = "\
+{{range .Images}}type: Image\\nrepository: {{.Repository}}\\ntag: {{.Tag}}\\ndigest: {{.Digest}}\\n\
+image_id: {{.ID}}\\ncreated_at: {{.CreatedAt}}\\nvirtual_size: {{.Size}}\\n\\n{{end}}\
+{{range .Containers}}type: Container\\ncontainer_id: {{.ID}}\\nimage: {{.Image}}\\n\
+command: {{.Command}}\\ncreated_at: {{.CreatedAt}}\\nstate: {{.State}}\\nstatus: {{.Status}}\\n\
+names: {{.Names}}\\nlabels:{{pad .Labels 1 0}}\\nports:{{pad .Ports 1 0}}\\nsize: {{.Size}}\\n\\n{{end}}\
+{{range .Volumes}}type: Volume\\nname: {{.Name}}\\ndriver: {{.Driver}}\\n\\n{{end}}";
+
 async fn df(invocation: Invocation) -> Result<u8> {
     let typed = &invocation.typed;
-    let verbose = typed.on("verbose");
-    let template = typed.get("format").filter(|format| !format.is_empty());
-    if verbose && template.is_some_and(|format| format != "json") {
-        return Err(Failure::new(
-            "berth does not do --verbose with a template yet: use --format json, or leave one of them out",
-        ));
-    }
+    let format = typed.get("format").filter(|format| !format.is_empty());
+    let shown = match (typed.on("verbose"), format) {
+        (true, None | Some("table")) => None,
+        (true, Some(format)) => Some(Objects::read(format)?),
+        (false, _) => None,
+    };
     let client = invocation.session.client().await?;
+    // With a format of the user's, the figures are Docker's: programs read them.
     let usage: DiskUsage = client
         .get("/system/df")
-        .query("data-root", 1)
+        .query_some("data-root", format.is_none().then_some(1))
         .read()
         .await?;
-    if verbose {
-        let text = match template {
-            Some(_) => {
-                serde_json::to_string(&usage).map_err(|error| Failure::new(error.to_string()))?
-                    + "\n"
-            }
+    if typed.on("verbose") {
+        let text = match shown {
+            Some(shown) => shown.render(&usage)?,
             None => details(&usage)?,
         };
         output::out(&text)?;
@@ -188,12 +199,98 @@ async fn df(invocation: Invocation) -> Result<u8> {
         .collect();
     output::out(&format::render(
         &DF_LISTING,
-        typed.get("format"),
+        format.map(|format| if format == "raw" { RAW } else { format }),
         None,
         "{{.Type}}\\t{{.TotalCount}}\\t{{.Active}}\\t{{.Size}}\\t{{.Reclaimable}}",
         &rows,
     )?)?;
     Ok(0)
+}
+
+/// What `--verbose` shows with a template: it is given all objects at once.
+enum Objects {
+    /// Their kinds stand in the order of the tables.
+    Json,
+    Template(Template),
+}
+
+impl Objects {
+    fn read(format: &str) -> Result<Self> {
+        let text = match format {
+            "json" | "{{json .}}" => return Ok(Self::Json),
+            "raw" => RAW_OBJECTS,
+            text => text.strip_prefix("table").unwrap_or(text),
+        };
+        Template::parse("", &format::unescaped(text))
+            .map(Self::Template)
+            .map_err(|error| Failure::new(format!("template parsing error: {error}")))
+    }
+
+    fn render(&self, usage: &DiskUsage) -> Result<String> {
+        let now = human::now();
+        let images = usage.images.as_deref().unwrap_or_default().iter();
+        let images = images.flat_map(|image| {
+            let names = images::names(image, false).into_iter();
+            names.map(move |name| image_row(image, &name, now))
+        });
+        let containers = usage.containers.as_deref().unwrap_or_default().iter();
+        let containers = containers.map(|container| super::ps::row(&alone(container), true, now));
+        let volumes = usage.volumes.as_deref().unwrap_or_default().iter();
+        let kinds: [(&str, Vec<Value>); 4] = [
+            ("Images", images.collect()),
+            ("Containers", containers.collect()),
+            ("Volumes", volumes.map(super::volume::row).collect()),
+            ("BuildCache", Vec::new()),
+        ];
+        match self {
+            Self::Json => {
+                let kinds = kinds.map(|(name, rows)| {
+                    let rows: Vec<String> = rows.iter().map(Value::to_json).collect();
+                    format!("\"{name}\":[{}]", rows.join(","))
+                });
+                Ok(format!("{{{}}}", kinds.join(",")))
+            }
+            Self::Template(template) => {
+                let kinds = kinds.map(|(name, rows)| (name, Value::List(Rc::new(rows))));
+                let all = Value::row("*formatter.diskUsageContext", kinds);
+                template
+                    .execute(&all, Set::Values, MissingKey::NoValue)
+                    .map_err(|error| Failure::new(error.to_string()))
+            }
+        }
+    }
+}
+
+fn image_row(image: &ImageSummary, name: &images::Name, now: i64) -> Value {
+    let shared = image.shared_size.max(0);
+    let amount = |bytes: i64| Value::from(human::size_four(bytes.unsigned_abs()));
+    Value::row(
+        images::LISTING.kind,
+        [
+            ("ID", Value::from(image.id.as_str())),
+            ("Repository", Value::from(name.repository.as_str())),
+            ("Tag", Value::from(name.tag.as_str())),
+            ("Digest", Value::from("")),
+            ("CreatedSince", Value::from(human::ago(image.created, now))),
+            ("CreatedAt", Value::from(human::moment(image.created))),
+            ("Size", Value::from(human::size(image.size))),
+            (
+                "Containers",
+                Value::from(image.containers.max(0).to_string()),
+            ),
+            ("VirtualSize", amount(image.size)),
+            ("SharedSize", amount(shared)),
+            ("UniqueSize", amount(image.size - shared)),
+        ],
+    )
+}
+
+/// Without what the image brings: that is counted there.
+fn alone(container: &ContainerSummary) -> ContainerSummary {
+    ContainerSummary {
+        size_root_fs: 0,
+        ..container.clone()
+    }
 }
 
 /// What `--verbose` shows: a table of each kind.
@@ -229,8 +326,8 @@ fn image_table(images: &[ImageSummary], now: i64) -> String {
                 short(&image.id).to_owned(),
                 human::ago(image.created, now),
                 human::size(image.size),
-                human::size(shared),
-                human::size(image.size - shared),
+                human::size_four(shared.unsigned_abs()),
+                human::size_four((image.size - shared).unsigned_abs()),
                 image.containers.max(0).to_string(),
             ];
             text.push_str(&line.join("\t"));
@@ -257,14 +354,7 @@ fn container_table(containers: &[ContainerSummary]) -> Result<String> {
     let now = human::now();
     let rows: Vec<Value> = containers
         .iter()
-        .map(|container| {
-            // Without what the image brings: that is counted above.
-            let container = ContainerSummary {
-                size_root_fs: 0,
-                ..container.clone()
-            };
-            super::ps::row(&container, false, now)
-        })
+        .map(|container| super::ps::row(&alone(container), false, now))
         .collect();
     format::render(
         &listing,

@@ -47,7 +47,7 @@ pub const HISTORY: Command = Command {
     run: |invocation| Box::pin(history(invocation)) as Run,
 };
 
-const LISTING: Listing<'_> = Listing {
+pub const LISTING: Listing<'_> = Listing {
     kind: "*formatter.imageContext",
     headers: &[
         ("ID", "IMAGE ID"),
@@ -122,11 +122,27 @@ impl Shown<'_> {
         };
         format::render(
             &LISTING,
-            self.format,
+            self.format.map(|format| self.written_out(format)),
             self.quiet.then_some("{{.ID}}"),
             default,
             &rows,
         )
+    }
+
+    /// The template that `raw` stands for.
+    fn written_out<'f>(&self, format: &'f str) -> &'f str {
+        match (format, self.quiet, self.digests) {
+            ("raw", true, _) => "image_id: {{.ID}}",
+            ("raw", false, true) => {
+                "repository: {{.Repository}}\\ntag: {{.Tag}}\\ndigest: {{.Digest}}\\n\
+                 image_id: {{.ID}}\\ncreated_at: {{.CreatedAt}}\\nvirtual_size: {{.Size}}\\n"
+            }
+            ("raw", false, false) => {
+                "repository: {{.Repository}}\\ntag: {{.Tag}}\\nimage_id: {{.ID}}\\n\
+                 created_at: {{.CreatedAt}}\\nvirtual_size: {{.Size}}\\n"
+            }
+            _ => format,
+        }
     }
 
     fn row(&self, image: &ImageSummary, name: &Name, now: i64) -> Value {

@@ -116,6 +116,9 @@ async fn any(invocation: Invocation) -> Result<u8> {
     some(invocation, types).await
 }
 
+/// What docker ends with when a template cannot be read.
+const BAD_TEMPLATE: u8 = 64;
+
 /// How documents are shown.
 enum Shown {
     Pretty,
@@ -130,7 +133,10 @@ impl Shown {
             Some("json") => Ok(Self::Json),
             Some(text) => Template::parse("", text)
                 .map(|template| Self::Template(Box::new(template)))
-                .map_err(|error| Failure::new(format!("template parsing error: {error}"))),
+                .map_err(|error| {
+                    let text = format!("template parsing error: {error}");
+                    Failure::new(text).code(BAD_TEMPLATE)
+                }),
         }
     }
 }

@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtime::seccomp::{self, CompileError, Machine, ProfileError};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{
-    MountAttrFlags, MountPropagationFlags, MoveMountFlags, mount_change, move_mount,
-};
-use rustix::thread::UnshareFlags;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::MountAttrFlags;
 use vocab::{Digest, Failure, Kind};
 
 use super::security::{Seccomp, Security};
@@ -172,37 +169,8 @@ pub(crate) fn open_layers(layers: &[PathBuf]) -> io::Result<OwnedFd> {
         return Ok(rustix::fs::open(only, flags, Mode::empty())?);
     }
     let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    if layers.len() > STACK_MAX {
-        return std::thread::scope(|scope| {
-            let joined = scope.spawn(|| join_in_two(&layers)).join();
-            joined.map_err(|_| io::Error::other("the layers were not joined"))?
-        });
-    }
-    join(&layers)
-}
-
-/// Layers that overlayfs takes in one mount (`OVL_MAX_STACK`).
-const STACK_MAX: usize = 500;
-
-fn join(layers: &[&Path]) -> io::Result<OwnedFd> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    runtime::overlay::mount(layers, None, attributes).map_err(|error| error.source)
-}
-
-/// The lowest layers first, and all others on top of what they come to. An overlay is made of paths,
-/// so that has to be somewhere: at the lowest layer, in a mount namespace that goes with the thread.
-fn join_in_two(layers: &[&Path]) -> io::Result<OwnedFd> {
-    let (top, bottom) = layers.split_at(STACK_MAX - 1);
-    let below = join(bottom)?;
-    let place = *bottom.last().ok_or(io::ErrorKind::InvalidInput)?;
-    sys::namespace::unshare(UnshareFlags::FS | UnshareFlags::NEWNS)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private)?;
-    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&below, "", CWD, place, attach)?;
-    join(&[top, &[place]].concat())
+    let careful = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    runtime::overlay::mount_read_only(&layers, careful).map_err(|error| error.source)
 }
 
 /// The accounts of a running container, through the root of its first process. Blocks.
@@ -252,7 +220,12 @@ fn read_inside(root: std::os::fd::BorrowedFd<'_>, path: &str) -> io::Result<Stri
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::CWD;
+
     use super::*;
+
+    /// Layers that overlayfs takes in one mount (`OVL_MAX_STACK`).
+    const STACK_MAX: usize = 500;
 
     /// As many as an image may have, and what its container wrote.
     #[test]

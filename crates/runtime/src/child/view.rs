@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, statx,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -218,8 +219,24 @@ pub(crate) fn set(mount: BorrowedFd<'_>, recursive: bool, change: &Change) -> io
     sys::mount::set_attributes(mount, c"", recursive, change)
 }
 
+/// Programs look for this file to know that they are in a container.
+const MARK: &str = "/.dockerenv";
+
+/// What Docker puts into the root of each container, if its image has no such thing.
+fn furnish(root: &Root) -> io::Result<()> {
+    inside::make_file(root.as_fd(), Path::new(MARK))?;
+    let directory = inside::make_directory(root.as_fd(), Path::new("/etc"), 0o755)?;
+    match symlinkat("/proc/mounts", &directory, "mtab") {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The mounts of the plan, in its order.
 pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupError> {
+    if let Rootfs::Overlay(_) = first.plan.root.source {
+        furnish(root).during(Step::Mount, || format!("make `{MARK}` and `/etc/mtab`"))?;
+    }
     let sources = std::mem::take(&mut root.sources);
     for (place, mount) in first.plan.mounts.iter().enumerate() {
         let at = mount.destination.display();
@@ -549,7 +566,7 @@ fn cgroups(
         bind(source, directory.as_fd())?;
         // Of controllers that are mounted together, each is found by its own name.
         for alias in name.split(',').filter(|alias| *alias != name) {
-            rustix::fs::symlinkat(name, &tmpfs, alias).during(Step::Mount, at)?;
+            symlinkat(name, &tmpfs, alias).during(Step::Mount, at)?;
         }
     }
     if !readonly.is_empty() {

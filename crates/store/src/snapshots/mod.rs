@@ -4,6 +4,7 @@
 //! nothing of images, names or tables: it is shown a tar, answers something staged, and is told
 //! when to keep it. Writable layers are the same for all drivers: two directories for overlayfs.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -369,8 +370,13 @@ impl Store {
         Ok(())
     }
 
-    /// What `owner` has changed, as a layer.
-    pub fn commit_snapshot(&self, owner: &ContainerId) -> Result<Layer, CommitError> {
+    /// What `owner` has changed, as a layer; if `only` is given, that of it which is at these paths
+    /// (from the root, without a slash before them).
+    pub fn commit_snapshot(
+        &self,
+        owner: &ContainerId,
+        only: Option<&HashSet<PathBuf>>,
+    ) -> Result<Layer, CommitError> {
         let upper = self.snapshot_directory(owner).join("upper");
         let directory = match File::open(&upper) {
             Ok(directory) => directory,
@@ -391,7 +397,7 @@ impl Store {
         let tree = pack::Tree::Changes {
             as_user: self.layers().as_user(),
         };
-        let packed = pack::pack_tree(directory.as_fd(), tree, &mut ingest);
+        let packed = pack::pack_tree(directory.as_fd(), tree, only, &mut ingest);
         match packed {
             // What the ingest could only say in words is told by committing it.
             Ok(()) | Err(crate::PackError::Write(_)) => {

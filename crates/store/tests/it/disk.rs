@@ -103,7 +103,7 @@ fn random_operations(driver: Driver, seed: u64) {
             (7, _) if !owners.is_empty() => {
                 let owner = owners.swap_remove(dice.below(owners.len()));
                 if number < 4 {
-                    scratch.image_of(&[scratch.commit_snapshot(&owner).unwrap()]);
+                    scratch.image_of(&[scratch.commit_snapshot(&owner, None).unwrap()]);
                 }
                 scratch.remove_snapshot(&owner).unwrap();
             }

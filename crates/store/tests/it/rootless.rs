@@ -128,7 +128,7 @@ fn inside() {
     fs::create_dir(root.join("swept")).unwrap();
     fs::write(root.join("swept/last"), b"3").unwrap();
     drop(merged);
-    let layer = scratch.commit_snapshot(&owner).unwrap();
+    let layer = scratch.commit_snapshot(&owner, None).unwrap();
     let base = scratch
         .find_image("of-a-user")
         .unwrap()

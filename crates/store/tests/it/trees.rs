@@ -159,7 +159,7 @@ fn privileged_what_a_container_changed_becomes_a_layer() {
         fs::write(hidden.join("young"), b"young").unwrap();
         let opaque = "trusted.overlay.opaque";
         rustix::fs::setxattr(&hidden, opaque, b"y", XattrFlags::empty()).unwrap();
-        let layer = scratch.commit_snapshot(&owner).unwrap();
+        let layer = scratch.commit_snapshot(&owner, None).unwrap();
         assert_eq!(layer.size_bytes(), 8);
         let base = scratch.find_image("base").unwrap().config.rootfs.diff_ids[0].clone();
         let base = scratch.find_layer(&base).unwrap().unwrap();
@@ -177,6 +177,8 @@ fn privileged_what_a_container_changed_becomes_a_layer() {
 #[test]
 fn a_container_without_a_snapshot_is_not_committed() {
     let scratch = Scratch::new(Driver::Overlay);
-    let error = scratch.commit_snapshot(&ContainerId::random()).unwrap_err();
+    let error = scratch
+        .commit_snapshot(&ContainerId::random(), None)
+        .unwrap_err();
     assert!(error.to_string().ends_with(" has no snapshot"), "{error}");
 }

@@ -27,18 +27,26 @@ impl Docker {
 
     /// A running daemon without images.
     pub(crate) fn empty() -> Self {
+        Self::with(&serde_json::json!({}))
+    }
+
+    /// The same with further settings, or others.
+    pub(crate) fn with(more: &serde_json::Value) -> Self {
         // Shims leave the daemon, and the machine's first process may not take them in.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let driver = Driver::new();
         let at = |name: &str| driver.path().join(name);
         let runtime = driver.runtime();
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "hosts": [format!("unix://{}", at("d.sock").display())],
             "pidfile": at("pid"), "data-root": at("data"), "exec-root": at("exec"),
             "storage-driver": "vfs", "bridge": "none", "iptables": false, "ip6tables": false,
             "ip-forward": false, "ip-masq": false, "live-restore": true,
             "cgroup-parent": driver.cgroup(), "runtimes": {"berth": {"path": runtime}}, "default-runtime": "berth",
         });
+        for (name, value) in more.as_object().unwrap() {
+            settings[name] = value.clone();
+        }
         fs::write(at("daemon.json"), settings.to_string()).unwrap();
         let daemon = spawn(&driver);
         let mut docker = Self { driver, daemon };
