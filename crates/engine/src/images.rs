@@ -651,7 +651,8 @@ impl Engine {
             .list_images(ListImages::default())
             .await
             .unwrap_or_default();
-        let before = self.store_bytes().await;
+        let all: Vec<Digest> = images.iter().map(|image| image.id.clone()).collect();
+        let before = self.image_bytes(all.clone()).await;
         let mut removed = Vec::new();
         for image in images {
             let config = image.config.config.as_ref();
@@ -678,9 +679,12 @@ impl Engine {
         if let Err(error) = tasks::blocking(move || store.collect()).await {
             tracing::warn!(error = vocab::failure::chain(&error), "collect layers");
         }
+        let left = self.list_images(ListImages::default()).await;
+        let left = left.unwrap_or_default().into_iter().map(|image| image.id);
+        let left = self.image_bytes(left.filter(|id| all.contains(id)).collect());
         let pruned = Pruned {
             removed: Vec::new(),
-            reclaimed_bytes: before.saturating_sub(self.store_bytes().await),
+            reclaimed_bytes: before.saturating_sub(left.await),
         };
         self.shared.events.publish(
             EventKind::Image,
@@ -691,12 +695,14 @@ impl Engine {
         Ok((removed, pruned))
     }
 
-    async fn store_bytes(&self) -> u64 {
+    /// Bytes on the disk that these images take, what they share counted once.
+    async fn image_bytes(&self, images: Vec<Digest>) -> u64 {
         let store = Arc::clone(&self.shared.store);
-        let usage = tasks::blocking(move || store.usage())
-            .await
-            .unwrap_or_default();
-        usage.layers_bytes + usage.blobs_bytes
+        let bytes = tasks::blocking(move || store.disk_bytes_of(&images)).await;
+        bytes.unwrap_or_else(|error| {
+            tracing::warn!(error = vocab::failure::chain(&error), "not measured");
+            0
+        })
     }
 }
 

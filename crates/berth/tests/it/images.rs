@@ -191,8 +191,11 @@ fn privileged_disk_usage_explains_every_byte() {
     .ok();
     host.berth(&["commit", "one", "two"]).ok();
     host.berth(&["tag", "two", "three"]).ok();
-    let answer = host.raw("GET /v1.47/system/df?data-root=1 HTTP/1.0\nHost: x\n\n");
-    let usage = json(answer.split_once("\r\n\r\n").unwrap().1);
+    let now = || {
+        let answer = host.raw("GET /v1.47/system/df?data-root=1 HTTP/1.0\nHost: x\n\n");
+        json(answer.split_once("\r\n\r\n").unwrap().1)
+    };
+    let usage = now();
     let told: i64 = usage["DataRoot"]
         .as_object()
         .unwrap()
@@ -249,6 +252,19 @@ fn privileged_disk_usage_explains_every_byte() {
     }
     host.berth(&["rm", "one"]).ok();
     host.berth(&["volume", "rm", "data"]).ok();
+    // What goes is told as what it took.
+    let images = |usage: &Value| usage["DataRoot"]["Images"].as_i64().unwrap();
+    let full = images(&now());
+    let answer = host.raw(
+        "POST /v1.47/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D HTTP/1.0\nHost: x\n\n",
+    );
+    let pruned = json(answer.split_once("\r\n\r\n").unwrap().1);
+    let reclaimed = pruned["SpaceReclaimed"].as_i64().unwrap();
+    let freed = full - images(&now());
+    assert!(
+        (reclaimed - freed).abs() * 100 <= freed,
+        "{reclaimed} of {freed}"
+    );
 }
 
 #[test]
