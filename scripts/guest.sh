@@ -12,13 +12,13 @@ need_root scripts/guest.sh
 [ "$(uname -m)" = x86_64 ] || die "tests boot guests on x86_64 only"
 packages mmdebstrap ca-certificates qemu-system-x86 kmod
 
-modules="overlay erofs loop null_blk bfq veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct nft_fib_inet nft_reject_inet cls_cgroup"
+modules="overlay erofs loop null_blk bfq veth bridge nf_tables nft_chain_nat nft_masq nft_nat nft_ct nft_fib_inet nft_reject_inet cls_cgroup unix_diag tcp_diag udp_diag raw_diag af_packet_diag netlink_diag nf_conntrack_netlink"
 stamp="v3 $modules"
 [ "$(cat "$cache/guest/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 
 say "fetching a kernel for test guests into $cache/guest (40 MB, once)"
 work=$cache/guest.new
-rm -rf "$work" "$cache/guest"; mkdir -p "$work/modules"
+rm -rf "$work"; mkdir -p "$work/modules"
 mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
   --include=linux-image-cloud-amd64,systemd bookworm "$work/root" "$(mirror)"
 version=$(basename "$work"/root/lib/modules/*)
@@ -46,4 +46,5 @@ if [ -w /dev/kvm ] && timeout --signal KILL 10 "${boot[@]}" 2>/dev/null; then ac
 rm -f "$work/console"
 echo "$accelerator" > "$work/accelerator"
 echo "$stamp" > "$work/stamp"
+rm -rf "$cache/guest"
 mv "$work" "$cache/guest"

@@ -418,7 +418,7 @@ pub(crate) fn claim(
 
 /// Nobody else may be in the container's cgroup, who would be ended with it.
 fn check_cgroup(container: &Container) -> Result<(), LaunchError> {
-    let pids = container.cgroup().map(|cgroup| cgroup.pids());
+    let pids = container.cgroup().map(|cgroup| cgroup.occupants());
     match pids {
         Some(Ok(pids)) if !pids.is_empty() => Err(LaunchError::CgroupInUse(pids.len())),
         // It is yet to be made, or cannot be read.

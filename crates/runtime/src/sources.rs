@@ -13,12 +13,15 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::mount::MountPropagationFlags;
+use rustix::thread::UnshareFlags;
 
 use crate::bundle::Rootfs;
 use crate::child::view;
+use crate::create::open_cloexec;
 use crate::error::{During as _, SetupError, Step};
 use crate::mapped_overlay;
 use crate::mapping::Mappings;
+use crate::namespaces::UserNamespace;
 use crate::plan::{Ids, MountKind, Plan};
 use crate::user_namespace;
 
@@ -78,6 +81,28 @@ impl Sources {
 
     /// Maps the ids of mounts as the container's user namespace has them, which is that of `pid`.
     pub(crate) fn map_as_container(&self, plan: &Plan, pid: i32) -> Result<(), SetupError> {
+        self.map_as(plan, &|| user_namespace::of(pid))
+    }
+
+    /// The same before there is a process in it.
+    pub(crate) fn map_as_planned(&self, plan: &Plan) -> Result<(), SetupError> {
+        self.map_as(plan, &|| {
+            if let UserNamespace::New(mappings) = &plan.namespaces.user {
+                return user_namespace::make(mappings);
+            }
+            let joined = plan.namespaces.joined.iter();
+            let mut joined = joined.filter(|(kind, _)| *kind == UnshareFlags::NEWUSER);
+            let own = Path::new("/proc/self/ns/user");
+            let path = joined.next().map_or(own, |(_, path)| path);
+            open_cloexec(path).during(Step::Namespace, || format!("open `{}`", path.display()))
+        })
+    }
+
+    fn map_as(
+        &self,
+        plan: &Plan,
+        of: &dyn Fn() -> Result<OwnedFd, SetupError>,
+    ) -> Result<(), SetupError> {
         let mut namespace = None;
         for (place, mount) in plan.mounts.iter().enumerate() {
             if let (Some(ids), Some(tree)) = (&mount.ids, self.binds.get(&place))
@@ -85,7 +110,7 @@ impl Sources {
             {
                 let namespace = match &namespace {
                     Some(namespace) => namespace,
-                    None => namespace.insert(user_namespace::of(pid)?),
+                    None => namespace.insert(of()?),
                 };
                 sys::mount::map_ids(tree.as_fd(), ids.recursive, namespace.as_fd())
                     .during(Step::Mount, || {

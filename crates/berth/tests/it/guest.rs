@@ -123,14 +123,20 @@ const LIMITS: &str = "--exact daily::privileged_limits_reach_the_kernel";
 /// What a cgroup layout can break of `berth runtime`.
 const RUNTIME: &str = "--test-threads=2 runtime::commands runtime::exec runtime::cgroups";
 
+/// What it can break of saving and restoring.
+const CHECKPOINT: &str = "--test-threads=1 --skip killed runtime::checkpoint::";
+
 /// Runs tests of this suite in a guest.
 fn check(cgroups: Cgroups, tests: &str) {
+    check_in(Guest::new(cgroups).tool("docker"), tests);
+}
+
+fn check_in(guest: Guest, tests: &str) {
     let suite = std::env::current_exe().unwrap();
-    let outcome = Guest::new(cgroups)
+    let outcome = guest
         .program(&suite)
         .program(Path::new(env!("CARGO_BIN_EXE_berth")))
         .tool("busybox")
-        .tool("docker")
         .run(&format!("{} {tests}", suite.display()));
     outcome.passed();
 }
@@ -153,4 +159,114 @@ fn slow_the_runtime_works_on_version_2_alone() {
 #[test]
 fn slow_the_runtime_works_on_version_1_alone() {
     check(Cgroups::V1, RUNTIME);
+}
+
+/// One with CRIU, and with the tar that it packs a tmpfs with.
+fn with_criu(cgroups: Cgroups) -> Guest {
+    let guest = Guest::new(cgroups).tool("criu");
+    guest.program(Path::new("/usr/bin/tar"))
+}
+
+#[test]
+fn slow_containers_are_saved_and_restored_on_version_2_alone() {
+    check_in(with_criu(Cgroups::V2), CHECKPOINT);
+}
+
+#[test]
+fn slow_containers_are_saved_and_restored_on_version_1_alone() {
+    check_in(with_criu(Cgroups::V1), CHECKPOINT);
+}
+
+/// A container that counts in a file, keeps what it has in memory, and starts no program meanwhile.
+const COUNTER: &str = r#"
+set -e
+export PATH=CRIU:/usr/bin:$PATH
+counted() { tail -n 1 /tmp/b/rootfs/count; }
+goes_on() { was=$(counted); until [ "$(counted)" -gt "$was" ]; do :; done; }
+pages() { du -kc $(ls /tmp/$1/pages-*.img) | tail -n 1 | cut -f 1; }
+mkdir -p /tmp/b/rootfs/bin && cp /bin/busybox /tmp/b/rootfs/bin
+cd /tmp/b && BERTH runtime spec
+cat > rootfs/program << 'END'
+x=$(/bin/busybox head -c 2000000 /dev/zero | /bin/busybox tr '\0' x)
+i=0
+while [ ! -e /enough ]; do i=$((i+1)); echo $i >> /count; done
+echo "$x" > /memory
+END
+sed -i 's|"terminal": true|"terminal": false|; s|"readonly": true|"readonly": false|
+        s|"sh"|"/bin/busybox", "sh", "/program"|' config.json
+start() {
+  # Its streams are the container's.
+  berth --log /tmp/said "$@" < /dev/null > /dev/null 2>&1 || { cat /tmp/said /tmp/images/*.log; exit 1; }
+  until [ -s rootfs/count ]; do :; done
+  goes_on
+}
+"#;
+
+/// Memory that is saved ahead, and memory that follows later: neither can be had on every kernel.
+const MEMORY: &str = r#"
+berth() { BERTH runtime --root /run/b "$@"; }
+start run --detach one
+berth checkpoint --pre-dump --image-path /tmp/first one
+goes_on
+berth checkpoint --pre-dump --image-path /tmp/second --parent-path ../first one
+goes_on
+first=$(pages first) second=$(pages second)
+test $first -gt 2000 && test $second -lt 1000
+berth checkpoint --auto-dedup --image-path /tmp/third --parent-path ../second one
+test $(pages third) -lt 1000
+# What the third has anew is not kept twice.
+test $(($(pages first) + $(pages second))) -lt $((first + second))
+start restore --detach --image-path /tmp/third two
+mkfifo /tmp/status
+berth checkpoint --lazy-pages --page-server 127.0.0.1:7777 --status-fd 7 --image-path /tmp/lazy two 7> /tmp/status &
+saving=$!
+head -c 1 /tmp/status
+mkdir /tmp/work
+criu lazy-pages --page-server --address 127.0.0.1 --port 7777 -D /tmp/lazy -W /tmp/work -o pages.log &
+serving=$!
+until [ -e /tmp/work/lazy-pages.socket ]; do :; done
+sed -i 's|"linux": {|"linux": {"cgroupsPath": "/three",|' config.json
+start restore --detach --lazy-pages --image-path /tmp/lazy --work-path /tmp/work three
+wait $saving && wait $serving
+goes_on
+true > rootfs/enough
+until berth state three | grep -q stopped; do :; done
+test $(tr -d x < rootfs/memory | wc -c) = 1 && test $(wc -c < rootfs/memory) = 2000001
+berth delete three
+"#;
+
+/// Into a scope of systemd's, each time a new one.
+const SAVED_SCOPE: &str = r#"
+berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
+sed -i 's|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
+cgroup=/sys/fs/cgroup/berth.slice/berth-e2e.slice/box-two.scope
+start run --detach two
+berth checkpoint --image-path /tmp/images two
+test ! -e $cgroup
+start restore --detach --pid-file /tmp/pid --image-path /tmp/images two
+test "$(cat $cgroup/cgroup.procs)" = "$(cat /tmp/pid)"
+test -e /run/systemd/transient/box-two.scope
+berth pause two && grep -q "frozen 1" $cgroup/cgroup.events && berth resume two
+berth delete --force two
+test ! -e $cgroup && test -z "$(ls /run/b)"
+"#;
+
+/// Runs a script of this suite with CRIU at hand.
+fn check_saving(guest: Guest, script: &str) {
+    let berth = env!("CARGO_BIN_EXE_berth");
+    let tools = testkit::tool("criu");
+    let script = format!("set -x\n{COUNTER}{script}")
+        .replace("BERTH", berth)
+        .replace("CRIU", tools.parent().unwrap().to_str().unwrap());
+    guest.program(Path::new(berth)).run(&script).passed();
+}
+
+#[test]
+fn slow_memory_is_saved_ahead_and_restored_later() {
+    check_saving(with_criu(Cgroups::V2), MEMORY);
+}
+
+#[test]
+fn slow_a_saved_container_is_restored_into_a_scope_of_systemds() {
+    check_saving(with_criu(Cgroups::V2).systemd(), SAVED_SCOPE);
 }

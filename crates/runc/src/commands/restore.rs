@@ -72,7 +72,7 @@ fn restore(context: &Context, arguments: &Arguments) -> Outcome {
     // The more useful answer where there is neither.
     if let Err(source) = fs::metadata(&options.images) {
         let path = options.images;
-        return Err(criu::RestoreError::Directory { path, source }.into());
+        return Err(criu::PrepareError::Directory { path, source }.into());
     }
     if let Some(work) = &options.work {
         make_directory(work)?;

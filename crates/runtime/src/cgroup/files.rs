@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::CgroupError;
 
 /// A process that was killed leaves its cgroup once its parent looks; so long removal waits.
-const REMOVAL: Duration = Duration::from_secs(5);
+pub(super) const REMOVAL: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Levels of cgroups that a container may make below its own; the kernel's default for
@@ -94,9 +94,8 @@ pub(super) fn walk(
     level(directory, 0, visit)
 }
 
-/// Removes a cgroup and those below it. That it is gone already is no error.
-pub(super) fn remove(directory: &Path) -> Result<(), CgroupError> {
-    let deadline = Instant::now() + REMOVAL;
+/// Removes a cgroup and those below it; tries until the deadline. That it is gone already is no error.
+pub(super) fn remove(directory: &Path, deadline: Instant) -> Result<(), CgroupError> {
     let mut pause = Duration::from_micros(100);
     loop {
         let error = match fs::remove_dir(directory) {

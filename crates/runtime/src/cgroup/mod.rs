@@ -26,6 +26,7 @@ mod v2;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
@@ -437,19 +438,13 @@ impl Cgroup {
 
     /// Every process in it and below.
     pub fn pids(&self) -> Result<Vec<i32>, CgroupError> {
-        let mut pids = Vec::new();
-        files::walk(&self.members(), &mut |directory| {
-            let file = directory.join("cgroup.procs");
-            pids.extend(
-                files::read(&file)?
-                    .lines()
-                    .filter_map(|line| line.parse::<i32>().ok()),
-            );
-            Ok(())
-        })?;
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
+        pids_in(&[self.members()])
+    }
+
+    /// The same of all its directories: others may be in some hierarchies only.
+    pub fn occupants(&self) -> Result<Vec<i32>, CgroupError> {
+        let directories = self.directories().into_iter().map(|(_, path)| path);
+        pids_in(&directories.filter(|path| path.exists()).collect::<Vec<_>>())
     }
 
     /// Stops all its processes; returns when they stand still.
@@ -608,13 +603,29 @@ impl Cgroup {
     /// just ending is waited for, briefly. A cgroup that is gone is no error.
     pub fn remove(self) -> Result<(), CgroupError> {
         let mut first = None;
+        let deadline = Instant::now() + files::REMOVAL;
         for (_, directory) in self.directories() {
-            if let Err(error) = files::remove(&directory) {
+            if let Err(error) = files::remove(&directory, deadline) {
                 first.get_or_insert(error);
             }
         }
         first.map_or(Ok(()), Err)
     }
+}
+
+/// Every process in these directories and below.
+fn pids_in(directories: &[PathBuf]) -> Result<Vec<i32>, CgroupError> {
+    let mut pids = Vec::new();
+    for directory in directories {
+        files::walk(directory, &mut |directory| {
+            let listed = files::read(&directory.join("cgroup.procs"))?;
+            pids.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
+            Ok(())
+        })?;
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
 }
 
 /// Whether root here is not root of the machine, or is nobody.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::linux::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::thread::UnshareFlags;
 
@@ -12,7 +12,7 @@ use super::external::{self, Mounted};
 use super::rpc::{self, Features, Kind, Request};
 use super::streams::is_file;
 use super::swrk::{self, Criu, CriuError, Seat};
-use super::{DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, Options};
+use super::{DESCRIPTORS, Directories, EXTERNAL_NAMESPACES, Options, PrepareError};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::Cgroup;
 use crate::error::CreateError;
@@ -62,39 +62,18 @@ pub struct PageServer {
 /// Why a container was not saved. It goes on as before.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// What it was made of.
+    /// What comes before CRIU.
     #[error(transparent)]
-    Plan(#[from] CreateError),
-    /// A mount that CRIU would restore as another.
-    #[error("the mount at `{}` maps ids, which CRIU does not save", .0.display())]
-    MappedMount(PathBuf),
-    /// The directories.
-    #[error("open the directory `{path}`")]
-    Directory {
-        /// Which one.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// What is known of the container.
-    #[error("read `{path}`")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// What is kept beside the images.
-    #[error("write `{path}`")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Prepare(#[from] PrepareError),
     /// CRIU.
     #[error(transparent)]
     Criu(#[from] CriuError),
+}
+
+impl From<CreateError> for DumpError {
+    fn from(error: CreateError) -> Self {
+        Self::Prepare(error.into())
+    }
 }
 
 /// Saves a container. Unless it is to go on its processes are dead then, or about to be.
@@ -102,7 +81,6 @@ pub enum DumpError {
 /// Forks the calling thread: call it from a program with one thread.
 pub fn dump(dump: &Dump<'_>, options: &Options) -> Result<(), DumpError> {
     let plan = Plan::new(dump.bundle, false)?;
-    refuse_mapped_mounts(&plan).map_err(DumpError::MappedMount)?;
     check_features(dump, options)?;
     let mut criu = Criu::start(&Seat {
         namespaces: UnshareFlags::empty(),
@@ -110,8 +88,7 @@ pub fn dump(dump: &Dump<'_>, options: &Options) -> Result<(), DumpError> {
         inherited: Vec::new(),
         own_streams: false,
     })?;
-    let opened = options.open(LOG, criu.pid());
-    let directories = opened.map_err(|(path, source)| DumpError::Directory { path, source })?;
+    let directories = options.open(LOG, criu.pid())?;
     let request = request(dump, options, &plan, &directories)?;
     let mut status = dump.status_fd;
     let done = criu.ask(&request, &directories.log, &mut |_, _| {
@@ -123,12 +100,6 @@ pub fn dump(dump: &Dump<'_>, options: &Options) -> Result<(), DumpError> {
     });
     criu.end();
     done.map(drop)
-}
-
-/// CRIU would restore them without their mapping.
-pub(super) fn refuse_mapped_mounts(plan: &Plan) -> Result<(), PathBuf> {
-    let mapped = plan.mounts.iter().find(|mount| mount.ids.is_some());
-    mapped.map_or(Ok(()), |mount| Err(mount.destination.clone()))
 }
 
 fn check_features(dump: &Dump<'_>, options: &Options) -> Result<(), CriuError> {
@@ -173,7 +144,7 @@ fn request(
             address: Some(server.address.clone()),
             port: Some(i32::from(server.port)),
         }),
-        network_lock: needs_no_lock(options).then_some(rpc::LOCK_NO_NETWORK),
+        network_lock: network_lock(options),
         freeze_cgroup: dump.cgroup.and_then(Cgroup::freezer_directory),
         external: external_namespaces(dump.pid, plan)?,
         ..options.request(directories, dump.bundle)
@@ -181,8 +152,8 @@ fn request(
     let kind = if dump.pre_dump {
         Kind::PreDump
     } else {
-        let container = mounts(&format!("/proc/{}/mountinfo", dump.pid))?;
-        let host = mounts("/proc/self/mountinfo")?;
+        let container = Mounted::of(Path::new(&format!("/proc/{}/mountinfo", dump.pid)))?;
+        let host = Mounted::of(Path::new(external::HOST))?;
         wanted.external_mounts = external::of_running(plan, &container, &host);
         let files = dump.streams.iter().filter(|name| is_file(name));
         wanted.external.extend(files.cloned());
@@ -195,45 +166,36 @@ fn request(
     })
 }
 
-/// CRIU holds packets back by iptables, for connections to be as they were saved. Without
-/// connections nothing is lost where that is not installed.
-fn needs_no_lock(options: &Options) -> bool {
-    !options.tcp_established && swrk::find(IPTABLES).is_none()
-}
-
-pub(super) fn mounts(path: &str) -> Result<Vec<Mounted>, DumpError> {
-    let text = fs::read_to_string(path).map_err(|source| DumpError::Read {
-        path: PathBuf::from(path),
-        source,
-    })?;
-    Ok(Mounted::parse(&text))
+/// CRIU holds packets back by iptables, for connections to be as they were saved. Where that is not
+/// installed it can by nftables itself; without connections nothing is lost if it does not at all.
+fn network_lock(options: &Options) -> Option<i32> {
+    match (swrk::find(IPTABLES), options.tcp_established) {
+        (Some(_), _) => None,
+        (None, true) => Some(rpc::LOCK_NFTABLES),
+        (None, false) => Some(rpc::LOCK_NO_NETWORK),
+    }
 }
 
 /// `net[4026532281]:extRootNetNS`
-fn external_namespaces(pid: i32, plan: &Plan) -> Result<Vec<String>, DumpError> {
+fn external_namespaces(pid: i32, plan: &Plan) -> Result<Vec<String>, PrepareError> {
     let joined = |kind| plan.namespaces.joined.iter().any(|(is, _)| *is == kind);
     let listed = EXTERNAL_NAMESPACES.iter();
     let external = listed.filter(|(kind, ..)| joined(*kind));
     external
         .map(|(_, kind, name)| {
             let path = format!("/proc/{pid}/ns/{kind}");
-            match fs::metadata(&path) {
-                Ok(found) => Ok(format!("{kind}[{}]:{name}", found.st_ino())),
-                Err(source) => Err(DumpError::Read {
-                    path: PathBuf::from(path),
-                    source,
-                }),
-            }
+            let found = fs::metadata(&path).map_err(PrepareError::read(Path::new(&path)))?;
+            Ok(format!("{kind}[{}]:{name}", found.st_ino()))
         })
         .collect()
 }
 
-fn keep_streams(streams: &[String], images: &Path) -> Result<(), DumpError> {
+fn keep_streams(streams: &[String], images: &Path) -> Result<(), PrepareError> {
     let path = images.join(DESCRIPTORS);
     let kept = serde_json::to_vec(streams)
         .map_err(io::Error::from)
         .and_then(|json| write_private(&path, &json));
-    kept.map_err(|source| DumpError::Write { path, source })
+    kept.map_err(|source| PrepareError::Write { path, source })
 }
 
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, ResolveFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::PrepareError;
 use super::rpc::ExternalMount;
 use crate::cgroup::Cgroup;
 use crate::child::{inside, view};
@@ -24,6 +26,8 @@ use crate::plan::{Mount, MountKind, Plan};
 
 /// What masked files are made of, and how the images call that.
 const NULL: &str = "/dev/null";
+/// The mounts of the host, as far as the caller is there.
+pub(super) const HOST: &str = "/proc/self/mountinfo";
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +41,13 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    pub(super) fn parse(text: &str) -> Vec<Self> {
+    /// All that a file of that form lists.
+    pub(super) fn of(path: &Path) -> Result<Vec<Self>, PrepareError> {
+        let text = fs::read_to_string(path).map_err(PrepareError::read(path))?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Vec<Self> {
         text.lines().filter_map(Self::line).collect()
     }
 

@@ -17,6 +17,7 @@
 //! | `rpc` | CRIU's messages |
 //! | `swrk` | the program `criu`, found, started and talked to |
 //! | `external` | which mounts are the host's, and what they are made of when it is restored |
+//! | `mapped` | user namespaces and mounts that map ids |
 //! | `streams` | standard streams that lead out of it |
 //! | `dump` | a container becomes images |
 //! | `restore` | images become a container |
@@ -27,6 +28,7 @@
 
 mod dump;
 mod external;
+mod mapped;
 mod restore;
 mod rpc;
 mod streams;
@@ -46,6 +48,58 @@ pub use streams::own_streams;
 pub use swrk::CriuError;
 
 use crate::bundle::Bundle;
+use crate::error::CreateError;
+
+/// Why CRIU was not asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// What the container is made of.
+    #[error(transparent)]
+    Plan(#[from] CreateError),
+    /// One of the directories.
+    #[error("open the directory `{path}`")]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is known of the container, or of the host.
+    #[error("read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is kept beside the images.
+    #[error("write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A restored container's users could not reach its images.
+    #[error("let the container's group {group} into `{path}`")]
+    Admit {
+        /// The directory.
+        path: PathBuf,
+        /// What its first group is on the host.
+        group: u32,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl PrepareError {
+    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
 
 /// What concerns both ways.
 #[derive(Clone, Debug, Default)]
@@ -119,7 +173,7 @@ struct Directories {
 
 impl Options {
     /// As the process `viewer` sees them: CRIU mounts in them, and can so only in mounts of its own.
-    fn open(&self, log: &str, viewer: i32) -> Result<Directories, (PathBuf, io::Error)> {
+    fn open(&self, log: &str, viewer: i32) -> Result<Directories, PrepareError> {
         let open = |path: &Path| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let absolute = std::path::absolute(path);
@@ -128,7 +182,10 @@ impl Options {
                 let seen = Path::new("/proc").join(viewer.to_string()).join("root");
                 Ok(rustix::fs::open(seen.join(below), flags, Mode::empty())?)
             });
-            opened.map_err(|error| (path.to_owned(), error))
+            opened.map_err(|source| PrepareError::Directory {
+                path: path.to_owned(),
+                source,
+            })
         };
         let work = self.work.as_deref();
         Ok(Directories {

@@ -11,12 +11,12 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::UnshareFlags;
 
-use super::dump::refuse_mapped_mounts;
 use super::external::{self, Mounted};
+use super::mapped::{MappedBinds, admit};
 use super::rpc::{self, CgroupRoot, Inherited, JoinedNamespace, Kind, Notice, Request};
 use super::streams::is_file;
 use super::swrk::{self, Criu, CriuError, Seat};
-use super::{DESCRIPTORS, EXTERNAL_NAMESPACES, Options};
+use super::{CgroupMode, DESCRIPTORS, EXTERNAL_NAMESPACES, Options, PrepareError};
 use crate::bundle::{Bundle, Rootfs};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::child::view;
@@ -58,27 +58,28 @@ pub struct Restored {
 /// Why a container was not restored. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The specification.
+    /// What comes before CRIU.
     #[error(transparent)]
-    Plan(#[from] CreateError),
-    /// A mount that CRIU would restore as another.
-    #[error("the mount at `{}` maps ids, which CRIU does not restore", .0.display())]
-    MappedMount(PathBuf),
-    /// The directories.
-    #[error("open the directory `{path}`")]
-    Directory {
-        /// Which one.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file.
-    #[error("read `{path}`")]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
+    Prepare(#[from] PrepareError),
+    /// CRIU would refuse the cgroup that it is to be in.
+    #[error(
+        "a container cannot be restored with --manage-cgroups-mode strict: its cgroup is made \
+         before it, with the limits of config.json (\"full\" restores those that were saved)"
+    )]
+    Strict,
+    /// Sources of binds.
+    #[error("prepare what is bound")]
+    Sources(#[source] SetupError),
+    /// CRIU binds by source, which cannot be mapped and not mapped.
+    #[error(
+        "the mounts at `{}` and `{}` show the same files with different ids, which CRIU cannot \
+         restore", first.display(), second.display()
+    )]
+    MappedTwice {
+        /// Where it maps ids.
+        first: PathBuf,
+        /// Where it does not, or others.
+        second: PathBuf,
     },
     /// The cgroup.
     #[error("prepare the cgroup")]
@@ -97,6 +98,12 @@ pub enum RestoreError {
     Process(#[source] io::Error),
 }
 
+impl From<CreateError> for RestoreError {
+    fn from(error: CreateError) -> Self {
+        Self::Prepare(error.into())
+    }
+}
+
 /// Restores a container, in a cgroup with the limits of its specification. `born` hears the id of
 /// its first process as soon as there is one.
 ///
@@ -107,11 +114,15 @@ pub fn restore(
     born: &mut dyn FnMut(i32) -> io::Result<()>,
 ) -> Result<Restored, RestoreError> {
     let plan = Plan::new(restore.bundle, false)?;
-    refuse_mapped_mounts(&plan).map_err(RestoreError::MappedMount)?;
     // Before anything is made.
     swrk::check_installed()?;
+    if options.cgroups == Some(CgroupMode::Strict) && has_cgroup(restore.bundle) {
+        return Err(RestoreError::Strict);
+    }
+    let mapped = MappedBinds::take(&plan)?;
+    admit(&plan, &options.images)?;
     let cgroup = make_cgroup(restore.bundle)?;
-    let restored = in_cgroup(restore, options, &plan, cgroup.as_ref(), born);
+    let restored = in_cgroup(restore, options, &plan, &mapped, cgroup.as_ref(), born);
     if restored.is_err()
         && let Some(cgroup) = cgroup
     {
@@ -119,6 +130,11 @@ pub fn restore(
         let _ = cgroup.remove();
     }
     restored
+}
+
+fn has_cgroup(bundle: &Bundle) -> bool {
+    let linux = bundle.spec.linux().as_ref();
+    linux.is_some_and(|linux| linux.cgroups_path().is_some())
 }
 
 fn make_cgroup(bundle: &Bundle) -> Result<Option<Cgroup>, RestoreError> {
@@ -136,6 +152,7 @@ fn in_cgroup(
     restore: &Restore<'_>,
     options: &Options,
     plan: &Plan,
+    mapped: &MappedBinds,
     cgroup: Option<&Cgroup>,
     born: &mut dyn FnMut(i32) -> io::Result<()>,
 ) -> Result<Restored, RestoreError> {
@@ -144,15 +161,18 @@ fn in_cgroup(
         return Err(CreateError::invalid("root.path", reason).into());
     };
     let namespaces = external_namespaces(plan)?;
-    let prepare = || stage(root, restore.stage, plan, cgroup);
+    let prepare = || {
+        stage(root, restore.stage, plan)?;
+        mapped.cover()?;
+        enter(cgroup)
+    };
     let mut criu = Criu::start(&Seat {
         namespaces: UnshareFlags::NEWNS,
         prepare: &prepare,
         inherited: namespaces.iter().map(|(_, fd)| fd.as_fd()).collect(),
         own_streams: restore.own_streams,
     })?;
-    let opened = options.open(LOG, criu.pid());
-    let directories = opened.map_err(|(path, source)| RestoreError::Directory { path, source })?;
+    let directories = options.open(LOG, criu.pid())?;
     let inherited = namespaces.iter().map(|(name, fd)| Inherited {
         key: (*name).to_owned(),
         fd: fd.as_raw_fd(),
@@ -222,14 +242,10 @@ fn hear(
 }
 
 /// In the fork: CRIU wants the root to be a mount that nothing covers, and takes those of its caller
-/// for the host's. So it gets mounts of its own.
-fn stage(
-    root: &Path,
-    stage: &Path,
-    plan: &Plan,
-    cgroup: Option<&Cgroup>,
-) -> Result<(), SetupError> {
-    let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+/// for the host's. So it gets mounts of its own, which stay slaves of the host's: it makes those that
+/// were slaves such again by theirs.
+fn stage(root: &Path, stage: &Path, plan: &Plan) -> Result<(), SetupError> {
+    let alone = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", alone).during(Step::Root, || "separate the mounts from the host's")?;
     let what = || format!("mount the root `{}` for CRIU", root.display());
     let attach = || {
@@ -245,18 +261,22 @@ fn stage(
     // Once more, whatever that left of it.
     unmount(stage, UnmountFlags::DETACH).during(Step::Root, what)?;
     attach().during(Step::Root, what)?;
-    let enter = || "enter the cgroup";
+    Ok(())
+}
+
+/// Also in the fork: what it makes is where it is.
+fn enter(cgroup: Option<&Cgroup>) -> Result<(), SetupError> {
     match cgroup.map(|cgroup| cgroup.enter(false)) {
         Some(Err(error)) => {
             let error = io::Error::other(vocab::failure::chain(&error));
-            Err(error).during(Step::Cgroup, enter)
+            Err(error).during(Step::Cgroup, || "enter the cgroup")
         }
         _ => Ok(()),
     }
 }
 
 /// Namespaces that were joined, and are handed over open.
-fn external_namespaces(plan: &Plan) -> Result<Vec<(&'static str, OwnedFd)>, RestoreError> {
+fn external_namespaces(plan: &Plan) -> Result<Vec<(&'static str, OwnedFd)>, PrepareError> {
     let joined = plan.namespaces.joined.iter();
     let named = joined.filter_map(|(kind, path)| {
         let (_, _, name) = EXTERNAL_NAMESPACES.iter().find(|(is, ..)| is == kind)?;
@@ -266,11 +286,7 @@ fn external_namespaces(plan: &Plan) -> Result<Vec<(&'static str, OwnedFd)>, Rest
         .map(|(name, path)| {
             // Above the standard streams.
             let opened = open_cloexec(path).and_then(|fd| Ok(fcntl_dupfd_cloexec(&fd, 3)?));
-            let opened = opened.map_err(|source| RestoreError::Read {
-                path: path.clone(),
-                source,
-            });
-            Ok((name, opened?))
+            Ok((name, opened.map_err(PrepareError::read(path))?))
         })
         .collect()
 }
@@ -300,33 +316,20 @@ fn external_mounts(
     root: &Path,
     plan: &Plan,
     cgroup: Option<&Cgroup>,
-) -> Result<Vec<rpc::ExternalMount>, RestoreError> {
-    let mountinfo = Path::new("/proc/self/mountinfo");
-    let host = fs::read_to_string(mountinfo).map_err(read(mountinfo))?;
-    let root_fd = open_cloexec(root).map_err(read(root))?;
+) -> Result<Vec<rpc::ExternalMount>, PrepareError> {
+    let host = Mounted::of(Path::new(external::HOST))?;
+    let root_fd = open_cloexec(root).map_err(PrepareError::read(root))?;
     let points = external::points(&root_fd, plan);
-    Ok(external::of_plan(
-        plan,
-        &points,
-        cgroup,
-        &Mounted::parse(&host),
-    ))
-}
-
-fn read(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
-    move |source| RestoreError::Read {
-        path: path.to_owned(),
-        source,
-    }
+    Ok(external::of_plan(plan, &points, cgroup, &host))
 }
 
 /// The paths that take the place of the saved ones: CRIU is in the container's cgroup already.
-fn cgroup_roots(pid: i32) -> Result<Vec<CgroupRoot>, RestoreError> {
+fn cgroup_roots(pid: i32) -> Result<Vec<CgroupRoot>, PrepareError> {
     let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-    let text = fs::read_to_string(&path).map_err(read(&path))?;
-    // On version 2 alone CRIU goes by where it is itself.
-    let lines = text.lines().filter(|_| text.lines().count() > 1);
-    let fields = lines.filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let text = fs::read_to_string(&path).map_err(PrepareError::read(&path))?;
+    let fields = text
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let roots = fields.flat_map(|(controllers, path)| {
         controllers.split(',').map(move |controller| CgroupRoot {
             controller: Some(controller.to_owned()),
@@ -337,16 +340,16 @@ fn cgroup_roots(pid: i32) -> Result<Vec<CgroupRoot>, RestoreError> {
 }
 
 /// Our standard streams in place of the saved ones that led out of the container.
-fn streams(images: &Path) -> Result<Vec<Inherited>, RestoreError> {
+fn streams(images: &Path) -> Result<Vec<Inherited>, PrepareError> {
     let path = images.join(DESCRIPTORS);
     let json = match fs::read(&path) {
         // Others than berth and runc do without.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(read(&path))?,
+        other => other.map_err(PrepareError::read(&path))?,
     };
     let saved: Vec<String> = serde_json::from_slice(&json)
         .map_err(io::Error::from)
-        .map_err(read(&path))?;
+        .map_err(PrepareError::read(&path))?;
     let numbered = saved.into_iter().zip(0..3);
     let led_out = numbered.filter(|(name, _)| name.starts_with("pipe:") || is_file(name));
     Ok(led_out.map(|(key, fd)| Inherited { key, fd }).collect())

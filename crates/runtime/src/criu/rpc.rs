@@ -31,7 +31,9 @@ impl Kind {
     }
 }
 
-/// `criu_network_lock_method`, from CRIU 3.18 on: no packet is held back while it saves.
+/// `criu_network_lock_method`: packets are held back by nftables while it saves.
+pub(super) const LOCK_NFTABLES: i32 = 2;
+/// The same, from CRIU 3.18 on: none is held back.
 pub(super) const LOCK_NO_NETWORK: i32 = 3;
 
 /// `criu_req`.

@@ -30,8 +30,10 @@ const NOT_RUN: i32 = 127;
 const CRIU: &str = "criu";
 /// No message of CRIU's is longer.
 const MAX_MESSAGE: usize = 40 << 10;
-/// As many errors of its log are told.
+/// As many errors of its log are told, from the first on: those that follow are its consequences.
 const TOLD_ERRORS: usize = 3;
+/// Errors that CRIU goes on after: it looks for what the kernel has, and raises limits as it may.
+const HARMLESS: [&str; 3] = ["tun: ", "rlimit: ", "exited, status="];
 
 /// Why CRIU did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +77,14 @@ pub enum CriuError {
     Feature(&'static str),
 }
 
-/// The last errors of a log, and where more is.
+/// The first errors of a log, and where more is.
 fn told(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let errors: Vec<&str> = text.lines().filter_map(error_of).collect();
-    let last = errors.len().saturating_sub(TOLD_ERRORS);
-    let mut told: String = errors[last..]
-        .iter()
+    let errors = text.lines().filter_map(error_of);
+    let serious = errors.filter(|error| !HARMLESS.iter().any(|start| error.starts_with(start)));
+    let mut told: String = serious
+        .take(TOLD_ERRORS)
         .map(|error| format!(": {error}"))
         .collect();
     if !text.is_empty() {
@@ -328,14 +330,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_errors_of_a_log_are_told() {
+    fn the_first_serious_errors_of_a_log_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("dump.log");
         assert_eq!(told(&log), "");
-        let line = |what: &str| format!("(00.000001) Error (criu/x.c:1): {what}\n");
-        let text = line("one") + "(00.000002) Warn (x): not\n" + &line("two");
+        let line = |what: &str| format!("(00.000001)      1: Error (criu/x.c:1): {what}\n");
+        let text =
+            line("tun: Unable") + &line("one") + "(00.000002) Warn (x): not\n" + &line("two");
         std::fs::write(&log, text.clone() + &line("three") + &line("four")).unwrap();
-        let end = format!(": two: three: four (log file: {})", log.display());
+        let end = format!(": one: two: three (log file: {})", log.display());
         assert_eq!(told(&log), end);
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::json;
+use testkit::tool;
 
 use super::bundle::Bundle;
 
@@ -38,6 +40,34 @@ fn privileged_a_cgroup_that_somebody_is_in_is_not_taken() {
     assert!(refused.fails(1).contains(said), "{refused:#?}");
     assert_eq!(bundle.status(), "running");
     assert_eq!(bundle.run(&["list", "-q"]).ok(), bundle.id);
+}
+
+#[test]
+fn privileged_a_cgroup_that_somebody_is_in_in_one_hierarchy_alone_is_not_taken_either() {
+    let bundle = Bundle::sh("exec sleep 1000");
+    let mut somebody = Command::new(tool("busybox"));
+    let mut somebody = somebody.args(["sleep", "1000"]).spawn().unwrap();
+    for (place, _) in memberships(&somebody.id().to_string()) {
+        let cgroup = place.join(&bundle.id);
+        fs::create_dir(&cgroup).unwrap();
+        // A cgroup of no processors takes nobody.
+        if place.ends_with("cpuset") {
+            fs::remove_dir(&cgroup).unwrap();
+            continue;
+        }
+        fs::write(cgroup.join("cgroup.procs"), somebody.id().to_string()).unwrap();
+        let refused = [&["run", "-d"][..], &["restore", "-d", "--image-path", "."]];
+        let refused = refused.map(|command| bundle.run(&[command, &[&bundle.id]].concat()));
+        fs::write(place.join("cgroup.procs"), somebody.id().to_string()).unwrap();
+        fs::remove_dir(&cgroup).unwrap();
+        for refused in refused {
+            let said = "container's cgroup is not empty: 1 process(es) found";
+            assert!(refused.fails(1).contains(said), "{refused:#?}");
+        }
+    }
+    somebody.kill().unwrap();
+    somebody.wait().unwrap();
+    bundle.is_gone();
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn counter() -> Bundle {
 
 impl Bundle {
     /// A command that finds CRIU. What is restored has the cgroup that is called as it is.
-    fn criu_command(&self, args: &[&str]) -> Command {
+    pub(super) fn criu_command(&self, args: &[&str]) -> Command {
         if let ["restore", .., id] = args {
             let mut spec = self.spec.clone();
             spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
@@ -44,7 +44,7 @@ impl Bundle {
         command
     }
 
-    fn criu(&self, args: &[&str]) -> Run {
+    pub(super) fn criu(&self, args: &[&str]) -> Run {
         if let ["restore", .., id] = args {
             self.put_into_cgroup(id);
         }
@@ -61,7 +61,7 @@ impl Bundle {
 
     /// How far it has counted.
     #[track_caller]
-    fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         let mut count = None;
         eventually(PATIENCE, || {
             let text = fs::read_to_string(self.inside("count")).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Bundle {
     }
 
     #[track_caller]
-    fn counts_beyond(&self, reached: u32) {
+    pub(super) fn counts_beyond(&self, reached: u32) {
         eventually(PATIENCE, || self.count() > reached);
     }
 
@@ -90,7 +90,7 @@ impl Bundle {
 
     /// Errors are looked for in CRIU's log, so that a failure can be understood.
     #[track_caller]
-    fn did(&self, run: &Run) {
+    pub(super) fn did(&self, run: &Run) {
         let logs = ["dump", "restore"].map(|log| self.path().join(format!("images/{log}.log")));
         let logs = logs.map(|log| fs::read_to_string(log).unwrap_or_default());
         assert_eq!(run.code, Some(0), "{run:#?}\n{}\n{}", logs[0], logs[1]);

@@ -4,6 +4,7 @@
 mod bundle;
 mod cgroups;
 mod checkpoint;
+mod checkpoint_options;
 mod commands;
 mod containerd;
 pub(crate) mod docker;
