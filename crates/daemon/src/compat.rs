@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use engine::spec::fields::{Effect as Field, FIELDS};
+
 use crate::config::options::{Effect, OPTIONS};
 use crate::router::{Does, OPERATIONS};
 
@@ -52,9 +54,26 @@ fn daemon_options() -> String {
     rows
 }
 
+fn container_options() -> String {
+    let mut rows = "Members of `HostConfig`; those of `ContainerConfig` all work.\n\n\
+                    | Member | State |\n|---|---|\n"
+        .to_owned();
+    for field in FIELDS {
+        let state = match field.effect {
+            Field::Works => "works".to_owned(),
+            Field::Partly(what) => format!("works; {what}"),
+            Field::Warns(text) => format!("no effect, and a warning says so: {text}"),
+            Field::Refused(text) => format!("refused: {text}"),
+        };
+        writeln!(rows, "| `{}` | {state} |", field.key).unwrap();
+    }
+    rows
+}
+
 #[test]
 fn the_page_of_compatibility_says_what_the_tables_say() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
     testkit::page::check_section(&page, "Engine API", &engine_api());
+    testkit::page::check_section(&page, "Container options", &container_options());
     testkit::page::check_section(&page, "Daemon options", &daemon_options());
 }

@@ -37,7 +37,9 @@ use crate::containers::record::{MountKind, Record};
 use crate::events::container as announce;
 use crate::shared::Shared;
 use crate::spec::cache::read_accounts;
+use crate::spec::mounts;
 use crate::spec::user::{self, UserError};
+use crate::volumes::MountVolumeError;
 
 /// Links in one path, as the kernel bounds them (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
@@ -94,6 +96,9 @@ pub enum ArchiveError {
     /// Its layers are not there.
     #[error("mount the root of the container")]
     Snapshot(#[from] store::SnapshotError),
+    /// A volume of it.
+    #[error(transparent)]
+    MountVolume(#[from] MountVolumeError),
     /// Its files cannot be put together.
     #[error("mount the root of the container")]
     Offline(#[from] OfflineError),
@@ -138,7 +143,7 @@ impl Failure for ArchiveError {
             Self::User(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::Closing => Kind::Unavailable,
-            Self::Offline(_) | Self::Pack(_) => Kind::Internal,
+            Self::Offline(_) | Self::MountVolume(_) | Self::Pack(_) => Kind::Internal,
         }
     }
 }
@@ -217,6 +222,7 @@ impl Engine {
             Lent::Files(held) => held,
         };
         tasks::blocking(move || {
+            let _volumes = HeldVolumes::new(&shared, &view.record)?;
             let (overlay, binds) = files(&shared, &view.record)?;
             if write {
                 let access = Access::Write {
@@ -283,6 +289,32 @@ fn root_of(pid: i32, id: &ContainerId) -> Result<OwnedFd, ArchiveError> {
         .map_err(|error| failed("open the root of")(error.into()))
 }
 
+/// Volumes with a file system of their own, mounted as long as this lives.
+struct HeldVolumes<'a> {
+    shared: &'a Shared,
+    record: &'a Record,
+    holder: ContainerId,
+}
+
+impl<'a> HeldVolumes<'a> {
+    fn new(shared: &'a Shared, record: &'a Record) -> Result<Self, MountVolumeError> {
+        let holder = ContainerId::random();
+        shared.hold_volumes(&record.mounts, holder)?;
+        Ok(Self {
+            shared,
+            record,
+            holder,
+        })
+    }
+}
+
+impl Drop for HeldVolumes<'_> {
+    fn drop(&mut self) {
+        let Self { shared, record, .. } = self;
+        shared.let_volumes_go(&record.mounts, self.holder);
+    }
+}
+
 /// Layers, volumes and binds of a container that does not run. Blocks.
 fn files(shared: &Shared, record: &Record) -> Result<(runtime::Overlay, Vec<Bind>), ArchiveError> {
     let mounts = shared.store.mount_snapshot(&record.id)?;
@@ -295,22 +327,30 @@ fn files(shared: &Shared, record: &Record) -> Result<(runtime::Overlay, Vec<Bind
         .mounts
         .iter()
         .filter(|mounted| mounted.kind != MountKind::Tmpfs)
-        .map(|mounted| Bind {
-            source: PathBuf::from(&mounted.source),
-            destination: PathBuf::from(&mounted.destination),
-            recursive: !mounted.non_recursive,
-            read_only: mounted.read_only,
+        .map(|mounted| {
+            Ok(Bind {
+                source: PathBuf::from(&mounted.source),
+                origin: mounts::origin_of(mounted, |holder| {
+                    Ok(shared.store.mount_snapshot(holder)?.lower)
+                })?,
+                destination: PathBuf::from(&mounted.destination),
+                recursive: !mounted.non_recursive,
+                read_only: mounted.read_only,
+            })
         })
-        .collect();
+        .collect::<Result<_, store::SnapshotError>>()?;
     let own = shared.data_dir(&record.id);
     binds.extend(["hosts", "hostname", "resolv.conf"].map(|name| Bind {
         source: own.join(name),
+        origin: None,
         destination: Path::new("/etc").join(name),
         recursive: false,
         read_only: false,
     }));
     // What is made at a start is not there before the first one.
-    binds.retain(|bind| bind.source.exists());
+    binds.retain(|bind| {
+        matches!(bind.origin, Some(runtime::Origin::Layers { .. })) || bind.source.exists()
+    });
     binds.sort_by_key(|bind| bind.destination.components().count());
     Ok((overlay, binds))
 }

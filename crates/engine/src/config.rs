@@ -39,6 +39,8 @@ pub struct Config {
     pub no_new_privileges: bool,
     /// Whether every container gets an init as PID 1.
     pub init: bool,
+    /// Where vendors describe their devices; what is in later ones counts more.
+    pub cdi_directories: Vec<PathBuf>,
     /// DNS servers of containers that name none.
     pub dns: Vec<IpAddr>,
     /// DNS search domains of containers that name none.
@@ -125,6 +127,9 @@ pub const SHM_BYTES: u64 = 64 << 20;
 /// Grace between the stop signal and SIGKILL when nobody names one (Engine API, ContainerStop).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where vendors describe their devices (CDI's SPEC.md).
+pub const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 impl Config {
     /// Everything at its default for these places.
     pub fn new(data_root: PathBuf, exec_root: PathBuf, instance: String, program: PathBuf) -> Self {
@@ -146,6 +151,7 @@ impl Config {
             seccomp_profile: None,
             no_new_privileges: false,
             init: false,
+            cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).to_vec(),
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

@@ -688,8 +688,7 @@ fn process(
         env,
         working_dir.unwrap_or(&record.config.working_dir),
         wanted.tty,
-        &security.capabilities,
-        security.no_new_privileges,
+        &security,
     );
     process
         .set_rlimits(Some(spec::limits::rlimits(

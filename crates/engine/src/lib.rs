@@ -255,6 +255,7 @@ impl Engine {
             sampler: sampler::Sampler::default(),
             index: Mutex::new(Index::default()),
             volumes: Mutex::new(Volumes::read(rows.volumes).map_err(row)?),
+            held: Arc::default(),
             networks: Mutex::new(records),
             planning: tokio::sync::Mutex::new(()),
             config,

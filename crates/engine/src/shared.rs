@@ -19,6 +19,7 @@ use crate::networks::Records as NetworkRecords;
 use crate::sampler::Sampler;
 use crate::spec::cache::Cache;
 use crate::volumes::Volumes;
+use crate::volumes::held::Held;
 
 /// What all parts of the engine use.
 pub(crate) struct Shared {
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) sampler: Sampler,
     pub(crate) index: Mutex<Index>,
     pub(crate) volumes: Mutex<Volumes>,
+    pub(crate) held: Arc<Held>,
     pub(crate) networks: Mutex<NetworkRecords>,
     /// Held while a network's name and addresses are chosen.
     pub(crate) planning: tokio::sync::Mutex<()>,

@@ -54,6 +54,8 @@ pub struct Info {
     pub name: String,
     /// Whether packets are forwarded between interfaces.
     pub ipv4_forwarding: bool,
+    /// Where vendors describe their devices.
+    pub cdi_directories: Vec<String>,
     /// Labels of the daemon.
     pub labels: Vec<String>,
     /// What the user should know.
@@ -117,6 +119,11 @@ impl Engine {
             memory_bytes: memory_bytes(),
             name: host.name,
             ipv4_forwarding: host.ipv4_forwarding,
+            cdi_directories: config
+                .cdi_directories
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
             labels: config.labels,
             warnings,
         }

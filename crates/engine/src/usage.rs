@@ -22,8 +22,8 @@ pub struct DiskUsage {
     pub images: Vec<Image>,
     /// Containers with their sizes.
     pub containers: Vec<Summary>,
-    /// Volumes, their bytes, and how many containers use them.
-    pub volumes: Vec<(Volume, u64, usize)>,
+    /// Volumes, their bytes (not of a file system of their own), and how many containers use them.
+    pub volumes: Vec<(Volume, Option<u64>, usize)>,
     /// All that lies under the data root; the sum is what `du` counts there.
     pub places: Places,
 }
@@ -57,7 +57,10 @@ impl Engine {
         };
         let mut volumes = Vec::new();
         for volume in self.list_volumes(Filters::new()).await.unwrap_or_default() {
-            let bytes = self.volume_bytes(&volume.name).await;
+            let bytes = match volume.options {
+                None => Some(self.volume_bytes(&volume.name).await),
+                Some(_) => None,
+            };
             let users = self.volume_users(&volume.name);
             volumes.push((volume, bytes, users));
         }

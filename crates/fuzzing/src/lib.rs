@@ -55,6 +55,7 @@ pub fn config(bytes: &[u8]) {
                 spec: read.value,
                 rootfs: Rootfs::Directory(PathBuf::from("/bundle/rootfs")),
                 seccomp: None,
+                extras: runtime::Extras::default(),
             };
             if let Err(error) = runtime::check(&bundle) {
                 named(&error);

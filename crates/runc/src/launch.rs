@@ -262,6 +262,7 @@ pub(crate) fn read(
         spec,
         rootfs: Rootfs::Directory(rootfs),
         seccomp: None,
+        extras: runtime::Extras::default(),
     };
     Ok(Read {
         bundle,

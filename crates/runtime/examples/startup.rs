@@ -145,6 +145,7 @@ fn prepare(dir: &Path) -> Result<Bundle, Box<dyn Error>> {
         spec: serde_json::from_value(spec)?,
         rootfs: Rootfs::Overlay(overlay),
         seccomp: Some(compiled),
+        extras: runtime::Extras::default(),
     })
 }
 

@@ -1,10 +1,12 @@
 //! What a caller asks for. Serialisable, because it crosses from the engine to the monitor.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::oci;
+use crate::origin::Origin;
 use crate::state::State;
 
 /// Everything [`crate::create`] needs.
@@ -16,7 +18,8 @@ pub struct Bundle {
     /// empty where there are none.
     #[serde(default)]
     pub directory: PathBuf,
-    /// The OCI configuration. `root.path` is ignored, [`Bundle::rootfs`] says where the root is.
+    /// The OCI configuration. [`Bundle::rootfs`] says where the root is; of `root.path` only one that
+    /// is absolute is looked at, where hooks find an overlay.
     /// `linux.cgroupsPath` is absolute below the cgroup mounts, such as `/berth/<id>`.
     pub spec: oci::Spec,
     /// Where the root file system comes from.
@@ -24,6 +27,21 @@ pub struct Bundle {
     /// A seccomp program compiled before ([`crate::seccomp::compile`]), which the caller caches.
     /// `None`: `spec.linux.seccomp` is compiled if present.
     pub seccomp: Option<PathBuf>,
+    /// What OCI's configuration has no words for.
+    #[serde(default)]
+    pub extras: Extras,
+}
+
+/// What OCI's configuration has no words for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Extras {
+    /// Whether a small init is the first process, which starts the program, hands on signals and
+    /// reaps.
+    #[serde(default)]
+    pub init: bool,
+    /// Where binds come from whose source does not say it all, by their destination.
+    #[serde(default)]
+    pub origins: BTreeMap<PathBuf, Origin>,
 }
 
 /// Where a root file system comes from.

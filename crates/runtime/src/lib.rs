@@ -27,11 +27,13 @@
 //! | [`error`] | the errors of both, and what a failure in the child looks like |
 //! | [`hooks`] | programs of the specification that run at six points of a container's life |
 //! | [`state`] | what hooks, agents and the `state` command are told about a container |
+//! | [`host`] | what is mounted on the host for containers |
 //! | [`offline`] | the files of a container that does not run, in a mount namespace of their own |
 //! | [`overlay`] | layers joined to one root, on every kernel |
 //! | [`criu`] | saving containers and restoring them |
 //! | [`cgroup`] | versions 1, 2 and hybrid behind one type |
 //! | [`seccomp`] | profiles, Docker's default one, and the compiler to classic BPF |
+//! | [`lsm`] | which security modules the kernel runs |
 //! | [`sealed`] | running the caller so that containers cannot write its program |
 //! | [`capability`] | names, numbers, the default set |
 //!
@@ -48,7 +50,10 @@ pub mod error;
 pub mod features;
 pub mod gate;
 pub mod hooks;
+pub mod host;
+pub mod lsm;
 pub mod offline;
+mod origin;
 pub mod overlay;
 pub mod seccomp;
 pub mod state;
@@ -60,7 +65,6 @@ mod child;
 mod create;
 mod exec;
 mod listener;
-mod lsm;
 mod mapped_overlay;
 mod mapping;
 mod namespaces;
@@ -72,7 +76,7 @@ mod sources;
 mod starting;
 mod user_namespace;
 
-pub use bundle::{Bundle, ExecProcess, Overlay, Rootfs};
+pub use bundle::{Bundle, ExecProcess, Extras, Overlay, Rootfs};
 pub use create::{Created, Options, check, create, create_with};
 pub use error::{CreateError, SetupError, StartError, Step};
 pub use exec::{Executed, Executing, begin_exec, exec, exec_with};
@@ -81,6 +85,7 @@ pub use gate::{Gate, start};
 pub use listener::ListenerError;
 pub use netdevices::NetDeviceError;
 pub use oci_spec::runtime as oci;
+pub use origin::Origin;
 pub use sealed::{seal_self, sealed};
 pub use starting::Starting;
 pub use state::{State, Status};

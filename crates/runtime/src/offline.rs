@@ -19,6 +19,7 @@ use sys::mount::Change;
 use crate::bundle::Overlay;
 use crate::child::{inside, view};
 use crate::error::{During as _, SetupError, Step};
+use crate::origin::{self, Origin};
 use crate::overlay::{self, Writable};
 
 /// Something of the host that the container has.
@@ -26,6 +27,8 @@ use crate::overlay::{self, Writable};
 pub struct Bind {
     /// On the host.
     pub source: PathBuf,
+    /// Where it comes from, where that does not say it all.
+    pub origin: Option<Origin>,
     /// In the container.
     pub destination: PathBuf,
     /// Whether what is mounted below the source comes along.
@@ -83,7 +86,7 @@ fn mount(overlay: &Overlay, binds: &[Bind], access: Access) -> Result<OwnedFd, O
     let mut trees = Vec::with_capacity(binds.len());
     for bind in binds {
         // The host is seen no more once the root is attached over it.
-        let tree = view::clone_tree(CWD, &bind.source, bind.recursive)
+        let tree = origin::open_tree(&bind.source, bind.origin.as_ref(), bind.recursive)
             .during(Step::Mount, || describe(bind))?;
         trees.push(tree);
     }

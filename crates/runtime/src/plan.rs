@@ -19,6 +19,7 @@ use crate::mapping::Mappings;
 use crate::namespaces::{Namespaces, UserNamespace};
 use crate::netdevices::{self, NetDevice};
 use crate::oci;
+use crate::origin::Origin;
 use crate::resources;
 use crate::state::{State, Status};
 
@@ -69,11 +70,23 @@ impl Hooks {
 #[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) source: Rootfs,
+    /// Where hooks look for an overlay.
+    pub(crate) mount_point: Option<PathBuf>,
     pub(crate) readonly: bool,
     /// Applied to every mount of the host as the container sees them, first of all.
     pub(crate) host_propagation: MountPropagationFlags,
     /// Applied to the root after it became `/`.
     pub(crate) propagation: Option<Propagation>,
+}
+
+impl Root {
+    /// Where the bundle says that it is.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        match &self.source {
+            Rootfs::Directory(directory) => Some(directory.clone()),
+            Rootfs::Overlay(_) => self.mount_point.clone(),
+        }
+    }
 }
 
 /// A propagation and whether mounts below get it too.
@@ -91,6 +104,8 @@ pub(crate) struct Mount {
     pub(crate) options: MountOptions,
     /// Whose ids are shown as others', if any are.
     pub(crate) ids: Option<Ids>,
+    /// Of a bind, where its source does not say it all.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// How a mount shows the ids of its files.
@@ -167,6 +182,8 @@ pub(crate) struct Process {
     pub(crate) attributes: Attributes,
     /// Only for a process that is executed.
     pub(crate) affinity: Affinity,
+    /// Whether it runs below an init.
+    pub(crate) init: bool,
 }
 
 /// A resource limit; `None` is unlimited.
@@ -225,6 +242,9 @@ impl Plan {
         let mut mounts = mounts
             .map(|(i, m)| mount(i, m, &bundle.directory))
             .collect::<Result<Vec<_>, _>>()?;
+        for mount in &mut mounts {
+            mount.origin = bundle.extras.origins.get(&mount.destination).cloned();
+        }
         if let Some(label) = attributes::mount_label(linux.mount_label().as_deref())? {
             label_files(&mut mounts, &label);
         }
@@ -239,6 +259,9 @@ impl Plan {
         let plan = Self {
             root: Root {
                 source: bundle.rootfs.clone(),
+                mount_point: root
+                    .filter(|root| root.path().is_absolute())
+                    .map(|root| root.path().clone()),
                 readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
                 ..root_propagation(linux.rootfs_propagation().as_deref(), &bundle.rootfs)?
             },
@@ -251,7 +274,10 @@ impl Plan {
             readonly: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
             hostname,
             domainname,
-            process: process_of_container(process, linux)?,
+            process: Process {
+                init: bundle.extras.init,
+                ..process_of_container(process, linux)?
+            },
             hooks: hooks_of(bundle)?,
             net_devices: netdevices::plan(linux, owns(UnshareFlags::NEWNET))?,
         };
@@ -393,6 +419,7 @@ fn root_propagation(name: Option<&str>, rootfs: &Rootfs) -> Result<Root, CreateE
     };
     Ok(Root {
         source: rootfs.clone(),
+        mount_point: None,
         readonly: false,
         host_propagation,
         propagation,
@@ -505,6 +532,7 @@ fn mount(i: usize, mount: &oci::Mount, bundle: &Path) -> Result<Mount, CreateErr
         destination,
         kind,
         options,
+        origin: None,
     })
 }
 
@@ -655,7 +683,7 @@ pub(crate) fn option_names() -> impl Iterator<Item = String> {
     single.map(str::to_owned).chain(recursive).chain(below)
 }
 
-fn mount_options(options: &[String], bind: &mut Option<bool>) -> MountOptions {
+pub(crate) fn mount_options(options: &[String], bind: &mut Option<bool>) -> MountOptions {
     let mut sorted = MountOptions {
         set: MountAttrFlags::empty(),
         clear: MountAttrFlags::empty(),
@@ -885,6 +913,7 @@ impl Process {
             oom_score: process.oom_score_adj(),
             attributes: Attributes::new(process)?,
             affinity: Affinity::new(process)?,
+            init: false,
         })
     }
 }
@@ -1002,6 +1031,7 @@ mod tests {
             spec: oci::Spec::default(),
             rootfs: Rootfs::Directory(PathBuf::from("/")),
             seccomp: None,
+            extras: crate::bundle::Extras::default(),
         };
         let plan = Plan::new(&bundle, false).unwrap();
         assert!(plan.namespaces.new.contains(UnshareFlags::NEWNET) && plan.fill_dev);

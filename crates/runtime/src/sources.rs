@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 
@@ -22,6 +21,7 @@ use crate::error::{During as _, SetupError, Step};
 use crate::mapped_overlay;
 use crate::mapping::Mappings;
 use crate::namespaces::UserNamespace;
+use crate::origin::{self, Origin};
 use crate::plan::{Ids, MountKind, Plan};
 use crate::user_namespace;
 
@@ -56,8 +56,8 @@ impl Sources {
                 let what = what("map its ids, which an ordinary user may not");
                 return Err(SetupError::new(Step::Mount, what, None));
             }
-            let tree =
-                take(plan, source, *recursive).during(Step::Mount, || what("open the source"))?;
+            let tree = take(plan, source, mount.origin.as_ref(), *recursive)
+                .during(Step::Mount, || what("open the source"))?;
             if let Some(Ids {
                 mappings: Some(mappings),
                 recursive,
@@ -74,7 +74,7 @@ impl Sources {
             && is_root()
         {
             let what = || format!("open the root `{}`", directory.display());
-            sources.root = Some(take(plan, directory, true).during(Step::Root, what)?);
+            sources.root = Some(take(plan, directory, None, true).during(Step::Root, what)?);
         }
         Ok(sources)
     }
@@ -172,8 +172,13 @@ pub(crate) fn is_root() -> bool {
 /// A copy of a mount of the host, with the propagation that the child gives all of them. Nothing
 /// of another user namespace goes back to the host: the kernel sees to that too when it copies a
 /// mount namespace for one.
-fn take(plan: &Plan, path: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
-    let tree = view::clone_tree(CWD, path, recursive)?;
+fn take(
+    plan: &Plan,
+    path: &Path,
+    origin: Option<&Origin>,
+    recursive: bool,
+) -> std::io::Result<OwnedFd> {
+    let tree = origin::open_tree(path, origin, recursive)?;
     let propagation = match plan.root.host_propagation {
         MountPropagationFlags::SHARED if !plan.namespaces.user.is_callers() => {
             MountPropagationFlags::DOWNSTREAM

@@ -27,6 +27,7 @@
 //! | [`shutdown`] | a file system that writes nothing more |
 //! | [`signalfd`] | signals as something to read |
 //! | [`signals`] | dispositions and mask as a fresh process has them |
+//! | [`title`] | what `ps` shows of a process |
 //! | [`trace`] | another process step by step, for tests |
 //! | [`writeback`] | dirty pages on their way to the disk |
 #![expect(unsafe_code, reason = "the one crate that opens it")]
@@ -53,5 +54,6 @@ pub mod shared;
 pub mod shutdown;
 pub mod signalfd;
 pub mod signals;
+pub mod title;
 pub mod trace;
 pub mod writeback;

@@ -44,6 +44,16 @@ pub fn read(signals: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     }
 }
 
+/// Waits for a blocked signal, and takes it.
+pub fn wait() -> io::Result<i32> {
+    let all = every_signal();
+    // SAFETY: `all` outlives the call; what more there is to tell of the signal is not asked for.
+    match unsafe { libc::sigwaitinfo(&raw const all, ptr::null_mut()) } {
+        -1 => Err(io::Error::last_os_error()),
+        signal => Ok(signal),
+    }
+}
+
 fn every_signal() -> libc::sigset_t {
     // SAFETY: all zeros are a set with every libc berth is built with.
     let mut all: libc::sigset_t = unsafe { mem::zeroed() };

@@ -480,6 +480,9 @@ pub struct BindOptions {
     /// Whether a bind whose submounts cannot be made read-only fails.
     #[serde(skip_serializing_if = "is_false")]
     pub read_only_force_recursive: bool,
+    /// Berth's own: `UID[:GID]` of the host to whom belongs what the container's user makes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub map: String,
 }
 
 /// Options of a volume mount.

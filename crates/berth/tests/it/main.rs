@@ -37,6 +37,7 @@ mod likeness;
 mod makers;
 mod memory;
 mod networks;
+mod options;
 mod platforms;
 mod policies;
 mod refusals;

@@ -129,6 +129,7 @@ pub fn mount(spec: &str, here: &Path) -> Result<Mount, String> {
                     }
                 }
             }
+            "map" => text.clone_into(&mut bind.get_or_insert_default().map),
             "volume-subpath" => text.clone_into(&mut volume.get_or_insert_default().subpath),
             "volume-nocopy" => volume.get_or_insert_default().no_copy = truth()?,
             "volume-label" => {

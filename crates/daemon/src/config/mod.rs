@@ -269,6 +269,13 @@ fn settings(values: &Values) -> Result<Settings, ConfigError> {
     engine.no_new_privileges = said.switch("no-new-privileges").unwrap_or(false);
     engine.init = said.switch("init").unwrap_or(false);
     engine.dns = said.addresses("dns")?;
+    if !said.list("cdi-spec-dir").is_empty() {
+        engine.cdi_directories = said
+            .list("cdi-spec-dir")
+            .iter()
+            .map(PathBuf::from)
+            .collect();
+    }
     engine.dns_search = said.list("dns-search").to_vec();
     engine.dns_options = said.list("dns-opt").to_vec();
     engine.host_gateway = said.addresses("host-gateway-ip")?;

@@ -150,7 +150,7 @@ pub(crate) const OPTIONS: &[Known] = &[
         "cdi-spec-dir",
         "cdi-spec-dirs",
         List,
-        Refused("berth has no CDI devices yet"),
+        Works,
         "CDI directories",
     ),
     option(

@@ -28,12 +28,12 @@ pub(crate) fn volume(volume: engine::volumes::Volume) -> Volume {
 
 /// A volume with its bytes and its users.
 pub(crate) fn volume_with_usage(
-    (found, size, users): (engine::volumes::Volume, u64, usize),
+    (found, size, users): (engine::volumes::Volume, Option<u64>, usize),
 ) -> Volume {
     Volume {
         usage_data: Some(VolumeUsage {
             ref_count: count(users),
-            size: bytes(size),
+            size: size.map_or(-1, bytes),
         }),
         ..volume(found)
     }

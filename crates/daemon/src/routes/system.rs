@@ -167,7 +167,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
             driver: "nftables".to_owned(),
             info: Vec::new(),
         }),
-        cdi_spec_dirs: Vec::new(),
+        cdi_spec_dirs: found.cdi_directories,
         warnings: (!found.warnings.is_empty()).then_some(found.warnings),
     }))
 }

@@ -1,7 +1,6 @@
 //! A container is made: what was asked and what the image says become a record.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -152,7 +151,7 @@ async fn make(
     }
     let mut made = Vec::new();
     if let Err(error) = make_parts(shared, &mut record, name, &mut made).await {
-        undo(shared, record.id, made).await;
+        undo(shared, &record, made).await;
         return Err(error);
     }
     let record = Arc::new(record);
@@ -183,6 +182,7 @@ async fn make_parts(
     name: &str,
     made: &mut Vec<String>,
 ) -> Result<(), CreateError> {
+    find_images(shared, record).await?;
     let mut fresh = Vec::new();
     let with_volumes = name_volumes(record);
     if with_volumes {
@@ -190,9 +190,14 @@ async fn make_parts(
         fresh = make_volumes(shared, record, made).await?;
         insert(shared, record, name, Durability::Full).await?;
     }
-    let snapshot = {
-        let (store, id, image) = (Arc::clone(&shared.store), record.id, record.image.clone());
-        tasks::blocking(move || store.create_snapshot(&id, &image))
+    let snapshots = {
+        // The container's own comes last: with it, it is whole.
+        let (store, mut wanted) = (Arc::clone(&shared.store), images(record));
+        wanted.push((record.image.clone(), record.id));
+        tasks::blocking(move || {
+            let mut wanted = wanted.iter();
+            wanted.try_for_each(|(image, holder)| store.create_snapshot(holder, image))
+        })
     };
     let inserted = async {
         match with_volumes {
@@ -200,16 +205,21 @@ async fn make_parts(
             false => insert(shared, record, name, Durability::Full).await,
         }
     };
-    let (snapshot, inserted) = tokio::join!(snapshot, inserted);
-    snapshot.map_err(CreateError::Snapshot)?;
+    let (snapshots, inserted) = tokio::join!(snapshots, inserted);
+    snapshots.map_err(CreateError::Snapshot)?;
     inserted?;
     if fresh.is_empty() {
         return Ok(());
     }
-    let (store, id) = (Arc::clone(&shared.store), record.id);
+    let (shared, id) = (Arc::clone(shared), record.id);
     tasks::blocking(move || {
+        let store = &shared.store;
         let mounts = store.mount_snapshot(&id).map_err(CreateError::Snapshot)?;
+        shared
+            .hold_volumes(&fresh, id)
+            .map_err(CreateError::MountVolume)?;
         let copied = crate::volumes::copy_up(&mounts, &fresh).map_err(CreateError::CopyUp);
+        shared.let_volumes_go(&fresh, id);
         store.release_snapshot(&id).map_err(CreateError::Snapshot)?;
         copied
     })
@@ -229,37 +239,69 @@ fn name_volumes(record: &mut Record) -> bool {
     any
 }
 
-/// The volumes of the container; answers with those that are to be filled, and where they go.
+/// The volumes of the container; answers with those that are to be filled.
 async fn make_volumes(
     shared: &Shared,
     record: &mut Record,
     made: &mut Vec<String>,
-) -> Result<Vec<(PathBuf, String)>, CreateError> {
+) -> Result<Vec<Mounted>, CreateError> {
     let mut fresh = Vec::new();
     for mounted in &mut record.mounts {
         if mounted.kind == MountKind::Volume {
-            let (name, mountpoint, new) = shared
-                .volume_for(&mounted.volume, mounted.anonymous)
-                .await
-                .map_err(CreateError::Volume)?;
+            let wanted = crate::volumes::Wanted {
+                name: mounted.volume.clone(),
+                anonymous: mounted.anonymous,
+                driver: mounted.driver.clone(),
+                options: mounted.driver_options.clone(),
+                labels: mounted.labels.clone(),
+            };
+            let found = shared.volume_for(wanted).await;
+            let (volume, new) = found.map_err(CreateError::Volume)?;
             if new {
-                made.push(name.clone());
+                made.push(volume.name.clone());
             }
-            mounted.source = mountpoint.to_string_lossy().into_owned();
-            mounted.volume = name;
+            mounted.source = volume.mountpoint.to_string_lossy().into_owned();
+            mounted.volume = volume.name;
+            mounted.driver = volume.driver;
             if !mounted.options.iter().any(|option| option == "nocopy") {
-                fresh.push((mountpoint, mounted.destination.clone()));
+                fresh.push(mounted.clone());
             }
         }
     }
     Ok(fresh)
 }
 
+/// The images that are mounted into the container, each held by a name of its own.
+async fn find_images(shared: &Arc<Shared>, record: &mut Record) -> Result<(), CreateError> {
+    for mounted in &mut record.mounts {
+        if mounted.kind != MountKind::Image {
+            continue;
+        }
+        let image = match &mounted.image {
+            Some((image, _)) => image.clone(),
+            None => {
+                let (shared, typed) = (Arc::clone(shared), mounted.source.clone());
+                let found = tasks::blocking(move || shared.store.find_image(&typed)).await;
+                found.map_err(CreateError::Image)?.id
+            }
+        };
+        mounted.image = Some((image, ContainerId::random()));
+    }
+    Ok(())
+}
+
+/// Those images, and who holds them.
+fn images(record: &Record) -> Vec<(vocab::Digest, ContainerId)> {
+    let held = record.mounts.iter();
+    held.filter_map(|mounted| mounted.image.clone()).collect()
+}
+
 /// Removes what there is of a container that was not made.
-async fn undo(shared: &Arc<Shared>, id: ContainerId, volumes: Vec<String>) {
+async fn undo(shared: &Arc<Shared>, record: &Record, volumes: Vec<String>) {
+    let id = record.id;
     let removed = {
-        let shared = Arc::clone(shared);
-        tasks::blocking(move || shared.store.remove_snapshot(&id)).await
+        let (shared, mounted) = (Arc::clone(shared), record.mounts.clone());
+        tasks::blocking(move || super::remove::snapshots(&shared, id, &mounted)).await
     };
     if let Err(error) = removed {
         let error = vocab::failure::chain(&error);
@@ -331,6 +373,10 @@ fn inherited(shared: &Shared, host: &HostConfig) -> Result<Vec<Mounted>, CreateE
                 mounted.read_only |= mode == "ro";
                 // The other container's volume has its name by now, and goes with that container.
                 mounted.anonymous = false;
+                // What it was filled with is for that one to say.
+                if mounted.kind == MountKind::Volume {
+                    mounted.options.push("nocopy".to_owned());
+                }
                 inherited.push(mounted);
             }
         }

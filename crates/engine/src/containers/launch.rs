@@ -25,9 +25,9 @@ use runtime::cgroup::Cgroup;
 use tokio::sync::oneshot;
 use vocab::{ContainerId, failure};
 
-use super::StartError;
 use super::link::{Link, LinkError};
 use super::record::{Joined, MountKind, Record, to_nanos};
+use super::{StartError, ipc};
 use crate::endpoints::{self, Mode};
 use crate::logs::driver;
 use crate::shared::Shared;
@@ -94,7 +94,7 @@ pub(crate) async fn prepare(
     let (sandbox, setup) = match (sandbox, setup) {
         (Ok(sandbox), Ok(setup)) => (sandbox.map(Arc::new), setup),
         (sandbox, setup) => {
-            give_back(shared, &record.id, &[]).await;
+            give_back(shared, record, &[]).await;
             remove_run_dir(shared, &record.id).await;
             setup?;
             return Err(sandbox
@@ -127,14 +127,14 @@ pub(crate) async fn prepare(
     let prepared = match spawned {
         Ok(prepared) => prepared,
         Err(error) => {
-            give_back(shared, &record.id, &endpoints).await;
+            give_back(shared, record, &endpoints).await;
             remove_run_dir(shared, &record.id).await;
             return Err(error);
         }
     };
     if let Err(error) = finish(shared, record, &mode, &prepared.endpoints, &dir, attaches).await {
         abandon(prepared).await;
-        give_back(shared, &record.id, &endpoints).await;
+        give_back(shared, record, &endpoints).await;
         remove_run_dir(shared, &record.id).await;
         return Err(error);
     }
@@ -253,14 +253,21 @@ fn setup(shared: &Shared, record: &Record, name: &str, mode: &Mode) -> Result<Se
         .cache
         .program(&security)
         .map_err(StartError::Seccomp)?;
-    let devices = devices::look_up(&record.host).map_err(StartError::Device)?;
+    let devices = devices::look_up(&record.host, &shared.config.cdi_directories)
+        .map_err(StartError::Device)?;
     for mounted in &record.mounts {
         let source = Path::new(&mounted.source);
         if mounted.kind == MountKind::Bind && mounted.create_source && !source.exists() {
             fs::create_dir_all(source).map_err(|error| write(source, error))?;
         }
     }
-    let namespaces = namespaces(shared, record, mode)?;
+    shared.hold_volumes(&record.mounts, *id)?;
+    let origins = spec::mounts::origins(&record.mounts, |holder| {
+        Ok(shared.store.mount_snapshot(holder)?.lower)
+    });
+    let origins = origins.map_err(StartError::Root)?;
+    let ipc = ipc::prepare(shared, record)?;
+    let namespaces = namespaces(shared, record, mode, ipc.namespace)?;
     let hostname = hostname(record, mode);
     let own_files = write_files(shared, record, mode, &hostname, &files)?;
     let cgroup = shared.cgroup(id, &record.host.resources.cgroup_parent);
@@ -279,20 +286,30 @@ fn setup(shared: &Shared, record: &Record, name: &str, mode: &Mode) -> Result<Se
         devices: &devices,
         ulimits: &shared.config.ulimits,
         shm_bytes: shared.config.shm_bytes,
+        shm: ipc.shm.as_deref(),
+    };
+    let mut spec = spec::build(&facts);
+    let directory = match spec.hooks() {
+        Some(_) => bundle_for_hooks(&mut spec, &dir)?,
+        None => PathBuf::new(),
     };
     let [rows, columns] = record.host.console_size;
     Ok(Setup {
         bundle: runtime::Bundle {
             id: id.to_string(),
-            // Where hooks would begin; Docker's API names none.
-            directory: PathBuf::new(),
-            spec: spec::build(&facts),
+            directory,
+            spec,
             rootfs: runtime::Rootfs::Overlay(runtime::Overlay {
                 lower: mounts.lower,
                 upper: mounts.upper,
                 work: mounts.work,
             }),
             seccomp,
+            extras: runtime::Extras {
+                init: namespaces.pid == Namespace::New
+                    && record.host.init.unwrap_or(shared.config.init),
+                origins,
+            },
         },
         terminal: record.config.tty.then_some((rows, columns)),
         stdin: record.config.open_stdin,
@@ -301,7 +318,27 @@ fn setup(shared: &Shared, record: &Record, name: &str, mode: &Mode) -> Result<Se
     })
 }
 
-fn namespaces(shared: &Shared, record: &Record, mode: &Mode) -> Result<Namespaces, StartError> {
+/// A directory in which hooks find what they look for: the specification, and the root.
+fn bundle_for_hooks(spec: &mut runtime::oci::Spec, dir: &Path) -> Result<PathBuf, StartError> {
+    let mut root = spec.root().clone().unwrap_or_default();
+    root.set_path(dir.join("rootfs"));
+    spec.set_root(Some(root));
+    let write = |path: PathBuf, step: &dyn Fn(&Path) -> io::Result<()>| {
+        step(&path).map_err(|source| StartError::Files { path, source })
+    };
+    write(dir.join("rootfs"), &|path| fs::create_dir_all(path))?;
+    write(dir.join("config.json"), &|path| {
+        fs::write(path, serde_json::to_vec(&spec)?)
+    })?;
+    Ok(dir.to_owned())
+}
+
+fn namespaces(
+    shared: &Shared,
+    record: &Record,
+    mode: &Mode,
+    ipc: Namespace,
+) -> Result<Namespaces, StartError> {
     let of_process =
         |pid: i32, kind: &str| Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/{kind}")));
     let host = &record.host;
@@ -328,11 +365,7 @@ fn namespaces(shared: &Shared, record: &Record, mode: &Mode) -> Result<Namespace
             Mode::Container { pid, .. } => of_process(*pid, "net"),
         },
         pid,
-        ipc: if host.ipc_mode == "host" {
-            Namespace::Host
-        } else {
-            Namespace::New
-        },
+        ipc,
         uts: match (host.uts_mode.as_str(), mode) {
             ("host", _) => Namespace::Host,
             (_, Mode::Container { pid, .. }) => of_process(*pid, "uts"),
@@ -546,7 +579,8 @@ pub(crate) fn attach(dir: &Path, request: &Request) -> Result<UnixStream, LinkEr
 }
 
 /// Gives back what a run held: addresses, ports, the mounted root. Goes on after a failure.
-pub(crate) async fn give_back(shared: &Arc<Shared>, id: &ContainerId, endpoints: &[Joined]) {
+pub(crate) async fn give_back(shared: &Arc<Shared>, record: &Arc<Record>, endpoints: &[Joined]) {
+    let id = &record.id;
     shared.links.ignore(id);
     let detached = async {
         for joined in endpoints {
@@ -558,8 +592,12 @@ pub(crate) async fn give_back(shared: &Arc<Shared>, id: &ContainerId, endpoints:
         }
     };
     let released = {
-        let (shared, id) = (Arc::clone(shared), *id);
-        tasks::blocking(move || shared.store.release_snapshot(&id))
+        let (shared, record) = (Arc::clone(shared), Arc::clone(record));
+        tasks::blocking(move || {
+            shared.let_volumes_go(&record.mounts, record.id);
+            ipc::let_go(&shared, &record.id);
+            shared.store.release_snapshot(&record.id)
+        })
     };
     let ((), released) = tokio::join!(detached, released);
     if let Err(error) = released {

@@ -128,7 +128,8 @@ fn mount_point(mounted: &Mounted) -> MountPoint {
         source: mounted.source.clone(),
         destination: mounted.destination.clone(),
         driver: match mounted.kind {
-            MountKind::Volume => "local".to_owned(),
+            MountKind::Volume if mounted.driver.is_empty() => "local".to_owned(),
+            MountKind::Volume => mounted.driver.clone(),
             _ => String::new(),
         },
         mode: mounted.mode.clone(),

@@ -17,6 +17,7 @@
 pub(crate) mod create;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod ipc;
 pub(crate) mod launch;
 pub(crate) mod link;
 mod list;
@@ -48,9 +49,10 @@ use crate::db::DbError;
 use crate::endpoints::JoinError;
 use crate::networks::FindNetworkError;
 use crate::spec::{CheckError, DeviceError, SeccompError, UserError};
-use crate::volumes::{CopyUpError, CreateVolumeError};
+use crate::volumes::{CopyUpError, CreateVolumeError, MountVolumeError};
 use crate::{Engine, FilterError, Filters};
 use index::View;
+pub use ipc::IpcError;
 use owner::Request;
 
 pub use health::{Checked, Health, HealthStatus};
@@ -454,6 +456,9 @@ pub enum CreateError {
     /// A volume was not filled.
     #[error(transparent)]
     CopyUp(CopyUpError),
+    /// A volume with a file system of its own.
+    #[error(transparent)]
+    MountVolume(MountVolumeError),
     /// Its writable layer.
     #[error("make the writable layer")]
     Snapshot(#[source] store::SnapshotError),
@@ -474,7 +479,7 @@ impl Failure for CreateError {
             Self::Taken { .. } => Kind::Conflict,
             Self::Volume(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
-            Self::CopyUp(_) | Self::Record(_) => Kind::Internal,
+            Self::CopyUp(_) | Self::MountVolume(_) | Self::Record(_) => Kind::Internal,
         }
     }
 }
@@ -521,6 +526,12 @@ pub enum StartError {
     /// Its root file system.
     #[error("mount the container's root")]
     Root(#[source] store::SnapshotError),
+    /// A volume of it.
+    #[error(transparent)]
+    MountVolume(#[from] MountVolumeError),
+    /// The memory that it shares, or those with whom it wants to.
+    #[error(transparent)]
+    Ipc(#[from] IpcError),
     /// Its files on the host.
     #[error("write `{path}`")]
     Files {
@@ -595,7 +606,9 @@ impl Failure for StartError {
                 code: 126 | 127, ..
             } => Kind::InvalidArgument,
             Self::Stop(error) => error.kind(),
+            Self::Ipc(error) => error.kind(),
             Self::Again(_)
+            | Self::MountVolume(_)
             | Self::Accounts(_)
             | Self::Root(_)
             | Self::Files { .. }

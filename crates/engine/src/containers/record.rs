@@ -31,6 +31,7 @@ pub(crate) struct Record {
 
 /// A mount that was planned at creation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Mounted {
     pub(crate) kind: MountKind,
     /// Of a volume.
@@ -56,6 +57,16 @@ pub(crate) struct Mounted {
     pub(crate) long_form: bool,
     /// Further options of a tmpfs.
     pub(crate) options: Vec<String>,
+    /// What of the volume or the image; all of it when empty.
+    pub(crate) subpath: String,
+    /// Of a volume: what it is made as if it is not there.
+    pub(crate) driver: String,
+    pub(crate) driver_options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Of an image: which one `source` meant at creation, and who holds its layers.
+    pub(crate) image: Option<(Digest, ContainerId)>,
+    /// User and group of the host that the container's own are shown as, and make files as.
+    pub(crate) map: Option<(u32, u32)>,
 }
 
 /// What is mounted.
@@ -66,6 +77,7 @@ pub(crate) enum MountKind {
     Bind,
     Volume,
     Tmpfs,
+    Image,
 }
 
 impl MountKind {
@@ -74,6 +86,7 @@ impl MountKind {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
+            Self::Image => "image",
         }
     }
 }

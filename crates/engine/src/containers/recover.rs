@@ -27,7 +27,7 @@ use super::link::{self, Link};
 use super::owner::{self, First, Owner};
 use super::record::{Course, Record, from_nanos};
 use super::state::{Event, Phase};
-use super::{launch, remove};
+use super::{ipc, launch, remove};
 use crate::endpoints;
 use crate::shared::Shared;
 
@@ -96,7 +96,14 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
         let kept = looked.iter().filter(|(_, left)| keep(left));
         kept.map(|(found, _)| found.record.id).collect()
     };
-    let owners = sweep(shared, ids(&|_| true), ids(&Option::is_some)).await;
+    restore_mounts(shared, &looked).await;
+    let owners = sweep(
+        shared,
+        ids(&|_| true),
+        ids(&Option::is_some),
+        images(&looked),
+    )
+    .await;
 
     for (found, left) in looked {
         let id = found.record.id;
@@ -114,6 +121,28 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
         }
         adopt(shared, found, left);
     }
+}
+
+/// Who holds the images that are mounted into containers.
+fn images(looked: &[(Found, Option<Left>)]) -> HashSet<ContainerId> {
+    let mounts = looked.iter().flat_map(|(found, _)| &found.record.mounts);
+    let images = mounts.filter_map(|mounted| mounted.image.as_ref());
+    images.map(|(_, holder)| *holder).collect()
+}
+
+/// What is mounted on the host for containers that run, and what is for nobody any more.
+async fn restore_mounts(shared: &Arc<Shared>, looked: &[(Found, Option<Left>)]) {
+    let alive = looked
+        .iter()
+        .filter(|(_, left)| matches!(left, Some(Left::Alive { .. })));
+    let alive: Vec<Arc<Record>> = alive.map(|(found, _)| Arc::clone(&found.record)).collect();
+    let shared = Arc::clone(shared);
+    tasks::blocking(move || {
+        let running = alive.iter();
+        shared.restore_volumes(running.map(|record| (record.id, record.mounts.as_slice())));
+        ipc::sweep(&shared, &alive.iter().map(|record| record.id).collect());
+    })
+    .await;
 }
 
 /// Answers questions for names again in every container that was told to ask the daemon.
@@ -294,6 +323,7 @@ async fn sweep(
     shared: &Arc<Shared>,
     known: HashSet<ContainerId>,
     running: HashSet<ContainerId>,
+    images: HashSet<ContainerId>,
 ) -> Option<HashSet<ContainerId>> {
     let shared = Arc::clone(shared);
     tasks::blocking(move || {
@@ -319,6 +349,9 @@ async fn sweep(
         });
         let owners: HashSet<ContainerId> = owners.ok()?.into_iter().collect();
         for owner in owners.difference(&known) {
+            if images.contains(owner) {
+                continue;
+            }
             if let Err(error) = shared.store.remove_snapshot(owner) {
                 let error = failure::chain(&error);
                 tracing::warn!(%owner, error, "remove a layer that nobody owns");

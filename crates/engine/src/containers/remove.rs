@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vocab::ContainerId;
 
 use super::RemoveError;
-use super::record::{MountKind, Record};
+use super::record::{MountKind, Mounted, Record};
 use crate::db::{DbError, Durability};
 use crate::shared::Shared;
 
@@ -57,11 +57,21 @@ pub(crate) fn forget(
     })
 }
 
+/// Deletes the writable layer, and lets go the images that are mounted. Blocks.
+pub(crate) fn snapshots(
+    shared: &Shared,
+    id: ContainerId,
+    mounts: &[Mounted],
+) -> Result<(), store::SnapshotError> {
+    let images = mounts.iter().filter_map(|mounted| mounted.image.as_ref());
+    for holder in images.map(|(_, holder)| holder).chain([&id]) {
+        shared.store.remove_snapshot(holder)?;
+    }
+    Ok(())
+}
+
 fn delete_files(shared: &Shared, record: &Record) -> Result<(), RemoveError> {
-    shared
-        .store
-        .remove_snapshot(&record.id)
-        .map_err(RemoveError::Snapshot)?;
+    snapshots(shared, record.id, &record.mounts).map_err(RemoveError::Snapshot)?;
     for path in [shared.data_dir(&record.id), shared.run_dir(&record.id)] {
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

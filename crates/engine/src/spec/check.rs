@@ -45,7 +45,7 @@ pub(crate) fn check(
     let later = |what: &str| Err(CheckError::NotYet(what.to_owned()));
 
     limits::check(&host.resources, &mut warnings)?;
-    Security::of(host, false)?;
+    warnings.extend(Security::of(host, false)?.warnings);
     for rule in host.resources.device_cgroup_rules.iter().flatten() {
         devices::parse_rule(rule)?;
     }
@@ -92,8 +92,11 @@ pub(crate) fn check(
     namespace_modes(host)?;
     log_driver(host)?;
 
-    if host.init == Some(true) {
-        return later("an init process of its own in a container (--init)");
+    if host.init == Some(true) && !matches!(host.pid_mode.as_str(), "" | "private") {
+        warnings.push(format!(
+            "--init has no effect with --pid {}: there is an init already. Discarded.",
+            host.pid_mode
+        ));
     }
     if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
         return later("legacy links (--link)");
@@ -115,12 +118,6 @@ pub(crate) fn check(
         return refuse(format!(
             "invalid isolation '{}' on linux: only 'default' is",
             host.isolation
-        ));
-    }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
-        return later(&format!(
-            "volume drivers other than local ({})",
-            host.volume_driver
         ));
     }
     if let Some(reason) = config.healthcheck.as_ref().and_then(health::reason_against) {
@@ -198,9 +195,7 @@ fn namespace_modes(host: &HostConfig) -> Result<(), CheckError> {
     }
     match host.ipc_mode.as_str() {
         "" | "none" | "private" | "shareable" | "host" => {}
-        mode if container(mode) => {
-            return Err(CheckError::NotYet(format!("--ipc {mode}")));
-        }
+        mode if container(mode) => {}
         mode => return refuse("IPC", mode),
     }
     if !matches!(host.uts_mode.as_str(), "" | "private" | "host") {
@@ -249,12 +244,6 @@ mod tests {
             check_defaults(&config).unwrap_err().kind(),
             Kind::NotImplemented
         );
-        let mut config = new();
-        config.init = true;
-        assert_eq!(
-            check_defaults(&config).unwrap_err().kind(),
-            Kind::NotImplemented
-        );
     }
 
     #[track_caller]
@@ -272,7 +261,11 @@ mod tests {
             change(&mut host);
             host
         };
-        refused(&of(|host| host.init = Some(true)), NotImplemented, "--init");
+        refused(
+            &of(|host| host.links = Some(vec!["a:b".into()])),
+            NotImplemented,
+            "--link",
+        );
         refused(
             &of(|host| host.isolation = "hyperv".into()),
             InvalidArgument,

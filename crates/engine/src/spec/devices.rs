@@ -8,12 +8,15 @@ use vocab::config::HostConfig;
 use vocab::{Failure, Kind};
 
 use super::CheckError;
+use super::cdi::{self, CdiError, Edits};
 
 /// Device nodes to make, and rules that allow their use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) nodes: Vec<oci::LinuxDevice>,
     pub(crate) rules: Vec<oci::LinuxDeviceCgroup>,
+    /// What else devices need that their vendors describe.
+    pub(crate) edits: Edits,
 }
 
 /// A device that cannot be passed in.
@@ -32,11 +35,17 @@ pub enum DeviceError {
         "error gathering device information while adding custom device \"{0}\": not a device node"
     )]
     NotADevice(PathBuf),
+    /// One that its vendor describes.
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
 }
 
 impl Failure for DeviceError {
     fn kind(&self) -> Kind {
-        Kind::InvalidArgument
+        match self {
+            Self::Cdi(error) => error.kind(),
+            _ => Kind::InvalidArgument,
+        }
     }
 }
 
@@ -44,8 +53,12 @@ impl Failure for DeviceError {
 const DEPTH: usize = 8;
 
 /// Looks up what the container wants. Blocks.
-pub(crate) fn look_up(host: &HostConfig) -> Result<Devices, DeviceError> {
-    let mut devices = Devices::default();
+pub(crate) fn look_up(host: &HostConfig, descriptions: &[PathBuf]) -> Result<Devices, DeviceError> {
+    let requests = host.resources.device_requests.as_deref();
+    let mut devices = Devices {
+        edits: cdi::resolve(requests.unwrap_or_default(), descriptions)?,
+        ..Devices::default()
+    };
     if host.privileged {
         collect(
             Path::new("/dev"),
@@ -90,10 +103,61 @@ pub(crate) fn look_up(host: &HostConfig) -> Result<Devices, DeviceError> {
             ));
         }
     }
+    described(&mut devices)?;
     for text in host.resources.device_cgroup_rules.iter().flatten() {
         devices.rules.extend(parse_rule(text).ok());
     }
     Ok(devices)
+}
+
+/// Device nodes that a vendor's description wants.
+fn described(devices: &mut Devices) -> Result<(), DeviceError> {
+    for wanted in &devices.edits.device_nodes {
+        let inside = Path::new(&wanted.path);
+        let mut node = if wanted.kind.is_empty() || (wanted.major, wanted.minor) == (0, 0) {
+            let outside = match wanted.host_path.as_str() {
+                "" => inside,
+                path => Path::new(path),
+            };
+            let metadata = std::fs::metadata(outside).map_err(|source| DeviceError::Look {
+                path: outside.to_owned(),
+                source,
+            })?;
+            let found = node(&metadata, inside);
+            found.ok_or_else(|| DeviceError::NotADevice(outside.to_owned()))?
+        } else {
+            let mut device = oci::LinuxDevice::default();
+            let typ = match wanted.kind.as_str() {
+                "b" => oci::LinuxDeviceType::B,
+                "p" => oci::LinuxDeviceType::P,
+                _ => oci::LinuxDeviceType::C,
+            };
+            device
+                .set_path(inside.to_owned())
+                .set_typ(typ)
+                .set_major(wanted.major)
+                .set_minor(wanted.minor);
+            device
+        };
+        if let Some(mode) = wanted.file_mode {
+            node.set_file_mode(Some(mode));
+        }
+        if let Some(uid) = wanted.uid {
+            node.set_uid(Some(uid));
+        }
+        if let Some(gid) = wanted.gid {
+            node.set_gid(Some(gid));
+        }
+        let access = match wanted.permissions.as_str() {
+            "" => "rwm",
+            access => access,
+        };
+        let numbers = (Some(node.major()), Some(node.minor()));
+        let allowed = rule(true, Some(node.typ()), numbers.0, numbers.1, access);
+        devices.rules.push(allowed);
+        devices.nodes.push(node);
+    }
+    Ok(())
 }
 
 fn collect(outside: &Path, inside: &Path, depth: usize, nodes: &mut Vec<oci::LinuxDevice>) {
@@ -255,13 +319,13 @@ mod tests {
             },
             ..HostConfig::default()
         };
-        let devices = look_up(&host("/dev/null")).unwrap();
+        let devices = look_up(&host("/dev/null"), &[]).unwrap();
         assert_eq!((devices.nodes[0].major(), devices.nodes[0].minor()), (1, 3));
         assert_eq!(devices.nodes[0].path(), Path::new("/dev/x"));
         assert_eq!(devices.rules[0].access().as_deref(), Some("r"));
-        assert!(look_up(&host("/dev/nope")).is_err());
+        assert!(look_up(&host("/dev/nope"), &[]).is_err());
         assert!(matches!(
-            look_up(&host("/etc/passwd")),
+            look_up(&host("/etc/passwd"), &[]),
             Err(DeviceError::NotADevice(_))
         ));
     }

@@ -43,7 +43,7 @@ pub(crate) fn of_exec(
 }
 
 /// Sets what has a value and takes away what has none.
-fn replace(env: &mut Vec<String>, wanted: &[String]) {
+pub(crate) fn replace(env: &mut Vec<String>, wanted: &[String]) {
     for variable in wanted {
         let key = key(variable);
         let place = env.iter().position(|own| self::key(own) == key);

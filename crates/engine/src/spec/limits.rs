@@ -1,7 +1,7 @@
 //! Cgroup limits and ulimits.
 
 use runtime::oci;
-use vocab::config::{Resources, Ulimit};
+use vocab::config::{Resources, ThrottleDevice, Ulimit};
 
 use super::CheckError;
 use super::devices::{self, Devices};
@@ -113,12 +113,90 @@ fn cpu(wanted: &Resources) -> Option<oci::LinuxCpu> {
 }
 
 fn block_io(wanted: &Resources) -> Option<oci::LinuxBlockIo> {
-    if wanted.blkio_weight == 0 {
-        return None;
-    }
     let mut block = oci::LinuxBlockIo::default();
-    block.set_weight(Some(wanted.blkio_weight));
-    Some(block)
+    let mut any = false;
+    if wanted.blkio_weight != 0 {
+        block.set_weight(Some(wanted.blkio_weight));
+        any = true;
+    }
+    let weights: Vec<oci::LinuxWeightDevice> = wanted
+        .blkio_weight_device
+        .iter()
+        .flatten()
+        .filter_map(|wanted| {
+            let (major, minor) = block_device(&wanted.path).ok()?;
+            let device = oci::LinuxWeightDeviceBuilder::default().major(major);
+            device.minor(minor).weight(wanted.weight).build().ok()
+        })
+        .collect();
+    if !weights.is_empty() {
+        block.set_weight_device(Some(weights));
+        any = true;
+    }
+    type Set =
+        fn(&mut oci::LinuxBlockIo, Option<Vec<oci::LinuxThrottleDevice>>) -> &mut oci::LinuxBlockIo;
+    let sets: [Set; 4] = [
+        oci::LinuxBlockIo::set_throttle_read_bps_device,
+        oci::LinuxBlockIo::set_throttle_write_bps_device,
+        oci::LinuxBlockIo::set_throttle_read_iops_device,
+        oci::LinuxBlockIo::set_throttle_write_iops_device,
+    ];
+    for (rates, set) in rates(wanted).into_iter().zip(sets) {
+        let devices: Vec<oci::LinuxThrottleDevice> = rates
+            .iter()
+            .filter_map(|wanted| {
+                let (major, minor) = block_device(&wanted.path).ok()?;
+                let device = oci::LinuxThrottleDeviceBuilder::default().major(major);
+                device.minor(minor).rate(wanted.rate).build().ok()
+            })
+            .collect();
+        if !devices.is_empty() {
+            set(&mut block, Some(devices));
+            any = true;
+        }
+    }
+    any.then_some(block)
+}
+
+/// Bytes read and written, reads and writes a second.
+fn rates(wanted: &Resources) -> [&[ThrottleDevice]; 4] {
+    [
+        &wanted.blkio_device_read_bps,
+        &wanted.blkio_device_write_bps,
+        &wanted.blkio_device_read_iops,
+        &wanted.blkio_device_write_iops,
+    ]
+    .map(|rates| rates.as_deref().unwrap_or_default())
+}
+
+/// The numbers of a block device of the host.
+fn block_device(path: &str) -> Result<(i64, i64), CheckError> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let refused = |why: &str| CheckError::Invalid(format!("cannot limit the device {path}: {why}"));
+    let found = std::fs::metadata(path).map_err(|error| refused(&error.to_string()))?;
+    if !found.file_type().is_block_device() {
+        return Err(refused("it is no block device"));
+    }
+    let number = found.rdev();
+    Ok((
+        rustix::fs::major(number).into(),
+        rustix::fs::minor(number).into(),
+    ))
+}
+
+/// Refuses limits of devices that are none.
+fn check_block_devices(wanted: &Resources) -> Result<(), CheckError> {
+    for device in wanted.blkio_weight_device.iter().flatten() {
+        if !(10..=1000).contains(&device.weight) {
+            return Err(CheckError::Invalid(format!(
+                "invalid weight for device {}: {} is not between 10 and 1000",
+                device.path, device.weight
+            )));
+        }
+        block_device(&device.path)?;
+    }
+    let mut throttled = rates(wanted).into_iter().flatten();
+    throttled.try_for_each(|device| block_device(&device.path).map(drop))
 }
 
 /// Refuses limits that make no sense, in Docker's words.
@@ -185,25 +263,7 @@ pub(crate) fn check(wanted: &Resources, warnings: &mut Vec<String>) -> Result<()
     if wanted.blkio_weight != 0 && !(10..=1000).contains(&wanted.blkio_weight) {
         return refuse("Range of blkio weight is from 10 to 1000");
     }
-    let per_device = [
-        wanted.blkio_weight_device.as_ref().map_or(0, Vec::len),
-        wanted.blkio_device_read_bps.as_ref().map_or(0, Vec::len),
-        wanted.blkio_device_write_bps.as_ref().map_or(0, Vec::len),
-        wanted.blkio_device_read_iops.as_ref().map_or(0, Vec::len),
-        wanted.blkio_device_write_iops.as_ref().map_or(0, Vec::len),
-    ];
-    if per_device.into_iter().any(|count| count > 0) {
-        return Err(CheckError::NotYet(
-            "limits for single block devices".to_owned(),
-        ));
-    }
-    if wanted
-        .device_requests
-        .as_ref()
-        .is_some_and(|requests| !requests.is_empty())
-    {
-        return Err(CheckError::NotYet("device requests (GPUs)".to_owned()));
-    }
+    check_block_devices(wanted)?;
     for (set, what) in [
         (wanted.cpu_count != 0, "CpuCount"),
         (wanted.cpu_percent != 0, "CpuPercent"),

@@ -7,18 +7,22 @@
 //! | module | holds |
 //! |---|---|
 //! | `check` | which options have an effect, a warning, or an error |
+//! | [`fields`] | every member of `HostConfig`, and what becomes of it |
 //! | `cache` | compiled filters and images' users, kept from start to start |
 //! | `environment` | variables of the daemon, the image and the user |
 //! | `mounts` | `-v`, `--mount`, `--tmpfs`, and the mounts that every container has |
 //! | `limits` | cgroup limits and ulimits |
 //! | `security` | capabilities, security options, masked paths |
 //! | `devices` | device nodes of the host |
+//! | `cdi` | devices that their vendors describe |
 //! | `user` | names become numbers |
 
 pub(crate) mod cache;
+pub(crate) mod cdi;
 pub(crate) mod check;
 pub(crate) mod devices;
 pub(crate) mod environment;
+pub mod fields;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod security;
@@ -80,6 +84,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) ulimits: &'a [Ulimit],
     /// Of the daemon.
     pub(crate) shm_bytes: u64,
+    /// What of the host is `/dev/shm`; the container has its own without.
+    pub(crate) shm: Option<&'a Path>,
 }
 
 /// The specification.
@@ -107,27 +113,58 @@ pub(crate) fn build(facts: &Facts<'_>) -> oci::Spec {
         let domain = &facts.config.domainname;
         spec.set_domainname(Some(domain.clone()).filter(|domain| !domain.is_empty()));
     }
+    spec.set_hooks(hooks(&facts.devices.edits.hooks));
     spec
+}
+
+/// Those of devices; nothing else has any.
+fn hooks(wanted: &[cdi::Hook]) -> Option<oci::Hooks> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let named = |name: &str| -> Option<Vec<oci::Hook>> {
+        let own = wanted.iter().filter(|hook| hook.hook_name == name);
+        let own: Vec<oci::Hook> = own
+            .map(|wanted| {
+                let mut hook = oci::Hook::default();
+                hook.set_path(wanted.path.clone())
+                    .set_args(Some(wanted.args.clone()))
+                    .set_env(Some(wanted.env.clone()))
+                    .set_timeout(wanted.timeout);
+                hook
+            })
+            .collect();
+        Some(own).filter(|own| !own.is_empty())
+    };
+    let mut hooks = oci::Hooks::default();
+    hooks
+        .set_create_runtime(named("createRuntime"))
+        .set_create_container(named("createContainer"))
+        .set_start_container(named("startContainer"))
+        .set_poststart(named("poststart"))
+        .set_poststop(named("poststop"));
+    hooks.set_prestart(named("prestart"));
+    Some(hooks)
 }
 
 /// What runs.
 fn process(facts: &Facts<'_>) -> oci::Process {
     let mut args = vec![facts.path.to_owned()];
     args.extend_from_slice(facts.args);
-    let env = environment::of_container(
+    let mut env = environment::of_container(
         facts.config.env.as_deref().unwrap_or_default(),
         facts.hostname,
         facts.config.tty,
         &facts.identity.home,
     );
+    environment::replace(&mut env, &facts.devices.edits.env);
     let mut process = process_of(
         facts.identity,
         args,
         env,
         &facts.config.working_dir,
         facts.config.tty,
-        &facts.security.capabilities,
-        facts.security.no_new_privileges,
+        facts.security,
     );
     let [rows, columns] = facts.host.console_size;
     if facts.config.tty && (rows, columns) != (0, 0) {
@@ -137,6 +174,11 @@ fn process(facts: &Facts<'_>) -> oci::Process {
             .build();
         process.set_console_size(size.ok());
     }
+    let mut groups = facts.identity.groups.clone();
+    groups.extend(&facts.devices.edits.additional_gids);
+    let mut user = process.user().clone();
+    user.set_additional_gids(Some(groups));
+    process.set_user(user);
     process
         .set_rlimits(Some(limits::rlimits(
             facts.host.resources.ulimits.as_deref().unwrap_or_default(),
@@ -153,14 +195,14 @@ pub(crate) fn process_of(
     env: Vec<String>,
     working_dir: &str,
     tty: bool,
-    capabilities: &[String],
-    no_new_privileges: bool,
+    security: &Security,
 ) -> oci::Process {
     let mut user = oci::User::default();
     user.set_uid(identity.uid)
         .set_gid(identity.gid)
         .set_additional_gids(Some(identity.groups.clone()));
-    let held: oci::Capabilities = capabilities
+    let held: oci::Capabilities = security
+        .capabilities
         .iter()
         .filter_map(|name| name.strip_prefix("CAP_")?.parse().ok())
         .collect();
@@ -183,8 +225,8 @@ pub(crate) fn process_of(
         }))
         .set_capabilities(Some(sets))
         .set_rlimits(None)
-        .set_no_new_privileges(Some(no_new_privileges))
-        .set_apparmor_profile(None);
+        .set_no_new_privileges(Some(security.no_new_privileges))
+        .set_apparmor_profile(security.apparmor.clone());
     process
 }
 
@@ -281,6 +323,7 @@ mod tests {
             devices: &devices::Devices::default(),
             ulimits: &[],
             shm_bytes: 64 << 20,
+            shm: None,
         };
         serde_json::to_value(build(&facts)).unwrap()
     }

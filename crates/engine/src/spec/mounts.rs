@@ -1,10 +1,13 @@
 //! `-v`, `--mount`, `--tmpfs`, `VOLUME`, and the mounts that every container has.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use runtime::oci;
+use runtime::{Origin, oci};
+use vocab::ContainerId;
 use vocab::config::{ContainerConfig, HostConfig, Mount};
 
+use super::user::{ID_MAX, Identity};
 use super::{CheckError, Facts, Namespace};
 use crate::containers::record::{MountKind, Mounted};
 
@@ -64,6 +67,12 @@ pub(crate) fn plan(
                 destination,
                 ..Mounted::default()
             });
+        }
+    }
+    for mounted in &mut own {
+        let bare = mounted.kind == MountKind::Volume && !mounted.long_form;
+        if bare && mounted.driver.is_empty() {
+            mounted.driver.clone_from(&host.volume_driver);
         }
     }
     Ok(own)
@@ -127,9 +136,21 @@ fn option(mounted: &mut Mounted, word: &str) -> Option<()> {
         // SELinux labels and the consistency of another operating system: nothing to do here, as
         // in Docker on a host without SELinux.
         "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+        word if mounted.kind == MountKind::Bind => {
+            mounted.map = Some(parse_map(word.strip_prefix("map=")?)?);
+        }
         _ => return None,
     }
     Some(())
+}
+
+/// Reads `UID[:GID]`; in `-v`, where a colon ends the options, `UID/GID`. One number is both.
+fn parse_map(text: &str) -> Option<(u32, u32)> {
+    let number = |text: &str| text.parse().ok().filter(|id| *id <= ID_MAX);
+    match text.split_once([':', '/']) {
+        Some((user, group)) => Some((number(user)?, number(group)?)),
+        None => number(text).map(|id| (id, id)),
+    }
 }
 
 /// Reads the long form.
@@ -185,6 +206,12 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, CheckError> {
                 mounted.create_source = options.create_mountpoint;
                 mounted.read_only_non_recursive = options.read_only_non_recursive;
                 mounted.read_only_force_recursive = options.read_only_force_recursive;
+                if !options.map.is_empty() {
+                    let Some(map) = parse_map(&options.map) else {
+                        return refuse(&format!("invalid map (UID[:GID]): {}", options.map));
+                    };
+                    mounted.map = Some(map);
+                }
                 if (options.read_only_non_recursive || options.read_only_force_recursive)
                     && !mount.read_only
                 {
@@ -209,21 +236,14 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, CheckError> {
                 if options.no_copy {
                     mounted.options.push("nocopy".to_owned());
                 }
-                if !options.subpath.is_empty() {
-                    return Err(CheckError::NotYet(
-                        "the mount option volume-subpath".to_owned(),
-                    ));
+                if !is_local(&options.subpath) {
+                    return refuse("subpath must be a relative path within the volume");
                 }
-                if let Some(driver) = &options.driver_config
-                    && (!matches!(driver.name.as_str(), "" | "local")
-                        || driver
-                            .options
-                            .as_ref()
-                            .is_some_and(|options| !options.is_empty()))
-                {
-                    return Err(CheckError::NotYet(
-                        "volume drivers and their options in a mount".to_owned(),
-                    ));
+                mounted.subpath.clone_from(&options.subpath);
+                mounted.labels = options.labels.clone().unwrap_or_default();
+                if let Some(driver) = &options.driver_config {
+                    mounted.driver.clone_from(&driver.name);
+                    mounted.driver_options = driver.options.clone().unwrap_or_default();
                 }
             }
         }
@@ -245,9 +265,22 @@ fn parse_mount(mount: &Mount) -> Result<Mounted, CheckError> {
                 }
             }
         }
-        "image" | "cluster" | "npipe" => {
-            return Err(CheckError::NotYet(format!("mounts of type {}", mount.kind)));
+        "image" => {
+            mounted.kind = MountKind::Image;
+            if mount.source.is_empty() {
+                return refuse("field Source must not be empty");
+            }
+            mounted.source.clone_from(&mount.source);
+            mounted.read_only = true;
+            if let Some(options) = &mount.image_options {
+                if !is_local(&options.subpath) {
+                    return refuse("subpath must be a relative path within the image");
+                }
+                mounted.subpath.clone_from(&options.subpath);
+            }
         }
+        "cluster" => return refuse("cluster volumes are those of a swarm, and this is none"),
+        "npipe" => return refuse("named pipes are Windows' own"),
         _ => return refuse("mount type unknown"),
     }
     Ok(mounted)
@@ -295,6 +328,23 @@ fn tmpfs_options(text: &str) -> Result<Vec<String>, CheckError> {
             }
         })
         .collect()
+}
+
+/// Whether a path is relative and stays below where it begins, by its words alone.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_i32;
+    for part in Path::new(path).components() {
+        depth += match part {
+            Component::Normal(_) => 1,
+            Component::ParentDir => -1,
+            Component::CurDir => 0,
+            Component::RootDir | Component::Prefix(_) => return false,
+        };
+        if depth < 0 {
+            return false;
+        }
+    }
+    !path.contains('\0')
 }
 
 /// Refuses names that would not be one path component.
@@ -356,7 +406,13 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<oci::Mount> {
         .into_iter()
         .filter(|mount| !own.iter().any(|own| mount.destination() == Path::new(own)))
         .collect();
-    let mut rest: Vec<oci::Mount> = facts.mounts.iter().map(mount_of).collect();
+    let identity = facts.identity;
+    let mut rest: Vec<oci::Mount> = facts
+        .mounts
+        .iter()
+        .map(|mounted| mount_of(mounted, identity))
+        .collect();
+    rest.extend(facts.devices.edits.mounts.iter().map(described));
     if let Some(files) = facts.files {
         for name in ["resolv.conf", "hostname", "hosts"] {
             let inside = format!("/etc/{name}");
@@ -371,8 +427,20 @@ pub(crate) fn all(facts: &Facts<'_>) -> Vec<oci::Mount> {
     mounts
 }
 
+/// What a device wants mounted.
+fn described(wanted: &super::cdi::Mount) -> oci::Mount {
+    let kind = match wanted.kind.as_str() {
+        "" => "bind",
+        kind => kind,
+    };
+    let options: Vec<&str> = wanted.options.iter().map(String::as_str).collect();
+    mount(&wanted.container_path, kind, &wanted.host_path, &options)
+}
+
 fn system(facts: &Facts<'_>) -> Vec<oci::Mount> {
-    let access = if facts.host.privileged { "rw" } else { "ro" };
+    let access = |write| if write { "rw" } else { "ro" };
+    let cgroups = access(facts.security.writable_cgroups);
+    let access = access(facts.host.privileged);
     let shm_bytes = match u64::try_from(facts.host.shm_size) {
         Ok(bytes @ 1..) => bytes,
         _ => facts.shm_bytes,
@@ -408,35 +476,28 @@ fn system(facts: &Facts<'_>) -> Vec<oci::Mount> {
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            &[access, "nosuid", "noexec", "nodev"],
+            &[cgroups, "nosuid", "noexec", "nodev"],
         ),
     ];
+    let flags = ["nosuid", "noexec", "nodev"];
     if facts.namespaces.ipc == Namespace::Host {
-        mounts.push(mount(
-            "/dev/mqueue",
-            "bind",
-            "/dev/mqueue",
-            &["rbind", "rprivate"],
-        ));
-        mounts.push(mount(
-            "/dev/shm",
-            "bind",
-            "/dev/shm",
-            &["rbind", "rprivate"],
-        ));
+        let bind = ["rbind", "rprivate"];
+        mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &bind));
     } else {
-        let flags = ["nosuid", "noexec", "nodev"];
         mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &flags));
-        if facts.host.ipc_mode != "none" {
-            let size = format!("size={shm_bytes}");
-            let options = ["nosuid", "noexec", "nodev", "mode=1777", size.as_str()];
-            mounts.push(mount("/dev/shm", "tmpfs", "shm", &options));
-        }
+    }
+    if let Some(shm) = facts.shm {
+        let bind = ["rbind", "rprivate"];
+        mounts.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &bind));
+    } else if facts.host.ipc_mode != "none" {
+        let size = format!("size={shm_bytes}");
+        let options = ["nosuid", "noexec", "nodev", "mode=1777", size.as_str()];
+        mounts.push(mount("/dev/shm", "tmpfs", "shm", &options));
     }
     mounts
 }
 
-fn mount_of(mounted: &Mounted) -> oci::Mount {
+fn mount_of(mounted: &Mounted, identity: &Identity) -> oci::Mount {
     let mut options: Vec<&str> = Vec::new();
     match mounted.kind {
         MountKind::Tmpfs => {
@@ -455,6 +516,12 @@ fn mount_of(mounted: &Mounted) -> oci::Mount {
             }
             mount(&mounted.destination, "tmpfs", "tmpfs", &options)
         }
+        MountKind::Image => mount(
+            &mounted.destination,
+            "bind",
+            &format!("/image:{}", mounted.source),
+            &["bind", "ro", "rprivate"],
+        ),
         MountKind::Bind | MountKind::Volume => {
             options.push(if mounted.non_recursive {
                 "bind"
@@ -470,9 +537,52 @@ fn mount_of(mounted: &Mounted) -> oci::Mount {
             } else {
                 &mounted.propagation
             });
-            mount(&mounted.destination, "bind", &mounted.source, &options)
+            let mut bind = mount(&mounted.destination, "bind", &mounted.source, &options);
+            if let Some((user, group)) = mounted.map {
+                bind.set_uid_mappings(one_id(user, identity.uid))
+                    .set_gid_mappings(one_id(group, identity.gid));
+            }
+            bind
         }
     }
+}
+
+/// What is `outside`'s on the disk is `inside`'s in the container, and the other way round.
+fn one_id(outside: u32, inside: u32) -> Option<Vec<oci::LinuxIdMapping>> {
+    let mapping = oci::LinuxIdMappingBuilder::default()
+        .container_id(outside)
+        .host_id(inside);
+    Some(vec![mapping.size(1_u32).build().ok()?])
+}
+
+/// Where binds come from whose source does not say it all.
+pub(crate) fn origins(
+    mounts: &[Mounted],
+    layers: impl Fn(&ContainerId) -> Result<Vec<PathBuf>, store::SnapshotError>,
+) -> Result<BTreeMap<PathBuf, Origin>, store::SnapshotError> {
+    let mut origins = BTreeMap::new();
+    for mounted in mounts {
+        if let Some(origin) = origin_of(mounted, &layers)? {
+            origins.insert(PathBuf::from(&mounted.destination), origin);
+        }
+    }
+    Ok(origins)
+}
+
+/// The same for one.
+pub(crate) fn origin_of(
+    mounted: &Mounted,
+    layers: impl Fn(&ContainerId) -> Result<Vec<PathBuf>, store::SnapshotError>,
+) -> Result<Option<Origin>, store::SnapshotError> {
+    let subpath = PathBuf::from(&mounted.subpath);
+    Ok(match &mounted.image {
+        Some((_, holder)) => Some(Origin::Layers {
+            lower: layers(holder)?,
+            subpath,
+        }),
+        None if mounted.subpath.is_empty() => None,
+        None => Some(Origin::Beneath(subpath)),
+    })
 }
 
 fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> oci::Mount {
@@ -595,7 +705,13 @@ mod tests {
             options: tmpfs_options("exec,size=5m").unwrap(),
             ..Mounted::default()
         };
-        let options = mount_of(&mounted).options().clone().unwrap();
+        let identity = Identity {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            home: String::new(),
+        };
+        let options = mount_of(&mounted, &identity).options().clone().unwrap();
         assert_eq!(options, ["nosuid", "nodev", "exec", "size=5m"]);
         assert!(tmpfs_options("nope").is_err());
     }

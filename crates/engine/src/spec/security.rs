@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use runtime::lsm;
 use vocab::config::HostConfig;
 
 use super::CheckError;
@@ -27,6 +28,12 @@ pub(crate) struct Security {
     pub(crate) seccomp: Seccomp,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
+    /// Of AppArmor; none where the kernel has no AppArmor.
+    pub(crate) apparmor: Option<String>,
+    /// Whether the container may change its own cgroups.
+    pub(crate) writable_cgroups: bool,
+    /// What was asked for and cannot be had on this host.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What Docker hides from a container.
@@ -73,6 +80,9 @@ impl Security {
             readonly_paths: paths(host.privileged, host.readonly_paths.as_deref(), || {
                 READONLY.map(str::to_owned).to_vec()
             }),
+            apparmor: None,
+            writable_cgroups: host.privileged,
+            warnings: Vec::new(),
         };
         for option in host.security_opt.iter().flatten() {
             security.apply(option)?;
@@ -90,6 +100,8 @@ impl Security {
         match (key, value) {
             ("no-new-privileges", "" | "true") => self.no_new_privileges = true,
             ("no-new-privileges", "false") => self.no_new_privileges = false,
+            ("writable-cgroups", "" | "true") => self.writable_cgroups = true,
+            ("writable-cgroups", "false") => self.writable_cgroups = false,
             ("seccomp", "unconfined") => self.seccomp = Seccomp::Unconfined,
             ("seccomp", "builtin") => self.seccomp = Seccomp::Default,
             ("seccomp", profile) if profile.trim_start().starts_with('{') => {
@@ -100,15 +112,40 @@ impl Security {
                 self.masked_paths.clear();
                 self.readonly_paths.clear();
             }
+            // Nothing of berth's is put on, so nothing is to be taken off.
             ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor", _) => {
-                return Err(CheckError::NotYet(format!("apparmor profiles ({option})")));
+            ("apparmor", "") | ("label", "") => return Err(refused()),
+            ("apparmor", profile) if lsm::has_apparmor() => {
+                self.apparmor = Some(profile.to_owned());
             }
-            ("label", _) => return Err(CheckError::NotYet(format!("SELinux labels ({option})"))),
+            ("apparmor", _) => self.without("AppArmor", option),
+            ("label", label) if !is_label(label) => return Err(refused()),
+            ("label", _) if lsm::has_selinux() => {
+                return Err(CheckError::NotYet(format!("SELinux labels ({option})")));
+            }
+            ("label", _) => self.without("SELinux", option),
             _ => return Err(refused()),
         }
         Ok(())
     }
+}
+
+impl Security {
+    fn without(&mut self, module: &str, option: &str) {
+        self.warnings.push(format!(
+            "--security-opt {option} has no effect: this host's kernel runs without {module}. \
+             Discarded."
+        ));
+    }
+}
+
+/// `user:…`, `role:…`, `type:…`, `level:…`, `filetype:…`.
+fn is_label(text: &str) -> bool {
+    const PARTS: [&str; 5] = ["user", "role", "type", "level", "filetype"];
+    text == "nested"
+        || text
+            .split_once(':')
+            .is_some_and(|(part, _)| PARTS.contains(&part))
 }
 
 fn paths(

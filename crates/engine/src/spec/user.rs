@@ -35,7 +35,7 @@ impl Failure for UserError {
     }
 }
 
-const ID_MAX: u32 = i32::MAX as u32;
+pub(crate) const ID_MAX: u32 = i32::MAX as u32;
 
 /// Finds `typed` (`user[:group]`, empty is root) and the groups in `extra`.
 pub(crate) fn find(

@@ -131,6 +131,7 @@ impl Wanted {
                 spec: serde_json::from_value(spec).unwrap(),
                 rootfs: runtime::Rootfs::Directory(place.base.path().join("rootfs")),
                 seccomp: None,
+                extras: runtime::Extras::default(),
             },
             terminal: self.terminal,
             stdin: self.stdin,

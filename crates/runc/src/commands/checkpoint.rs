@@ -217,6 +217,7 @@ fn saved_bundle(container: &Container) -> Result<Bundle, Box<dyn std::error::Err
         spec,
         rootfs: Rootfs::Directory(record.rootfs.clone()),
         seccomp: None,
+        extras: runtime::Extras::default(),
     })
 }
 

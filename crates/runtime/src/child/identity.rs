@@ -130,6 +130,22 @@ fn become_user(process: &Process) -> io::Result<()> {
     Ok(())
 }
 
+/// Has what exec would leave of the capabilities (capabilities(7)), in a process that does none.
+pub(super) fn as_if_executed(process: &Process) -> io::Result<()> {
+    let sets = &process.capabilities;
+    let permitted = if process.uid == 0 {
+        sets.bounding | sets.inheritable
+    } else {
+        sets.ambient
+    };
+    let left = capability::Sets {
+        permitted,
+        effective: permitted,
+        ..*sets
+    };
+    limit_to(&left, false)
+}
+
 /// What is asked for and not held (berth may itself run with less) is left out, as runc does.
 fn limit_to(sets: &capability::Sets, keep_admin: bool) -> io::Result<()> {
     let held = capabilities(None)?.permitted;

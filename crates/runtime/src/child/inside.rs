@@ -29,7 +29,26 @@ pub(crate) fn open(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = resolve | ResolveFlags::IN_ROOT;
+    open_resolved(root, path, flags, resolve)
+}
+
+/// Opens `path` below `directory`; what leads out of it is refused.
+pub(crate) fn open_below(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    open_resolved(directory, path, flags, ResolveFlags::BENEATH)
+}
+
+fn open_resolved(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
     let mut races = 0;
     loop {
         match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {

@@ -17,7 +17,7 @@
 //!   identity: limits, user, capabilities    identity
 //!   Ready ──▶ caller ──▶ Start, or Wait ──▶ the gate ──▶ Start
 //!   startContainer hooks
-//!   program: find, seccomp, execve          program
+//!   program: find, seccomp, init, execve    program
 //! ```
 //!
 //! With a user namespace the caller does what needs rights on the host ([`crate::user_namespace`]).
@@ -34,6 +34,7 @@ mod dev;
 mod enter;
 mod hide;
 mod identity;
+mod init;
 pub(crate) mod inside;
 mod program;
 mod terminal;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::attributes;
 use super::identity::Ready;
-use super::{Common, Filter, inside};
+use super::{Common, Filter, init, inside};
 use crate::channel::Channel;
 use crate::error::{During as _, Reason, SetupError, Step};
 use crate::listener;
@@ -105,6 +105,9 @@ pub(crate) fn run(
         .during(Step::Channel, || "tell that the program comes")?;
     if let Some(filter) = common.seccomp {
         load(filter, channel).during(Step::Seccomp, || "load the seccomp filter")?;
+    }
+    if process.init {
+        init::stay(process)?;
     }
     let error = sys::exec::execve(&path, &process.arguments, &environment);
     Err(SetupError::new(

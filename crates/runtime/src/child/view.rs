@@ -26,6 +26,7 @@ use super::{First, inside};
 use crate::bundle::{Overlay, Rootfs};
 use crate::cgroup::Cgroup;
 use crate::error::{During as _, SetupError, Step};
+use crate::origin;
 use crate::overlay::{self, explain};
 use crate::plan::{self, Mount, MountKind, MountOptions, Plan, Propagation};
 
@@ -97,7 +98,8 @@ pub(crate) fn mount_root(first: &First<'_>, given: Option<OwnedFd>) -> Result<Ro
         if let MountKind::Bind { source, recursive } = &mount.kind
             && !first.sources.binds.contains_key(&place)
         {
-            let tree = clone_tree(CWD, source, *recursive).during(Step::Mount, || {
+            let opened = origin::open_tree(source, mount.origin.as_ref(), *recursive);
+            let tree = opened.during(Step::Mount, || {
                 let destination = mount.destination.display();
                 format!(
                     "bind `{}` to `{destination}`: open the source",
@@ -119,9 +121,9 @@ pub(crate) fn mount_root(first: &First<'_>, given: Option<OwnedFd>) -> Result<Ro
         (None, Rootfs::Overlay(overlay), _) => mount_overlay(overlay, !first.user().is_callers())?,
     };
     if plan.hooks.is_some()
-        && let Rootfs::Directory(directory) = &plan.root.source
+        && let Some(directory) = plan.root.directory()
     {
-        match attach_in_place(&mount, directory) {
+        match attach_in_place(&mount, &directory) {
             // The container's root may not get there; nor then may what it runs.
             Err(failure) if failure.errno == libc::EACCES && !first.user().is_callers() => {}
             other => {
@@ -380,7 +382,7 @@ fn remount(root: &Root, mount: &Mount, bind: bool) -> Result<(), (String, io::Er
 }
 
 /// Tells a file system its options.
-fn configure(fs: &OwnedFd, options: &MountOptions) -> Result<(), (String, io::Error)> {
+pub(crate) fn configure(fs: &OwnedFd, options: &MountOptions) -> Result<(), (String, io::Error)> {
     for (key, value) in &options.parameters {
         match value {
             Some(value) => fsconfig_set_string(fs, key.as_str(), value.as_str()),
@@ -401,7 +403,7 @@ fn configure(fs: &OwnedFd, options: &MountOptions) -> Result<(), (String, io::Er
 }
 
 /// Flags of a mount that already exists.
-fn apply(mount: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
+pub(crate) fn apply(mount: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
     let MountOptions {
         set: on,
         clear: off,
@@ -434,7 +436,7 @@ fn apply(mount: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
     Ok(())
 }
 
-fn propagate(mount: BorrowedFd<'_>, propagation: &[Propagation]) -> io::Result<()> {
+pub(crate) fn propagate(mount: BorrowedFd<'_>, propagation: &[Propagation]) -> io::Result<()> {
     propagation
         .iter()
         .try_for_each(|Propagation { kind, recursive }| {

@@ -203,7 +203,7 @@ fn make_point(root: &OwnedFd, mount: &Mount) -> Result<Option<OwnedFd>, SetupErr
             Ok(None)
         }
         MountKind::Bind { source, recursive } => {
-            let tree = view::clone_tree(rustix::fs::CWD, source, *recursive)
+            let tree = crate::origin::open_tree(source, mount.origin.as_ref(), *recursive)
                 .during(Step::Mount, || {
                     format!("bind `{}` to `{}`", source.display(), at.display())
                 })?;

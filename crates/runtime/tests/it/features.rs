@@ -27,6 +27,7 @@ fn refused(change: impl FnOnce(&mut Value)) -> Option<String> {
         spec,
         rootfs: Rootfs::Directory(PathBuf::from("/bundle/rootfs")),
         seccomp: None,
+        extras: runtime::Extras::default(),
     };
     runtime::check(&bundle).err().map(|error| error.to_string())
 }

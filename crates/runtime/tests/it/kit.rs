@@ -244,6 +244,7 @@ impl Container {
                 spec: serde_json::from_value(self.spec.clone()).unwrap(),
                 rootfs,
                 seccomp: self.seccomp.clone(),
+                extras: runtime::Extras::default(),
             },
             netns: netns.map(Path::to_owned),
             streaming: self.streaming,

@@ -22,6 +22,7 @@ fn said(change: impl FnOnce(&mut Value)) -> Option<String> {
         spec: spec.value,
         rootfs: Rootfs::Directory(PathBuf::from("/bundle/rootfs")),
         seccomp: None,
+        extras: runtime::Extras::default(),
     };
     let error = runtime::check(&bundle).err()?.to_string();
     let said = error.strip_prefix("invalid specification: ");

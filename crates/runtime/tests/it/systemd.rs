@@ -73,6 +73,7 @@ fn in_a_guest() {
         spec: serde_json::from_value(container.spec.clone()).unwrap(),
         rootfs: Rootfs::Directory(container.dir.path().join("lower")),
         seccomp: None,
+        extras: runtime::Extras::default(),
     };
     let mut created = runtime::create(&bundle, None, Stdio::Null).unwrap();
     drop(started);

@@ -4,6 +4,7 @@
 //! Such a process is not going to end for them, so waiting for it only costs time.
 
 use std::fs;
+use std::path::Path;
 
 /// The signal sets of one thread, as `/proc/PID/status` prints them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,37 @@ impl Signals {
     fn minds(&self, bit: u64) -> bool {
         (self.caught | self.ignored | self.blocked) & bit != 0
     }
+
+    /// Of the thread whose directory this is.
+    fn of(thread: &Path) -> Option<Self> {
+        let read = || Some(Self::read(&fs::read_to_string(thread.join("status")).ok()?));
+        let before = read()?;
+        let waits = fs::read_to_string(thread.join("syscall")).is_ok_and(|call| is_sigwait(&call));
+        let mut signals = read().unwrap_or(before);
+        signals.blocked |= before.blocked;
+        if waits {
+            signals.blocked = u64::MAX;
+        }
+        Some(signals)
+    }
 }
+
+/// Whether a thread waits for signals: meanwhile the kernel does not show those as blocked for
+/// which it waits. Inits are mostly there (tini, dumb-init, our own).
+fn is_sigwait(call: &str) -> bool {
+    let number = call
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    number == Some(SIGWAIT)
+}
+
+/// `rt_sigtimedwait` (asm/unistd.h).
+#[cfg(target_arch = "x86_64")]
+const SIGWAIT: u32 = 128;
+/// The same where numbers are those of asm-generic/unistd.h.
+#[cfg(not(target_arch = "x86_64"))]
+const SIGWAIT: u32 = 137;
 
 /// Whether the kernel would drop this signal to the first process of a container, whose number on
 /// the host is `pid`. Blocks. What cannot be told is not so.
@@ -57,8 +88,7 @@ pub(super) fn is_deaf(pid: i32, signal: i32) -> bool {
     };
     let statuses: Vec<Signals> = threads
         .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
-        .map(|status| Signals::read(&status))
+        .filter_map(|thread| Signals::of(&thread.path()))
         .collect();
     let first = statuses.iter().any(|signals| signals.is_first);
     first && !statuses.iter().any(|signals| signals.minds(bit))
@@ -78,6 +108,17 @@ mod tests {
         assert!(signals.minds(bit(15)) && signals.minds(bit(3)) && signals.minds(bit(1)));
         assert!(!signals.minds(bit(13)));
         assert!(!Signals::read("NSpid:\t4711\n").is_first);
+    }
+
+    #[test]
+    fn who_waits_for_signals_is_told_by_the_call() {
+        assert!(is_sigwait(&format!(
+            "{SIGWAIT} 0x7ffd1 0x0 0x0 0x8 0x0 0x0 0x7ffd0 0x401\n"
+        )));
+        assert!(!is_sigwait(
+            "230 0x0 0x0 0x7ffd1 0x0 0x0 0x0 0x7ffd0 0x401\n"
+        ));
+        assert!(!is_sigwait("running\n"));
     }
 
     #[test]

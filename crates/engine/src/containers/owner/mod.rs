@@ -743,7 +743,8 @@ impl Owner {
         let shared = Arc::clone(&self.shared);
         let id = self.record.id;
         let written = self.write(Durability::Full);
-        let returned = launch::give_back(&shared, &id, &endpoints);
+        let record = Arc::clone(&self.record);
+        let returned = launch::give_back(&shared, &record, &endpoints);
         let (written, ()) = tokio::join!(written, returned);
         if std::mem::take(&mut self.died) {
             let lasted = self

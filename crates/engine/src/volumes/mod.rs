@@ -3,19 +3,28 @@
 //! ```text
 //! <data root>/volumes/<name>/_data      what is mounted into containers
 //! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | `options` | a file system of its own |
+//! | `held` | when that is mounted |
+
+pub(crate) mod held;
+pub(crate) mod options;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use vocab::{ContainerId, Failure, Kind, NetworkId};
 
-use crate::containers::record::{MountKind, nanos};
+use crate::containers::record::{MountKind, Mounted, nanos};
 use crate::containers::{Prune, Pruned};
 use crate::copy_up;
 use crate::db::{DbError, Durability};
@@ -24,6 +33,7 @@ use crate::shared::Shared;
 use crate::spec::cache::open_root;
 use crate::spec::{CheckError, mounts};
 use crate::{Engine, FilterError, Filters};
+use options::Own;
 
 /// A volume that is wanted.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +84,9 @@ pub enum CreateVolumeError {
         /// Why not.
         source: io::Error,
     },
+    /// A driver that is not there.
+    #[error("error looking up volume plugin {0}: plugin {0:?} not found")]
+    Driver(String),
     /// Its record.
     #[error("create volume {name}")]
     Record {
@@ -88,6 +101,7 @@ impl Failure for CreateVolumeError {
     fn kind(&self) -> Kind {
         match self {
             Self::Check(error) => error.kind(),
+            Self::Driver(_) => Kind::InvalidArgument,
             Self::Taken(_) => Kind::Conflict,
             Self::Files { .. } | Self::Record { .. } => Kind::Internal,
         }
@@ -176,6 +190,34 @@ struct Record {
     anonymous: bool,
 }
 
+/// A volume's file system could not be mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("error while mounting volume '{}': failed to mount local volume: {what}", path.display())]
+pub struct MountVolumeError {
+    path: PathBuf,
+    what: String,
+    source: io::Error,
+}
+
+/// What a volume is made as.
+pub(crate) struct Wanted {
+    /// Made up when empty.
+    pub(crate) name: String,
+    pub(crate) anonymous: bool,
+    pub(crate) driver: String,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    fn check(&self) -> Result<(), CreateVolumeError> {
+        if !matches!(self.driver.as_str(), "" | "local") {
+            return Err(CreateVolumeError::Driver(self.driver.clone()));
+        }
+        options::check(&self.options).map_err(CreateVolumeError::Check)
+    }
+}
+
 /// All volumes by name.
 #[derive(Debug, Default)]
 pub(crate) struct Volumes(BTreeMap<String, Record>);
@@ -211,7 +253,7 @@ impl Shared {
 
     /// Which containers have this volume, running or not.
     fn users(&self, name: &str) -> Vec<ContainerId> {
-        let uses = |view: &std::sync::Arc<crate::containers::index::View>| {
+        let uses = |view: &Arc<crate::containers::index::View>| {
             let mut mounts = view.record.mounts.iter();
             mounts.any(|mounted| mounted.kind == MountKind::Volume && mounted.volume == name)
         };
@@ -223,25 +265,103 @@ impl Shared {
             .collect()
     }
 
-    /// The volume that a container mounts, made if it is not there: its name, where it is, and
-    /// whether it is new.
+    /// The volume of that name, made if it is not there, and whether it is new.
     pub(crate) async fn volume_for(
         &self,
-        name: &str,
-        anonymous: bool,
-    ) -> Result<(String, PathBuf, bool), CreateVolumeError> {
-        let name = name.to_owned();
-        let known = self.volumes().0.contains_key(&name);
+        wanted: Wanted,
+    ) -> Result<(Volume, bool), CreateVolumeError> {
+        let known = self.volumes().0.get(&wanted.name).cloned();
+        if let Some(record) = known {
+            if !matches!(wanted.driver.as_str(), "" | "local") {
+                return Err(CreateVolumeError::Driver(wanted.driver));
+            }
+            return Ok((self.volume(&wanted.name, &record), false));
+        }
+        wanted.check()?;
+        let Wanted {
+            mut name,
+            anonymous,
+            options,
+            mut labels,
+            ..
+        } = wanted;
+        if name.is_empty() {
+            name = NetworkId::random().to_string();
+        }
+        if anonymous {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        }
         let record = Record {
             created: SystemTime::now(),
-            options: None,
-            labels: anonymous.then(|| BTreeMap::from([(ANONYMOUS.to_owned(), String::new())])),
+            options: Some(options).filter(|options| !options.is_empty()),
+            labels: Some(labels).filter(|labels| !labels.is_empty()),
             anonymous,
         };
-        if !known {
-            self.make_volume(&name, record).await?;
+        self.make_volume(&name, record.clone()).await?;
+        Ok((self.volume(&name, &record), true))
+    }
+
+    /// Volumes among these mounts that have a file system of their own, and where it is mounted.
+    fn own_file_systems(&self, mounts: &[Mounted]) -> Vec<(String, Own, PathBuf)> {
+        let volumes = self.volumes();
+        let volume = |mounted: &&Mounted| mounted.kind == MountKind::Volume;
+        let own = mounts.iter().filter(volume).filter_map(|mounted| {
+            let record = volumes.0.get(&mounted.volume)?;
+            let own = Own::of(record.options.as_ref())?;
+            let target = self.volume_dir(&mounted.volume).join("_data");
+            Some((mounted.volume.clone(), own, target))
+        });
+        own.collect()
+    }
+
+    /// Has the volumes among these mounts mounted for `holder`. Blocks. After a failure none is.
+    pub(crate) fn hold_volumes(
+        &self,
+        mounts: &[Mounted],
+        holder: ContainerId,
+    ) -> Result<(), MountVolumeError> {
+        for (name, own, target) in self.own_file_systems(mounts) {
+            if let Err(source) = self.held.hold(&name, &own, &target, holder) {
+                self.let_volumes_go(mounts, holder);
+                let what = own.describe(&target);
+                return Err(MountVolumeError {
+                    path: target,
+                    what,
+                    source,
+                });
+            }
         }
-        Ok((name.clone(), self.volume_dir(&name).join("_data"), !known))
+        Ok(())
+    }
+
+    /// `holder` uses these mounts no more. Blocks. Goes on after a failure.
+    pub(crate) fn let_volumes_go(&self, mounts: &[Mounted], holder: ContainerId) {
+        for (name, _, target) in self.own_file_systems(mounts) {
+            if let Err(error) = self.held.let_go(&name, &target, holder) {
+                tracing::warn!(volume = name, %error, "unmount a volume");
+            }
+        }
+    }
+
+    /// Takes up again what `running` containers hold, and unmounts what nobody does. Blocks.
+    pub(crate) fn restore_volumes<'a>(
+        &self,
+        running: impl Iterator<Item = (ContainerId, &'a [Mounted])>,
+    ) {
+        let mut held = std::collections::HashSet::new();
+        for (id, mounts) in running {
+            for (name, _, _) in self.own_file_systems(mounts) {
+                self.held.holds(&name, id);
+                held.insert(name);
+            }
+        }
+        let volumes = self.volumes().0.clone();
+        for (name, _) in volumes.iter().filter(|(name, _)| !held.contains(*name)) {
+            let target = self.volume_dir(name).join("_data");
+            if let Err(error) = self.held.clear(name, &target) {
+                tracing::warn!(volume = name, %error, "unmount a volume that nobody uses");
+            }
+        }
     }
 
     async fn make_volume(&self, name: &str, record: Record) -> Result<(), CreateVolumeError> {
@@ -296,8 +416,13 @@ impl Shared {
 
     async fn delete_volume(&self, name: &str) -> Result<(), RemoveVolumeError> {
         let path = self.volume_dir(name);
-        let removed = path.clone();
-        match tasks::blocking(move || fs::remove_dir_all(removed)).await {
+        let (held, key, doomed) = (Arc::clone(&self.held), name.to_owned(), path.clone());
+        let removed = tasks::blocking(move || {
+            // What is mounted there is not the volume's to delete.
+            held.clear(&key, &doomed.join("_data"))?;
+            fs::remove_dir_all(doomed)
+        });
+        match removed.await {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(RemoveVolumeError::Files {
                     name: name.to_owned(),
@@ -338,45 +463,18 @@ pub(crate) fn random_name() -> String {
 impl Engine {
     /// Makes a volume, or finds the one of that name.
     pub async fn create_volume(&self, wanted: CreateVolume) -> Result<Volume, CreateVolumeError> {
-        let refuse = |error| Err(CreateVolumeError::Check(error));
-        if !matches!(wanted.driver.as_str(), "" | "local") {
-            return refuse(CheckError::NotYet(format!(
-                "volumes of driver {}",
-                wanted.driver
-            )));
-        }
-        if !wanted.options.is_empty() {
-            return refuse(CheckError::NotYet(
-                "options of the local volume driver".to_owned(),
-            ));
-        }
         let anonymous = wanted.name.is_empty();
-        let mut labels = wanted.labels;
-        if anonymous {
-            labels.insert(ANONYMOUS.to_owned(), String::new());
-        } else {
+        if !anonymous {
             mounts::check_volume_name(&wanted.name).map_err(CreateVolumeError::Check)?;
         }
-        let name = if anonymous {
-            NetworkId::random().to_string()
-        } else {
-            wanted.name
+        let wanted = Wanted {
+            name: wanted.name,
+            anonymous,
+            driver: wanted.driver,
+            options: wanted.options,
+            labels: wanted.labels,
         };
-        let known = self.shared.volumes().0.get(&name).cloned();
-        let record = match known {
-            Some(record) => record,
-            None => {
-                let record = Record {
-                    created: SystemTime::now(),
-                    options: None,
-                    labels: Some(labels),
-                    anonymous,
-                };
-                self.shared.make_volume(&name, record.clone()).await?;
-                record
-            }
-        };
-        Ok(self.shared.volume(&name, &record))
+        Ok(self.shared.volume_for(wanted).await?.0)
     }
 
     /// Volumes by name.
@@ -463,7 +561,9 @@ impl Engine {
         let mut pruned = Pruned::default();
         for (name, record) in candidates {
             let labels = record.labels.clone().unwrap_or_default();
-            let wanted = (all || record.anonymous) && prune.takes(&labels, record.created);
+            // A file system of its own is not berth's to call unused (Docker's rule too).
+            let plain = record.options.is_none();
+            let wanted = (all || record.anonymous) && plain && prune.takes(&labels, record.created);
             if !wanted || !self.shared.users(&name).is_empty() {
                 continue;
             }
@@ -476,7 +576,7 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Bytes in a volume.
+    /// Bytes in a volume; those of a file system of its own are not counted.
     pub(crate) async fn volume_bytes(&self, name: &str) -> u64 {
         let path = self.shared.volume_dir(name);
         tasks::blocking(move || tree_bytes(&path)).await
@@ -505,26 +605,40 @@ fn tree_bytes(path: &Path) -> u64 {
 }
 
 /// Copies what the image has at each destination into the volume, if that is empty. Blocks.
-pub(crate) fn copy_up(
-    root: &store::Mounts,
-    volumes: &[(PathBuf, String)],
-) -> Result<(), CopyUpError> {
+pub(crate) fn copy_up(root: &store::Mounts, volumes: &[Mounted]) -> Result<(), CopyUpError> {
     let root = open_root(root).map_err(CopyUpError::Root)?;
-    for (volume, destination) in volumes {
+    for mounted in volumes {
         let copy = |source| CopyUpError::Copy {
-            path: PathBuf::from(destination),
+            path: PathBuf::from(&mounted.destination),
             source,
         };
-        let empty = fs::read_dir(volume).map_err(copy)?.next().is_none();
+        let Some(volume) = open_volume(mounted).map_err(copy)? else {
+            continue;
+        };
+        let mut entries = rustix::fs::Dir::read_from(&volume).map_err(|e| copy(e.into()))?;
+        let empty = !entries.any(|entry| {
+            entry.is_ok_and(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+        });
         if !empty {
             continue;
         }
-        if let Some(dir) = open_inside(&root, destination).map_err(copy)? {
-            let volume = fs::File::open(volume).map_err(copy)?;
+        if let Some(dir) = open_inside(&root, &mounted.destination).map_err(copy)? {
             copy_up::directory(dir.as_fd(), volume.as_fd()).map_err(copy)?;
         }
     }
     Ok(())
+}
+
+/// What is mounted of a volume, if it is a directory; that it is missing is told at the start.
+fn open_volume(mounted: &Mounted) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let volume = rustix::fs::open(&mounted.source, flags, Mode::empty())?;
+    if mounted.subpath.is_empty() {
+        return Ok(Some(volume));
+    }
+    let below = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&volume, &*mounted.subpath, flags, Mode::empty(), below);
+    Ok(found.ok())
 }
 
 fn open_inside(root: &OwnedFd, path: &str) -> io::Result<Option<OwnedFd>> {
