@@ -71,6 +71,27 @@ EOF
   chmod 755 "$bin/$name.new"; mv "$bin/$name.new" "$bin/$name"
 done
 
+# Where logs go: a syslog daemon, and systemd's journal, which runs without the rest of systemd.
+sinks=$cache/tools/sinks
+if [ ! -x "$sinks/usr/sbin/rsyslogd" ]; then
+  say "fetching rsyslog into $sinks (seconds, once)"
+  rm -rf "$sinks" "$sinks.new"
+  mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=extract \
+    --dpkgopt='path-exclude=/usr/share/*' --include=rsyslog sid "$sinks.new" "$(mirror)"
+  mv "$sinks.new" "$sinks"
+fi
+from() { # from ROOT NAME PATH [OPTION…]
+  cat > "$bin/$2.new" <<EOF
+#!/bin/sh
+exec $1/usr/lib/$arch/$(basename "$loader") --argv0 $2 \\
+  --library-path $1/usr/lib/$arch:$1/usr/lib/$arch/systemd $1$3 ${*:4} "\$@"
+EOF
+  chmod 755 "$bin/$2.new"; mv "$bin/$2.new" "$bin/$2"
+}
+from "$sinks" rsyslogd /usr/sbin/rsyslogd -M "$sinks/usr/lib/$arch/rsyslog"
+from "$services" systemd-journald /usr/lib/systemd/systemd-journald
+from "$services" journalctl /usr/bin/journalctl
+
 # CRIU is in few releases of Debian, and there too old for newer kernels.
 criu=$cache/tools/criu
 if [ ! -x "$criu/usr/sbin/criu" ]; then
@@ -154,6 +175,8 @@ environment() { # environment NAME REQUIREMENT...
 }
 # Libraries of the Engine API.
 environment python docker==7.1.0 testcontainers==4.13.3
+# What fluentd speaks.
+environment msgpack msgpack==1.1.2
 # Requests made of the Engine API's definition.
 environment schemathesis docker==7.1.0 schemathesis==4.32.5
 "$bin/docker" --version >&2

@@ -21,10 +21,11 @@ const USES: &[(&str, &[&str])] = &[
     ("store", &["sys", "vocab"]),
     ("network", &["netlink", "sys", "tasks", "vocab"]),
     ("registry", &["store", "sys", "tasks", "vocab"]),
+    ("sinks", &["vocab"]),
     (
         "engine",
         &[
-            "monitor", "network", "registry", "runtime", "store", "sys", "tasks", "vocab",
+            "monitor", "network", "registry", "runtime", "sinks", "store", "sys", "tasks", "vocab",
         ],
     ),
     ("api", &["vocab"]),

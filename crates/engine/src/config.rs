@@ -23,6 +23,8 @@ pub struct Config {
     pub storage_driver: Option<String>,
     /// Log driver and options of containers that name none.
     pub log: LogConfig,
+    /// Bytes that all logs together may take; a tenth of the data root's file system when absent.
+    pub log_budget_bytes: Option<u64>,
     /// Limits of containers that name none.
     pub ulimits: Vec<Ulimit>,
     /// Bytes of `/dev/shm` of containers that name none.
@@ -143,6 +145,7 @@ impl Config {
                 kind: "local".to_owned(),
                 config: Some(BTreeMap::new()),
             },
+            log_budget_bytes: None,
             ulimits: Vec::new(),
             shm_bytes: SHM_BYTES,
             cgroup_parent: None,

@@ -266,6 +266,7 @@ impl Engine {
         shared.tasks.spawn("sampler", sampled);
         let engine = Arc::new(Self { shared });
         engine.watch_disk();
+        engine.watch_logs();
         Ok(engine)
     }
 

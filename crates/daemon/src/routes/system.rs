@@ -110,7 +110,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null"]),
             authorization: None,
-            log: words(&engine::logs::DRIVERS),
+            log: words(&engine::logs::drivers()),
         },
         memory_limit: can("memory"),
         swap_limit: can("swap"),

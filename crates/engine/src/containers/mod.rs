@@ -540,6 +540,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The sink of its log.
+    #[error("failed to create task for container: failed to initialize logging driver")]
+    Log(#[source] sinks::SendError),
     /// Its network namespace.
     #[error("failed to set up container networking")]
     Sandbox(#[source] SandboxError),
@@ -612,6 +615,7 @@ impl Failure for StartError {
             | Self::Accounts(_)
             | Self::Root(_)
             | Self::Files { .. }
+            | Self::Log(_)
             | Self::Sandbox(_)
             | Self::Names(_)
             | Self::Control(_)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use monitor::{LocalLog, Log};
 use regex::Regex;
+use sinks::{Origin, Sink};
 use vocab::config::LogConfig;
 
 use super::Place;
@@ -13,8 +14,19 @@ use super::tag::{self, Subject};
 use crate::containers::record::Record;
 use crate::shared::Shared;
 
-/// The drivers there are.
-pub const DRIVERS: [&str; 3] = ["json-file", "local", "none"];
+/// The drivers there are, `none` aside.
+pub fn drivers() -> Vec<&'static str> {
+    let mut names = vec!["json-file", "local"];
+    names.extend(sinks::DRIVERS);
+    names.sort_unstable();
+    names
+}
+
+/// The tag of lines that go to a remote sink, if nobody wants another.
+const TAG: &str = "{{.ID}}";
+
+/// Bytes that may wait for a sink in mode `non-blocking` (Docker's default).
+const MAX_BUFFER_BYTES: u64 = 1_000_000;
 
 /// Bytes of lines in a file of a local log whose options name no other size (Docker's default).
 const LOCAL_MAX_BYTES: u64 = 20_000_000;
@@ -78,16 +90,16 @@ pub(crate) fn check(config: &LogConfig) -> Result<(), DriverError> {
                 config.kind
             )));
         }
-        "journald" | "syslog" | "gelf" | "fluentd" => {
-            return Err(DriverError::NotYet(format!(
-                "the log driver {}",
-                config.kind
-            )));
-        }
         other => {
-            return invalid(format!(
-                "logger: no log driver named '{other}' is registered"
-            ));
+            let Some(parsed) = sinks::Target::parse(other, &own_options(options)) else {
+                return invalid(format!(
+                    "logger: no log driver named '{other}' is registered"
+                ));
+            };
+            let checked = parsed.map(drop).map_err(|error| error.to_string());
+            let checked = checked.and_then(|()| read_files("local", "cache-", options).map(drop));
+            let checked = checked.and_then(|()| check_attributes(options));
+            return checked.map_err(DriverError::Invalid);
         }
     }
     if let Some(unknown) = options.keys().find(|key| !known.contains(&key.as_str())) {
@@ -195,9 +207,25 @@ fn whole(number: f64) -> Option<u64> {
     (0.0..9e18).contains(&number).then_some(number as u64)
 }
 
-/// What the options say of files.
+/// Options that belong to the driver alone.
+fn own_options(options: &Options) -> Options {
+    let own = |key: &str| !MODES.contains(&key) && !CACHE.contains(&key);
+    let own = options.iter().filter(|(key, _)| own(key));
+    own.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// Whether lines go on to a sink that is none of this host's files.
+fn is_remote(kind: &str) -> bool {
+    sinks::DRIVERS.contains(&kind)
+}
+
+/// What the options say of files: of the driver's own, or of those that lines wait in.
 fn files(kind: &str, options: &Options) -> Result<Files, String> {
-    read_files(kind, "", options)
+    match is_remote(kind) {
+        true => read_files("local", "cache-", options),
+        false => read_files(kind, "", options),
+    }
 }
 
 fn read_files(kind: &str, prefix: &str, options: &Options) -> Result<Files, String> {
@@ -303,6 +331,9 @@ fn local_dir(shared: &Shared, record: &Record) -> PathBuf {
 pub(super) fn place(shared: &Shared, record: &Record) -> Option<Place> {
     match record.host.log_config.kind.as_str() {
         "none" => None,
+        kind if is_remote(kind) && flag(&options(record), "cache-disabled") == Ok(Some(true)) => {
+            None
+        }
         "json-file" => Some(Place::JsonFile(shared.log_path(&record.id))),
         _ => Some(Place::Local(local_dir(shared, record))),
     }
@@ -341,7 +372,60 @@ pub(crate) fn log(shared: &Shared, record: &Record, name: &str) -> Log {
         max_files: files.max_files,
         compress: files.compress,
         attrs,
-        hold: false,
+        hold: is_remote(kind) && !drops(&options),
+    })
+}
+
+/// Whether lines may be dropped rather than hold up the container.
+fn drops(options: &Options) -> bool {
+    options
+        .get("mode")
+        .is_some_and(|mode| mode == "non-blocking")
+}
+
+/// A log that goes on to a remote sink.
+pub(super) struct Remote {
+    /// Where its lines wait.
+    pub(super) dir: PathBuf,
+    pub(super) sink: Sink,
+    /// Bytes that may wait; without a bound the container waits instead.
+    pub(super) max_buffer: Option<u64>,
+    /// Whether the container may start before the sink answers.
+    pub(super) connects_later: bool,
+}
+
+/// The sink that a container's lines go to, if they go to one.
+pub(super) fn remote(shared: &Shared, record: &Record, name: &str) -> Option<Remote> {
+    let kind = record.host.log_config.kind.as_str();
+    let options = options(record);
+    // It was checked when the container was made.
+    let target = sinks::Target::parse(kind, &own_options(&options))?.ok()?;
+    let template = options.get("tag").map_or("", String::as_str);
+    let template = if template.is_empty() { TAG } else { template };
+    let subject = subject(record, name);
+    let host = rustix::system::uname();
+    let origin = Origin {
+        tag: tag::render(template, &subject).unwrap_or_default(),
+        id: subject.id,
+        name: subject.name,
+        image_id: record.image.to_string(),
+        image_name: subject.image_name,
+        command: subject.command,
+        created: vocab::time::rfc3339_nano(record.created),
+        host: host.nodename().to_string_lossy().into_owned(),
+        attributes: attributes(record, &options),
+    };
+    let max_buffer = drops(&options).then(|| {
+        let size = options
+            .get("max-buffer-size")
+            .map(|text| size_of(text, 1024));
+        size.and_then(Result::ok).unwrap_or(MAX_BUFFER_BYTES)
+    });
+    Some(Remote {
+        dir: local_dir(shared, record),
+        connects_later: target.connects_later(),
+        sink: Sink::new(target, &origin),
+        max_buffer,
     })
 }
 

@@ -30,6 +30,8 @@ pub(super) struct LocalLines {
     packed: Vec<u8>,
     plain: Vec<u8>,
     over: bool,
+    /// Bytes of lines that are handed over at a time.
+    enough: usize,
     disk: Disk,
     decompressor: Option<Decompressor<'static>>,
 }
@@ -114,7 +116,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 
 impl LocalLines {
     /// Opens the log at a line. Blocks, as all here does.
-    fn at(dir: &Path, next: u64) -> Self {
+    pub(super) fn at(dir: &Path, next: u64) -> Self {
         Self {
             dir: dir.to_owned(),
             next,
@@ -124,6 +126,7 @@ impl LocalLines {
             packed: Vec::new(),
             plain: Vec::new(),
             over: false,
+            enough: ENOUGH,
             disk: Disk::default(),
             decompressor: None,
         }
@@ -142,6 +145,63 @@ impl LocalLines {
             lines.next = lines.next.max(first);
         }
         Ok(lines)
+    }
+
+    /// Number of the line wanted next.
+    pub(super) fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Goes to a line.
+    pub(super) fn go_to(&mut self, line: u64) {
+        self.next = line;
+        self.blocks = None;
+        self.tail = None;
+    }
+
+    /// Hands over no more than about so many bytes at a time.
+    pub(super) fn at_most(mut self, bytes: usize) -> Self {
+        self.enough = bytes;
+        self
+    }
+
+    /// Passes over the oldest lines if those that are left are more than so many bytes; says how
+    /// many lines that were.
+    pub(super) fn skip_beyond(&mut self, bytes: u64) -> io::Result<u64> {
+        let end = self.end()?;
+        let wanted = end.before.saturating_sub(bytes);
+        if self.bytes_before()? >= wanted {
+            return Ok(0);
+        }
+        let mut target = None;
+        for first in blocks::files(&self.dir)?.into_iter().rev() {
+            if let Some(found) = self.seek(first, |mark| mark.before <= wanted)?
+                && let Some(head) = self.disk.head(&found.file, found.offset)?
+                && head.mark.before <= wanted
+            {
+                target = Some(head.end());
+                break;
+            }
+        }
+        let before = self.next;
+        if let Some(target) = target.filter(|target| *target > before) {
+            self.go_to(target);
+        }
+        Ok(self.next - before)
+    }
+
+    /// Bytes of records before the line wanted next, as far as its block tells.
+    fn bytes_before(&mut self) -> io::Result<u64> {
+        if let Some(found) = self.locate()?
+            && let Some(head) = self.disk.head(&found.file, found.offset)?
+            && head.end() > self.next
+        {
+            return Ok(head.mark.before);
+        }
+        match self.open_tail()? {
+            Some((_, mark)) => Ok(mark.before),
+            None => Ok(self.end()?.before),
+        }
     }
 
     /// Whether a line after `until` was met: nothing that comes is wanted.
@@ -245,7 +305,7 @@ impl LocalLines {
         mut take: impl FnMut(&LogRecord<'_>),
     ) -> io::Result<usize> {
         let mut given = Given::default();
-        while given.bytes < ENOUGH && !self.over {
+        while given.bytes < self.enough && !self.over {
             if self.read_block(wanted, &mut given, &mut take)? {
                 continue;
             }

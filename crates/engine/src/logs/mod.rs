@@ -3,6 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | `driver` | drivers and their options, checked; what a monitor is told |
+//! | `budget` | what all logs together may take |
+//! | `delivery` | lines that go on to a remote sink |
 //! | `tag` | the template language of tags |
 //! | `json_file` | the rotated files of a json-file log, oldest first, and following them |
 //! | `line` | one line of those |
@@ -28,6 +30,8 @@ use json_file::Files;
 use local::LocalLines;
 use wakeups::Wakeups;
 
+mod budget;
+pub(crate) mod delivery;
 pub(crate) mod driver;
 mod json_file;
 mod line;
@@ -35,7 +39,7 @@ mod local;
 mod tag;
 mod wakeups;
 
-pub use driver::DRIVERS;
+pub use driver::drivers;
 
 /// Which lines.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,7 @@
 mod place;
 
 mod creating;
+mod delivering;
 mod disk;
 mod lifecycle;
 mod networking;

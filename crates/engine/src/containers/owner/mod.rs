@@ -29,6 +29,7 @@ use super::{
 use crate::db::{DbError, Durability};
 use crate::endpoints::ConnectError;
 use crate::events::container as announce;
+use crate::logs::delivery::{self, Delivery};
 use crate::networks::Record as Network;
 use crate::shared::Shared;
 
@@ -156,6 +157,8 @@ pub(crate) struct Owner {
     check_at: Option<Instant>,
     /// The check that is under way.
     checking: Option<oneshot::Receiver<Checked>>,
+    /// Of its log, if that goes to a remote sink.
+    delivery: Option<Delivery>,
 }
 
 /// The ends that an owner is made with.
@@ -196,6 +199,7 @@ impl Owner {
         link: Option<Link>,
     ) -> Self {
         let plan = Plan::of(&record.config).map(Arc::new);
+        let delivery = Delivery::begin(&shared, &record, &name, ends.view.subscribe());
         Self {
             shared,
             record,
@@ -204,6 +208,7 @@ impl Owner {
             plan,
             check_at: None,
             checking: None,
+            delivery,
             exits: 0,
             died: false,
             inbox: ends.inbox,
@@ -659,6 +664,8 @@ impl Owner {
     }
 
     async fn launch_steps(&mut self, attaches: Vec<PendingAttach>) -> Result<Link, StartError> {
+        let answers = delivery::probe(&self.shared, &self.record, &self.name);
+        answers.await.map_err(StartError::Log)?;
         let prepared = launch::prepare(&self.shared, &self.record, &self.name, attaches).await?;
         self.course.pid = prepared.pid;
         self.course.endpoints.clone_from(&prepared.endpoints);
@@ -817,6 +824,9 @@ impl Owner {
     }
 
     async fn delete(&mut self) -> Option<Event> {
+        if let Some(delivery) = self.delivery.take() {
+            delivery.finish(&self.name).await;
+        }
         match remove::delete(&self.shared, &self.record, self.course.remove_volumes).await {
             Ok(()) => {
                 self.announce("destroy", &[]);
