@@ -8,7 +8,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root scripts/tools.sh
 # newuidmap and newgidmap need their set-user-ID bit and the machine's own libraries.
-packages mmdebstrap ca-certificates patchelf uidmap strace openssl
+packages mmdebstrap ca-certificates patchelf uidmap strace openssl catatonit
 
 root=$cache/tools/root
 bin=$cache/tools/bin
@@ -51,6 +51,8 @@ launcher dump.erofs /usr/bin/dump.erofs
 launcher ip /usr/sbin/ip
 cp "$root/bin/busybox" "$bin/busybox.new"; mv "$bin/busybox.new" "$bin/busybox"
 ln -sf "$(command -v strace)" "$bin/strace"
+# What Podman starts as first process for `--init` and for pods: static, and copied to where it sees it.
+cp "$(command -v catatonit)" "$bin/catatonit.new"; mv "$bin/catatonit.new" "$bin/catatonit"
 
 # What starts services and watches them, without what comes along.
 services=$cache/tools/services

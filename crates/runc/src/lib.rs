@@ -78,11 +78,11 @@ pub(crate) struct Context {
 enum UsageError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    #[error("unknown log-format {0:?}")]
+    #[error("invalid log-format: {0}")]
     LogFormat(String),
     #[error("invalid value {0:?} for rootless: true, false or auto")]
     Rootless(String),
-    #[error("open the log `{path}`")]
+    #[error("open {path}")]
     Log { path: PathBuf, source: io::Error },
 }
 
@@ -102,7 +102,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn misused(error: &UsageError) -> ExitCode {
-    print(&format!("Incorrect Usage. {error}\n\n{}", help::program()));
+    // As runc: what a known flag is given explains itself.
+    if let UsageError::Argument(_) = error {
+        print(&format!("Incorrect Usage. {error}\n\n{}", help::program()));
+    }
     Log::default().error(&chain(error));
     ExitCode::FAILURE
 }

@@ -2,20 +2,20 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use testkit::{eventually, tool};
 
 use super::checkpoint::COUNTER;
-use super::driver::{Driver, run};
+use super::driver::{Daemon, Driver, run, terminals};
 use crate::client::Run;
 use crate::host::PATIENCE;
-use crate::terminal::Session;
 
 /// A daemon with everything of its own in a scratch directory.
 struct Containerd {
+    /// Ends first.
+    daemon: Daemon,
     driver: Driver,
-    daemon: Child,
 }
 
 impl Containerd {
@@ -37,29 +37,21 @@ impl Containerd {
         fs::write(at("config.toml"), settings).unwrap();
         let image = fs::File::open(driver.image()).unwrap();
         tar::Archive::new(image).unpack(at("rootfs")).unwrap();
-        let log = fs::File::create(at("log")).unwrap();
         // Where the shim, and so the runtime, finds CRIU.
         let tools = tool("criu");
         let path = format!(
             "{}:/usr/sbin:/usr/bin:/sbin:/bin",
             tools.parent().unwrap().display()
         );
-        let daemon = driver
-            .command("containerd")
+        let mut command = driver.command("containerd");
+        command
             .arg("--config")
             .arg(at("config.toml"))
-            .env("PATH", path)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut containerd = Self { driver, daemon };
-        eventually(PATIENCE, || {
-            let ended = containerd.daemon.try_wait().unwrap();
-            let log = || fs::read_to_string(containerd.driver.path().join("log")).unwrap();
-            assert!(ended.is_none(), "containerd ended: {}", log());
-            containerd.run(&["version"]).code == Some(0)
-        });
+            .env("PATH", path);
+        let daemon = Daemon::start(&driver, command);
+        let containerd = Self { daemon, driver };
+        let answers = || containerd.run(&["version"]).code == Some(0);
+        containerd.daemon.wait_until(answers);
         containerd
     }
 
@@ -121,9 +113,6 @@ impl Drop for Containerd {
             self.run(&["task", "rm", "--force", id]);
             self.run(&["container", "rm", id]);
         }
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.daemon.wait();
     }
 }
 
@@ -198,13 +187,28 @@ fn privileged_containerd_runs_pauses_limits_saves_and_kills_containers() {
 }
 
 #[test]
+fn privileged_flags_of_ctr_reach_the_container() {
+    let containerd = Containerd::new();
+    let flags = ["--rm", "--env", "A=B", "--cwd", "/tmp", "--user", "3:4"];
+    let more = ["--hostname", "hh", "--read-only", "--cap-drop", "CAP_KILL"];
+    let script = "echo $A; pwd; id -u; id -g; hostname; touch /x 2>/dev/null || echo read-only; \
+                  grep CapBnd /proc/self/status";
+    let started = containerd.start(
+        &[&flags[..], &more].concat(),
+        "box",
+        &["/bin/sh", "-c", script],
+    );
+    let said = run(containerd.driver.path(), started);
+    assert_eq!(
+        said.ok(),
+        "B\n/tmp\n3\n4\nhh\nread-only\nCapBnd:\t00000000a80425db"
+    );
+}
+
+#[test]
 fn privileged_containerd_gives_containers_a_terminal() {
     let containerd = Containerd::new();
     let command = containerd.start(&["--rm", "--tty"], "box", &["/bin/sh"]);
-    let mut session = Session::of(&command);
-    session.expect("# ");
-    session.type_in(b"echo $((40+2)) on $(tty)\r");
-    session.expect("42 on /dev/pts/");
     let exec = [
         "task",
         "exec",
@@ -214,11 +218,5 @@ fn privileged_containerd_gives_containers_a_terminal() {
         "box",
         "/bin/sh",
     ];
-    let mut exec = Session::of(&containerd.command(&exec));
-    exec.expect("# ");
-    exec.type_in(b"echo also on $(tty); exit 5\r");
-    exec.expect("also on /dev/pts/");
-    assert_eq!(exec.finish().0, Some(5));
-    session.type_in(b"exit 4\r");
-    assert_eq!(session.finish().0, Some(4));
+    terminals(&command, false, || containerd.command(&exec));
 }

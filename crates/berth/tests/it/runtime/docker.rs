@@ -1,19 +1,20 @@
 //! Docker's daemon, with its containerd and shims, runs its containers with berth.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::Command;
 
-use testkit::{eventually, tool};
+use testkit::tool;
 
-use super::driver::{Driver, live, run};
+use super::driver::{
+    Daemon, Driver, Flags, exec_flags_reach, flags_reach, limits, live, run, terminals,
+};
 use crate::client::Run;
-use crate::host::PATIENCE;
-use crate::terminal::Session;
 
 /// A daemon with everything of its own in a scratch directory.
 pub(crate) struct Docker {
+    /// Ends first.
+    daemon: Option<Daemon>,
     driver: Driver,
-    daemon: Child,
 }
 
 impl Docker {
@@ -48,30 +49,29 @@ impl Docker {
             settings[name] = value.clone();
         }
         fs::write(at("daemon.json"), settings.to_string()).unwrap();
-        let daemon = spawn(&driver);
-        let mut docker = Self { driver, daemon };
-        docker.wait();
+        let mut docker = Self {
+            daemon: None,
+            driver,
+        };
+        docker.start();
         docker
     }
 
-    /// Waits until it answers.
-    fn wait(&mut self) {
-        eventually(PATIENCE, || {
-            let ended = self.daemon.try_wait().unwrap();
-            let log = || fs::read_to_string(self.driver.path().join("log")).unwrap();
-            assert!(ended.is_none(), "dockerd ended: {}", log());
-            self.run(&["version"]).code == Some(0)
-        });
+    /// Starts the daemon, and waits until it answers.
+    fn start(&mut self) {
+        let mut command = self.driver.command("dockerd");
+        let settings = self.driver.path().join("daemon.json");
+        command.arg("--config-file").arg(settings);
+        let daemon = Daemon::start(&self.driver, command);
+        daemon.wait_until(|| self.run(&["version"]).code == Some(0));
+        self.daemon = Some(daemon);
     }
 
     /// Ends the daemon and starts the next one; containers go on.
     pub(crate) fn restart(&mut self, meanwhile: &dyn Fn()) {
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.daemon.wait().unwrap();
+        drop(self.daemon.take());
         meanwhile();
-        self.daemon = spawn(&self.driver);
-        self.wait();
+        self.start();
     }
 
     /// Scratch space that daemon and client see.
@@ -98,22 +98,6 @@ impl Docker {
     }
 }
 
-fn spawn(driver: &Driver) -> Child {
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(driver.path().join("log"))
-        .unwrap();
-    driver
-        .command("dockerd")
-        .arg("--config-file")
-        .arg(driver.path().join("daemon.json"))
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
 impl Drop for Docker {
     fn drop(&mut self) {
         let left = self.run(&["ps", "-aq"]).stdout;
@@ -121,9 +105,6 @@ impl Drop for Docker {
         if !left.is_empty() {
             self.run(&[&["rm", "-f"], left.as_slice()].concat());
         }
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.daemon.wait();
     }
 }
 
@@ -180,25 +161,11 @@ fn privileged_docker_gives_containers_a_terminal() {
         "image",
         "sh",
     ]);
-    let mut session = Session::of(&command);
-    session.expect("# ");
-    session.type_in(b"echo $((40+2)) on $(tty)\r");
-    session.expect("42 on /dev/pts/");
-    session.resize(50, 132);
-    session
-        .type_in(b"until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo re''sized\r");
-    session.expect("resized");
-    let mut exec = Session::of(&docker.command(&["exec", "-it", "box", "sh"]));
-    exec.expect("# ");
-    exec.type_in(b"echo also on $(tty); exit 5\r");
-    exec.expect("also on /dev/pts/");
-    assert_eq!(exec.finish().0, Some(5));
-    session.type_in(b"exit 4\r");
-    assert_eq!(session.finish().0, Some(4));
+    let exec = || docker.command(&["exec", "-it", "box", "sh"]);
+    terminals(&command, true, exec);
 }
 
-/// Flags, what is run with them, and what that prints.
-const FLAGS: &[(&[&str], &str, &str)] = &[
+const FLAGS: &[Flags] = &[
     (
         &[
             "--device=/dev/zero:/dev/x:rw",
@@ -230,21 +197,17 @@ const FLAGS: &[(&[&str], &str, &str)] = &[
         "test $$ != 1 && echo ours",
         "ours",
     ),
+    (&["--init"], "cat /proc/1/comm", "docker-init"),
 ];
 
 #[test]
 fn privileged_dockers_flags_reach_the_container_and_its_limits_change() {
     let docker = Docker::new();
-    for (flags, script, printed) in FLAGS {
-        let always = ["--rm", "--network", "none"];
-        let program = ["image", "sh", "-c", script];
-        let run = docker.run(&[&["run"], &always[..], flags, &program].concat());
-        assert_eq!(run.ok(), *printed, "{flags:?}");
-    }
+    flags_reach(|words| docker.run(words), FLAGS);
     let flags = ["run", "--detach", "--name", "box", "--network", "none"];
     let program = ["--memory", "64m", "image", "sleep", "1000"];
     docker.run(&[&flags[..], &program].concat()).ok();
-    let limits = [
+    let changed = [
         "--memory",
         "100m",
         "--memory-swap",
@@ -253,25 +216,9 @@ fn privileged_dockers_flags_reach_the_container_and_its_limits_change() {
         "55",
     ];
     docker
-        .run(&[&["update"], &limits[..], &["box"]].concat())
+        .run(&[&["update"], &changed[..], &["box"]].concat())
         .ok();
-    let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
-                 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
-    let read = docker.run(&["exec", "box", "sh", "-c", files]);
-    assert_eq!(read.ok(), "104857600\n55");
+    assert_eq!(limits(|words| docker.run(words)), "104857600\n55");
     assert!(docker.run(&["top", "box"]).ok().contains("sleep 1000"));
-    let exec = [
-        "exec",
-        "-w",
-        "/tmp",
-        "-e",
-        "X=Y",
-        "-u",
-        "7",
-        "box",
-        "sh",
-        "-c",
-        "echo $PWD $X; id -u",
-    ];
-    assert_eq!(docker.run(&exec).ok(), "/tmp Y\n7");
+    exec_flags_reach(|words| docker.run(words));
 }

@@ -7,10 +7,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use testkit::{eventually, tool};
 
 use crate::client::Run;
 use crate::host::PATIENCE;
+use crate::terminal::Session;
 
 /// The namespace, and a scratch directory that is the same inside and outside.
 pub(super) struct Driver {
@@ -67,6 +69,21 @@ impl Driver {
         link
     }
 
+    /// Adds these lines to files in their `/etc`, which is a copy from then on.
+    pub(super) fn add_to_etc(&self, lines: &[(&str, String)]) {
+        let etc = self.path().join("etc");
+        let copied = self.command("cp").args(["-a", "/etc"]).arg(&etc).status();
+        assert!(copied.unwrap().success());
+        for (file, line) in lines {
+            let path = etc.join(file);
+            let before = fs::read_to_string(&path).unwrap_or_default();
+            fs::write(path, before + line + "\n").unwrap();
+        }
+        let mut bind = self.command("mount");
+        bind.arg("--bind").arg(&etc).arg("/etc");
+        assert!(bind.status().unwrap().success());
+    }
+
     /// A program of theirs.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -94,6 +111,91 @@ pub(super) fn run(directory: &Path, mut command: Command) -> Run {
         stdout: fs::read_to_string(said("stdout")).unwrap(),
         stderr: fs::read_to_string(said("stderr")).unwrap(),
     }
+}
+
+/// A daemon of theirs, ended with the test.
+pub(super) struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(super) fn start(driver: &Driver, mut command: Command) -> Self {
+        let log = driver.path().join("log");
+        // Of one after the other.
+        let said = fs::File::options().create(true).append(true).open(&log);
+        let said = said.unwrap();
+        command.stdout(said.try_clone().unwrap()).stderr(said);
+        let child = command.spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// Waits until it does, while the daemon runs.
+    pub(super) fn wait_until(&self, answers: impl Fn() -> bool) {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        eventually(PATIENCE, || {
+            let ended = waitid(WaitId::Pid(Pid::from_child(&self.child)), ended).unwrap();
+            let log = || fs::read_to_string(&self.log).unwrap();
+            assert!(ended.is_none(), "the daemon ended: {}", log());
+            answers()
+        });
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// Flags of `run`, a script, and what that prints.
+pub(super) type Flags = (&'static [&'static str], &'static str, &'static str);
+
+/// What Docker and Podman share: flags that a container sees.
+pub(super) fn flags_reach(run: impl Fn(&[&str]) -> Run, cases: &[Flags]) {
+    for (flags, script, printed) in cases {
+        let always = ["run", "--rm", "--network", "none"];
+        let program = ["image", "sh", "-c", script];
+        let run = run(&[&always[..], flags, &program].concat());
+        assert_eq!(run.ok(), *printed, "{flags:?}");
+    }
+}
+
+/// What limits of the container `box` are.
+pub(super) fn limits(run: impl Fn(&[&str]) -> Run) -> String {
+    let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
+                 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+    run(&["exec", "box", "sh", "-c", files]).ok().to_owned()
+}
+
+/// Flags of `exec` on the container `box`.
+pub(super) fn exec_flags_reach(run: impl Fn(&[&str]) -> Run) {
+    let flags = ["exec", "-w", "/tmp", "-e", "X=Y", "-u", "7"];
+    let program = ["box", "sh", "-c", "echo $PWD $X; id -u"];
+    let exec = run(&[&flags[..], &program].concat());
+    assert_eq!(exec.ok(), "/tmp Y\n7");
+}
+
+/// A terminal of a container's shell, and one of a shell that is executed in it meanwhile.
+pub(super) fn terminals(run: &Command, resized: bool, exec: impl FnOnce() -> Command) {
+    let mut session = Session::of(run);
+    session.expect("# ");
+    session.type_in(b"echo $((40+2)) on $(tty)\r");
+    session.expect("42 on /dev/pts/");
+    if resized {
+        session.resize(50, 132);
+        let wait = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo re''sized\r";
+        session.type_in(wait.as_bytes());
+        session.expect("resized");
+    }
+    let mut exec = Session::of(&exec());
+    exec.expect("# ");
+    exec.type_in(b"echo also on $(tty); exit 5\r");
+    exec.expect("also on /dev/pts/");
+    assert_eq!(exec.finish().0, Some(5));
+    session.type_in(b"exit 4\r");
+    assert_eq!(session.finish().0, Some(4));
 }
 
 /// What Docker and Podman share, on a container `box` that sleeps until it is told to end: a command

@@ -29,6 +29,27 @@ fn privileged_a_process_runs_beside_the_first_one() {
     assert_eq!(cgroup.ok(), first.ok());
 }
 
+/// CVE-2026-30892: crun took a user that is one number for root. A number that is none is refused.
+///
+/// Taken out: the parsing in `exec`, by `unwrap_or(0)`. Seen: root for `1x`.
+#[test]
+fn privileged_a_user_without_a_group_is_that_user_and_what_is_no_number_is_nobody() {
+    let bundle = running();
+    let id = bundle.id.as_str();
+    for (user, ids) in [("1", "1 0"), ("1:", ""), ("01", "1 0"), ("1:2", "1 2")] {
+        let whoami = "echo $(id -u) $(id -g)";
+        let run = bundle.run(&["exec", "--user", user, id, "sh", "-c", whoami]);
+        match ids {
+            "" => assert_eq!(run.code, Some(255), "{user}: {run:#?}"),
+            ids => assert_eq!(run.ok(), ids, "{user}"),
+        }
+    }
+    for user in ["1x", "-1", " 1", "4294967296", "root", "1:x"] {
+        let run = bundle.run(&["exec", "--user", user, id, "id"]);
+        assert_eq!(run.code, Some(255), "{user}: {run:#?}");
+    }
+}
+
 #[test]
 fn privileged_flags_say_as_whom_where_and_with_what() {
     let bundle = running();

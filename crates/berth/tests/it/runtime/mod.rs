@@ -1,6 +1,7 @@
 //! `berth runtime` as a program: each command, and Podman, Docker and containerd that start containers
 //! with it.
 
+mod beside_runc;
 mod bundle;
 mod cgroups;
 mod checkpoint;

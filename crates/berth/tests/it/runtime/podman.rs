@@ -1,14 +1,15 @@
 //! Podman runs its containers with berth.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use testkit::{eventually, tool};
 
 use super::checkpoint::COUNTER;
-use super::driver::{Driver, live, run};
+use super::driver::{Driver, Flags, exec_flags_reach, flags_reach, limits, live, run, terminals};
 use crate::client::Run;
 use crate::host::PATIENCE;
-use crate::terminal::Session;
 
 /// Podman with everything of its own in a scratch directory.
 pub(crate) struct Podman(Driver);
@@ -25,7 +26,14 @@ impl Podman {
     pub(crate) fn empty() -> Self {
         // conmon leaves its children to whoever takes them, and the machine's first process may not.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-        Self(Driver::new())
+        let podman = Self(Driver::new());
+        let settings = format!("[containers]\ninit_path = {:?}\n", tool("catatonit"));
+        fs::write(podman.settings(), settings).unwrap();
+        podman
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.0.path().join("containers.conf")
     }
 
     /// Scratch space that it sees.
@@ -56,6 +64,7 @@ impl Podman {
         }
         command.args(args.iter().skip(1));
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
+        command.env("CONTAINERS_CONF_OVERRIDE", self.settings());
         // Where it, and the runtime, finds CRIU.
         let tools = tool("criu");
         let tools = tools.parent().unwrap().display();
@@ -144,22 +153,12 @@ fn privileged_podman_gives_containers_a_terminal() {
         "image",
         "sh",
     ]);
-    let mut session = Session::of(&command);
-    session.expect("# ");
-    session.type_in(b"echo $((40+2)) on $(tty)\r");
-    session.expect("42 on /dev/pts/");
-    let mut exec = Session::of(&podman.command(&["exec", "-it", "box", "sh"]));
-    exec.expect("# ");
-    exec.type_in(b"echo also on $(tty); exit 5\r");
-    exec.expect("also on /dev/pts/");
-    assert_eq!(exec.finish().0, Some(5));
-    session.type_in(b"exit 4\r");
-    assert_eq!(session.finish().0, Some(4));
+    let exec = || podman.command(&["exec", "-it", "box", "sh"]);
+    terminals(&command, false, exec);
     eventually(PATIENCE, || podman.run(&["rm", "box"]).code == Some(0));
 }
 
-/// Flags, what is run with them, and what that prints.
-const FLAGS: &[(&[&str], &str, &str)] = &[
+const FLAGS: &[Flags] = &[
     (
         &[
             "--device=/dev/zero:/dev/x:rw",
@@ -200,17 +199,24 @@ const FLAGS: &[(&[&str], &str, &str)] = &[
         "test $$ != 1 && echo ours",
         "ours",
     ),
+    (&["--init"], "cat /proc/1/comm", "podman-init"),
+    (
+        &["--userns=auto:size=500"],
+        "set -- $(cat /proc/self/uid_map); echo $*; touch /x; stat -c %u /x",
+        "0 1690000000 500\n0",
+    ),
 ];
 
 #[test]
 fn privileged_podmans_flags_reach_the_container() {
     let podman = Podman::new();
-    for (flags, script, printed) in FLAGS {
-        let always = ["--rm", "--network", "none"];
-        let program = ["image", "sh", "-c", script];
-        let run = podman.run(&[&["run"], &always[..], flags, &program].concat());
-        assert_eq!(run.ok(), *printed, "{flags:?}");
-    }
+    // Of whom `--userns=auto` takes ids; the user is one that no machine has.
+    let ids = || String::from("containers:1690000000:65536");
+    let user = String::from("containers:x:1690000000:1690000000::/:/bin/sh");
+    podman
+        .0
+        .add_to_etc(&[("passwd", user), ("subuid", ids()), ("subgid", ids())]);
+    flags_reach(|words| podman.run(words), FLAGS);
 }
 
 #[test]
@@ -235,30 +241,13 @@ fn privileged_podman_changes_limits_looks_after_and_saves_containers() {
             .concat(),
         )
         .ok();
-    let limits = |wanted: &str| {
-        let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
-                     2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
-        assert_eq!(podman.run(&["exec", "box", "sh", "-c", files]).ok(), wanted);
-    };
+    let is_limited = || assert_eq!(limits(|words| podman.run(words)), "104857600\n55");
     podman
         .run(&["update", "--memory", "100m", "--pids-limit", "55", "box"])
         .ok();
-    limits("104857600\n55");
+    is_limited();
     podman.run(&["healthcheck", "run", "box"]).ok();
-    let exec = [
-        "exec",
-        "-w",
-        "/tmp",
-        "-e",
-        "X=Y",
-        "-u",
-        "7",
-        "box",
-        "sh",
-        "-c",
-        "echo $PWD $X; id -u",
-    ];
-    assert_eq!(podman.run(&exec).ok(), "/tmp Y\n7");
+    exec_flags_reach(|words| podman.run(words));
     let count = || -> u32 {
         let said = podman.run(&["exec", "box", "tail", "-n", "1", "/count"]);
         said.stdout.trim().parse().unwrap_or(0)
@@ -275,7 +264,7 @@ fn privileged_podman_changes_limits_looks_after_and_saves_containers() {
     assert_eq!(restored.ok(), "running true");
     let reached = count();
     eventually(PATIENCE, || count() > reached);
-    limits("104857600\n55");
+    is_limited();
     // Not left running: it would write on while its files are packed.
     let archive = podman.0.path().join("saved.tar.gz");
     let archive = archive.to_str().unwrap();

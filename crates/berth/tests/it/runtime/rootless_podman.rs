@@ -46,27 +46,17 @@ impl Podman {
         podman
     }
 
-    /// Has the user in `/etc` of Podman's root, which is a copy from then on.
     fn know_the_user(&self) {
-        let etc = self.0.path().join("etc");
-        let copied = self.0.command("cp").args(["-a", "/etc"]).arg(&etc).status();
-        assert!(copied.unwrap().success());
-        let add = |file: &str, line: String| {
-            let path = etc.join(file);
-            let before = fs::read_to_string(&path).unwrap_or_default();
-            fs::write(path, before + &line).unwrap();
-        };
         let home = self.0.path().join("home");
-        add(
-            "passwd",
-            format!("tester:x:{USER}:{USER}::{}:/bin/sh\n", home.display()),
-        );
-        add("group", format!("tester:x:{USER}:\n"));
-        add("subuid", format!("tester:{FIRST}:65536\n"));
-        add("subgid", format!("tester:{FIRST}:65536\n"));
-        let mut bind = self.0.command("mount");
-        bind.arg("--bind").arg(&etc).arg("/etc");
-        assert!(bind.status().unwrap().success());
+        self.0.add_to_etc(&[
+            (
+                "passwd",
+                format!("tester:x:{USER}:{USER}::{}:/bin/sh", home.display()),
+            ),
+            ("group", format!("tester:x:{USER}:")),
+            ("subuid", format!("tester:{FIRST}:65536")),
+            ("subgid", format!("tester:{FIRST}:65536")),
+        ]);
     }
 
     fn command(&self, args: &[&str]) -> Command {
