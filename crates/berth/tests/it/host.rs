@@ -17,6 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A daemon on roots of its own.
 pub(crate) struct Host {
     root: tempfile::TempDir,
+    program: PathBuf,
     daemon: Option<Child>,
     flags: Vec<String>,
     /// The control group that daemons begin in, if not this process's.
@@ -36,9 +37,15 @@ impl Host {
 
     /// The same on a folder that the test made.
     pub(crate) fn on(root: tempfile::TempDir, flags: &[&str]) -> Self {
+        Self::of(env!("CARGO_BIN_EXE_berth").into(), root, flags)
+    }
+
+    /// The same with a daemon of another build.
+    pub(crate) fn of(program: PathBuf, root: tempfile::TempDir, flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
         let mut host = Self {
             root,
+            program,
             daemon: None,
             flags,
             room: None,
@@ -100,7 +107,7 @@ impl Host {
             .unwrap();
         let configured = self.flags.iter().any(|flag| flag == "--config-file");
         let no_file = ["--config-file", "/dev/null"];
-        let program = env!("CARGO_BIN_EXE_berth");
+        let program = &self.program;
         let mut command = match &self.room {
             Some(room) => {
                 // Before its first page, so that all that it ever has in memory counts.

@@ -46,5 +46,6 @@ mod runtime;
 mod strangers;
 mod terminal;
 mod transfers;
+mod upgrade;
 mod usage;
 mod wire;

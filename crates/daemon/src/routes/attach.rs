@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::logs::{frame, media_type, of};
 use super::{Outcome, pieces};
-use crate::answer;
+use crate::answer::{self, Refusal};
 use crate::call::{Body, Call};
 use crate::listen::Peer;
 
@@ -39,6 +39,12 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// `POST /containers/{id}/attach`.
 pub(crate) async fn attach(call: Call) -> Outcome {
+    let attached = attach_as_asked(&call).await?;
+    Ok(take_over(call, attached))
+}
+
+/// Attaches to what the query names.
+pub(super) async fn attach_as_asked(call: &Call) -> Result<Attached, Refusal> {
     let query = &call.query;
     let options = AttachOptions {
         stdin: query.flag("stdin"),
@@ -48,8 +54,7 @@ pub(crate) async fn attach(call: Call) -> Outcome {
         logs: query.flag("logs"),
         detach_keys: query.said("detachKeys").map(str::to_owned),
     };
-    let attached = call.engine().attach(call.name(), options).await?;
-    Ok(take_over(call, attached))
+    Ok(call.engine().attach(call.name(), options).await?)
 }
 
 /// Hands the connection to the process and answers.

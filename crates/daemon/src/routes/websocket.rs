@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use engine::attach::{AttachOptions, Attached, Input, Written};
+use engine::attach::{Attached, Input, Written};
 use futures_util::StreamExt as _;
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::Outcome;
+use super::attach::attach_as_asked;
 use crate::answer::{self, Refusal};
 use crate::call::Call;
 use crate::listen::Peer;
@@ -47,17 +48,8 @@ const PONG: u8 = 10;
 /// `GET /containers/{id}/attach/ws`.
 pub(crate) async fn attach(call: Call) -> Outcome {
     let accept = handshake(&call)?;
-    let query = &call.query;
-    let options = AttachOptions {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        stream: query.flag("stream"),
-        logs: query.flag("logs"),
-        detach_keys: query.said("detachKeys").map(str::to_owned),
-    };
     let kind = if call.speaks(28) { BINARY } else { TEXT };
-    let attached = call.engine().attach(call.name(), options).await?;
+    let attached = attach_as_asked(&call).await?;
     call.daemon.sessions.spawn(
         "websocket",
         converse(call.upgrade, call.peer, attached, kind),
