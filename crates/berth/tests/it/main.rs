@@ -22,6 +22,7 @@ mod copy;
 mod crash;
 mod daemon;
 mod daily;
+mod damaged;
 mod errors;
 mod escapes;
 mod guest;
