@@ -88,7 +88,7 @@ class Host:
                 links = [os.readlink(f"{entry}/fd/{fd}") for fd in os.listdir(f"{entry}/fd")]
             except OSError:
                 continue
-            if pid != self.pid and any(link.startswith(f"{self.scratch}/data/containers/") for link in links):
+            if pid != self.pid and any(link.startswith(f"{self.scratch}/run/containers/") for link in links):
                 found.append(pid)
         return found
 
