@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use vocab::manifest::media_type;
@@ -52,6 +52,17 @@ pub struct Image {
 pub fn sha256(bytes: &[u8]) -> Digest {
     let digest = digest(&SHA256, bytes);
     Digest::sha256(digest.as_ref().try_into().unwrap())
+}
+
+/// The longer digest of some bytes.
+pub fn sha512(bytes: &[u8]) -> Digest {
+    let digest = digest(&SHA512, bytes);
+    let digits: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha512:{digits}").parse().unwrap()
 }
 
 /// A tar with these files; a path that ends in `/` is a directory.

@@ -20,6 +20,7 @@ pub(crate) struct Host {
     program: PathBuf,
     daemon: Option<Child>,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     /// The control group that daemons begin in, if not this process's.
     room: Option<PathBuf>,
 }
@@ -42,12 +43,29 @@ impl Host {
 
     /// The same with a daemon of another build.
     pub(crate) fn of(program: PathBuf, root: tempfile::TempDir, flags: &[&str]) -> Self {
+        Self::set(program, root, flags, &[])
+    }
+
+    /// One whose daemon has these variables too.
+    pub(crate) fn with_environment(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let program = env!("CARGO_BIN_EXE_berth").into();
+        Self::set(program, scratch(), flags, variables)
+    }
+
+    fn set(
+        program: PathBuf,
+        root: tempfile::TempDir,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let flags = flags.iter().map(ToString::to_string).collect();
         let mut host = Self {
             root,
             program,
             daemon: None,
             flags,
+            environment: variables.iter().map(own).collect(),
             room: None,
         };
         host.start();
@@ -129,6 +147,7 @@ impl Host {
             .arg(root.join("berth.pid"))
             .args(no_file.iter().filter(|_| !configured))
             .args(&self.flags)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

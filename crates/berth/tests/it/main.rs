@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod accounts;
 mod archives;
 mod client;
 mod compose;

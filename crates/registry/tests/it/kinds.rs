@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use testkit::Registry;
-use testkit::image::{Compression, Image, Layer, compress, sha256, tar};
+use testkit::image::{Compression, Image, Layer, compress, sha256, sha512, tar};
 use vocab::{Failure, Kind, Platform};
 
 use crate::stub::{Answer, Stub};
@@ -174,4 +174,52 @@ async fn images_of_schema_1_are_refused_and_the_way_out_is_told() {
         );
         scratch.check_no_debris();
     }
+}
+
+/// Debian's registry knows SHA-256 only, so what stands here is a stub's.
+#[tokio::test]
+async fn an_image_comes_by_sha512_throughout() {
+    let layers = [(tar(&[("a", b"long")]), Compression::Gzip)];
+    let image = Image::new(&layers, &Platform::host());
+    let mut manifest = String::from_utf8(image.manifest.clone()).unwrap();
+    let blobs = [&image.config, &image.layers[0].blob];
+    for blob in blobs {
+        let (short, long) = (sha256(blob).to_string(), sha512(blob).to_string());
+        manifest = manifest.replace(&short, &long);
+    }
+    let kept: Vec<(String, Vec<u8>)> = blobs
+        .into_iter()
+        .chain([&manifest.clone().into_bytes()])
+        .map(|bytes| (sha512(bytes).to_string(), bytes.clone()))
+        .collect();
+    let media_type = image.media_type.clone();
+    let whole = manifest.clone();
+    let stub = Stub::start(move |asked| {
+        let (_, last) = asked.target.rsplit_once('/').unwrap();
+        match kept.iter().find(|(digest, _)| digest == last) {
+            Some((_, bytes)) if asked.is_blob() => Answer::new(200, bytes.as_slice()),
+            Some((digest, bytes)) => Answer::new(200, bytes.as_slice())
+                .with("Content-Type", &media_type)
+                .with("Docker-Content-Digest", digest),
+            None if last == "spoilt" => Answer::new(200, whole.replace("long", "other"))
+                .with("Content-Type", &media_type)
+                .with("Docker-Content-Digest", sha512(b"").to_string()),
+            None => crate::stub::unknown("MANIFEST_UNKNOWN"),
+        }
+    });
+    let (scratch, client) = (Scratch::new(), client());
+    let digest = sha512(manifest.as_bytes());
+    let name = format!("{}/app@{digest}", stub.address());
+    let (pulled, _) = worked(pull(&client, &scratch, &name, Ask::default()).await);
+    assert_eq!(pulled.digest, digest);
+    let found = scratch.store.find_image(&name).unwrap();
+    assert_eq!(
+        found.config.rootfs.diff_ids,
+        [image.layers[0].diff_id.clone()]
+    );
+    // What is not of its digest is none.
+    let other = format!("{}/app@{}", stub.address(), sha512(b"nothing"));
+    failed(pull(&client, &scratch, &other, Ask::default()).await);
+    let spoilt = format!("{}/app:spoilt", stub.address());
+    failed(pull(&client, &scratch, &spoilt, Ask::default()).await);
 }
