@@ -90,7 +90,11 @@ pub(crate) struct Process {
 /// Which of two ways to give streams to a process.
 pub(crate) fn stdio(terminal: Option<(u16, u16)>, stdin: bool) -> Stdio {
     match terminal {
-        Some((rows, columns)) => Stdio::Terminal { rows, columns },
+        Some((rows, columns)) => Stdio::Terminal {
+            rows,
+            columns,
+            carriage_returns: true,
+        },
         None => Stdio::Pipes { stdin },
     }
 }

@@ -532,7 +532,14 @@ pub(crate) fn stdio(
         (None, Some(asked)) => (side(asked.height()), side(asked.width())),
         (None, None) => (0, 0),
     };
-    Stdio::Terminal { rows, columns }
+    // In the foreground lines end as the process ends them: the caller's own terminal makes of that
+    // what it likes, and a pipe or file gets no carriage returns. Another who takes the terminal
+    // decides for himself.
+    Stdio::Terminal {
+        rows,
+        columns,
+        carriage_returns: matches!(attendance, Attendance::Detached),
+    }
 }
 
 /// What hooks are told.
@@ -565,7 +572,7 @@ pub(crate) fn poststart(container: &Container) -> Result<(), LaunchError> {
         return Ok(());
     };
     let state = told(&container.record, Status::Running);
-    hooks::run(&hooks, Kind::Poststart, &state).map_err(|error| {
+    hooks::run(&hooks, Kind::Poststart, &state, &[]).map_err(|error| {
         if let Some(init) = container.init() {
             // It may have ended by itself.
             let _ = sys::pidfd::send_signal(init.as_fd(), libc::SIGKILL);

@@ -28,7 +28,7 @@ pub struct Read<T> {
 
 /// Reads a whole `config.json`.
 pub fn spec(json: &[u8]) -> Result<Read<oci::Spec>, CreateError> {
-    let read: Read<oci::Spec> = read("config.json", json, mend_spec)?;
+    let mut read: Read<oci::Spec> = read("config.json", json, mend_spec)?;
     check_version(read.value.version())?;
     match read.value.root().as_ref().map(oci::Root::path) {
         None => return Err(CreateError::invalid("root", "is missing")),
@@ -41,14 +41,42 @@ pub fn spec(json: &[u8]) -> Result<Read<oci::Spec>, CreateError> {
     if annotations.any(|(name, _)| name.is_empty()) {
         return Err(CreateError::invalid("annotations", "a name is empty"));
     }
+    if let Some(process) = read.value.process() {
+        warn_of_ambient("process.", process, &mut read.warnings);
+    }
     Ok(read)
 }
 
 /// Reads a process alone, as `exec --process` takes it.
 pub fn process(json: &[u8]) -> Result<Read<oci::Process>, CreateError> {
-    read("the process", json, |process, warnings| {
+    let mut read = read("the process", json, |process, warnings| {
         mend_process("", process, warnings);
-    })
+    })?;
+    warn_of_ambient("", &read.value, &mut read.warnings);
+    Ok(read)
+}
+
+/// A capability is ambient only while it is permitted and inheritable (capabilities(7)).
+fn warn_of_ambient(at: &str, process: &oci::Process, warnings: &mut Vec<String>) {
+    let Some(sets) = process.capabilities() else {
+        return;
+    };
+    let within =
+        |set: &Option<oci::Capabilities>, one| set.as_ref().is_some_and(|set| set.contains(one));
+    for one in sets.ambient().iter().flatten() {
+        for (name, set) in [
+            ("permitted", sets.permitted()),
+            ("inheritable", sets.inheritable()),
+        ] {
+            if !within(set, one) {
+                warnings.push(format!(
+                    "{at}capabilities.ambient: can't raise ambient capability CAP_{one}: it is \
+                     not among the {name} ones"
+                ));
+                break;
+            }
+        }
+    }
 }
 
 /// Reads resources alone, as `update --resources` takes them.
@@ -188,12 +216,14 @@ fn mend_process(at: &str, process: &mut Value, warnings: &mut Vec<String>) {
     }
 }
 
-/// `oci_spec` spells one flag as nobody else does.
+/// `oci_spec` spells two flags as nobody else does.
 fn respell_flag(flag: &mut Value) {
-    if flag == "SCHED_FLAG_DL_OVERRUN" {
-        let own = oci::LinuxSchedulerFlag::SchedFlagDLOverrun;
-        *flag = serde_json::to_value(own).unwrap_or_default();
-    }
+    let own = match flag.as_str() {
+        Some("SCHED_FLAG_DL_OVERRUN") => oci::LinuxSchedulerFlag::SchedFlagDLOverrun,
+        Some("SCHED_FLAG_RESET_ON_FORK") => oci::LinuxSchedulerFlag::SchedResetOnFork,
+        _ => return,
+    };
+    *flag = serde_json::to_value(own).unwrap_or_default();
 }
 
 #[cfg(test)]
@@ -313,7 +343,8 @@ mod tests {
             "process": {"cwd": "/", "args": ["x"], "terminal": null,
                 "capabilities": {"bounding": ["CAP_KILL", "CAP_NEVER_HEARD", "CHOWN"]},
                 "scheduler": {"policy": "SCHED_DEADLINE",
-                              "flags": ["SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM"]},
+                              "flags": ["SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_RECLAIM",
+                                        "SCHED_FLAG_RESET_ON_FORK"]},
                 "execCPUAffinity": {"initial": "", "final": "0, 2-3"}},
             "linux": {"namespaces": [{"type": "pid", "path": null}]}}"#;
         let read = spec(json.as_bytes()).unwrap();

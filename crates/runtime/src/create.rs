@@ -16,7 +16,7 @@ use sys::clone::Child;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Order, Word};
-use crate::child::{self, ChildStdio, Common, Filter, First};
+use crate::child::{self, ChildStdio, Common, Filter, First, terminal};
 use crate::error::{CreateError, SetupError, StartError, Step};
 use crate::hooks::Kind;
 use crate::listener::Listener;
@@ -237,7 +237,7 @@ fn attend(
                 if let Some(hooks) = &plan.hooks {
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
                         hooks
-                            .run(kind, Status::Creating, created.pid)
+                            .run(kind, Status::Creating, created.pid, &[])
                             .map_err(CreateError::Hook)?;
                     }
                 }
@@ -481,7 +481,15 @@ pub(crate) fn prepare_stdio(stdio: Stdio) -> io::Result<(ChildStdio, Streams)> {
     let mut streams = Streams::default();
     let child = match stdio {
         Stdio::Inherit => ChildStdio::Inherit,
-        Stdio::Terminal { rows, columns } => ChildStdio::Terminal { rows, columns },
+        Stdio::Terminal {
+            rows,
+            columns,
+            carriage_returns,
+        } => ChildStdio::Terminal(terminal::Wanted {
+            rows,
+            columns,
+            carriage_returns,
+        }),
         Stdio::Null => ChildStdio::Files {
             stdin: null()?,
             stdout: null()?,

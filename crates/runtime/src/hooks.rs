@@ -14,7 +14,7 @@
 //! caller, who knows when its container is running and gone.
 //!
 //! A hook gets the container's [`State`] on standard input, an environment that is exactly the one
-//! listed, and a session of its own, so that a timeout ends it with all its children. What it prints
+//! listed (the program's for `startContainer` where none is), and a session of its own, so that a timeout ends it with all its children. What it prints
 //! is told if it fails.
 
 use std::ffi::{CString, NulError};
@@ -99,9 +99,10 @@ impl Kind {
     }
 }
 
-/// A hook that failed: ``hooks.poststop[1]: `/usr/bin/hook`: exited with code 3: what it printed``.
+/// A hook that failed, in runc's words as far as they go:
+/// ``error running poststop hook #1: `/usr/bin/hook`: exited with code 3: what it printed``.
 #[derive(Debug, thiserror::Error)]
-#[error("hooks.{}[{index}]: `{path}`", kind.name())]
+#[error("error running {} hook #{index}: `{path}`", kind.name())]
 pub struct HookError {
     /// Of which kind.
     pub kind: Kind,
@@ -156,29 +157,37 @@ fn after(said: &str) -> String {
 
 /// Runs the hooks of one kind in their order. The first that fails is the last that is run.
 ///
-/// Those that run on the host do so in the bundle's directory. Forks the calling thread: call it
-/// from a program with one thread.
-pub fn run(hooks: &oci::Hooks, kind: Kind, state: &State) -> Result<(), HookError> {
-    each(hooks, kind, state)
+/// Those that run on the host do so in the bundle's directory. Those that name no environment get
+/// `environment`. Forks the calling thread: call it from a program with one thread.
+pub fn run(
+    hooks: &oci::Hooks,
+    kind: Kind,
+    state: &State,
+    environment: &[CString],
+) -> Result<(), HookError> {
+    each(hooks, kind, state, environment)
         .find(Result::is_err)
         .unwrap_or(Ok(()))
 }
 
 /// Runs the hooks of one kind in their order, all of them: for `poststop`. Returns those that failed.
 pub fn run_all(hooks: &oci::Hooks, kind: Kind, state: &State) -> Vec<HookError> {
-    each(hooks, kind, state).filter_map(Result::err).collect()
+    each(hooks, kind, state, &[])
+        .filter_map(Result::err)
+        .collect()
 }
 
 fn each(
     hooks: &oci::Hooks,
     kind: Kind,
     state: &State,
+    environment: &[CString],
 ) -> impl Iterator<Item = Result<(), HookError>> {
     let on_host = !matches!(kind, Kind::CreateContainer | Kind::StartContainer);
     let directory = on_host.then_some(state.bundle.as_path());
     let listed = kind.of(hooks).iter().enumerate();
     listed.map(move |(index, hook)| {
-        execute(hook, state, directory).map_err(|failure| HookError {
+        execute(hook, state, directory, environment).map_err(|failure| HookError {
             kind,
             index,
             path: hook.path().clone(),
@@ -195,7 +204,7 @@ struct Program {
 }
 
 impl Program {
-    fn new(hook: &oci::Hook) -> Result<Self, NulError> {
+    fn new(hook: &oci::Hook, environment: &[CString]) -> Result<Self, NulError> {
         let path = CString::new(hook.path().as_os_str().as_bytes())?;
         let strings = |texts: &Option<Vec<String>>| -> Result<Vec<CString>, NulError> {
             let texts = texts.iter().flatten();
@@ -208,18 +217,26 @@ impl Program {
         Ok(Self {
             path,
             arguments,
-            environment: strings(hook.env())?,
+            environment: match hook.env() {
+                Some(_) => strings(hook.env())?,
+                None => environment.to_vec(),
+            },
         })
     }
 }
 
-fn execute(hook: &oci::Hook, state: &State, directory: Option<&Path>) -> Result<(), Failure> {
+fn execute(
+    hook: &oci::Hook,
+    state: &State,
+    directory: Option<&Path>,
+    environment: &[CString],
+) -> Result<(), Failure> {
     let limit = hook
         .timeout()
         .and_then(|seconds| u64::try_from(seconds).ok());
     let limit = limit.map(Duration::from_secs);
     let run = |error: io::Error| Failure::Run(error);
-    let program = Program::new(hook).map_err(|error| run(error.into()))?;
+    let program = Program::new(hook, environment).map_err(|error| run(error.into()))?;
     let input = input(state).map_err(run)?;
     let (output, printed) = read_soon().map_err(run)?;
     let (refused, refusal) = read_soon().map_err(run)?;

@@ -156,7 +156,7 @@ pub enum ListenerError {
     #[error("take the seccomp listener from the container's process")]
     Take(#[source] io::Error),
     /// The agent.
-    #[error("send the seccomp listener to `{path}`")]
+    #[error("failed to connect with seccomp agent `{path}`")]
     Send {
         /// `linux.seccomp.listenerPath`.
         path: PathBuf,

@@ -52,13 +52,20 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn run(&self, kind: Kind, status: Status, pid: i32) -> Result<(), HookError> {
+    /// `environment` is for those that name none.
+    pub(crate) fn run(
+        &self,
+        kind: Kind,
+        status: Status,
+        pid: i32,
+        environment: &[CString],
+    ) -> Result<(), HookError> {
         let state = State {
             status,
             pid,
             ..self.state.clone()
         };
-        hooks::run(&self.given, kind, &state)
+        hooks::run(&self.given, kind, &state, environment)
     }
 
     pub(crate) fn has(&self, kind: Kind) -> bool {
@@ -211,6 +218,18 @@ impl Plan {
         !self.net_devices.is_empty() || self.hooks.as_ref().is_some_and(hooks)
     }
 
+    /// The path within the container of a bind's source that lies in the container's own root: it
+    /// is looked up when its turn comes, and finds what was mounted before.
+    pub(crate) fn own_source<'a>(&self, mount: &'a Mount) -> Option<&'a Path> {
+        match (&mount.kind, &self.root.source) {
+            (MountKind::Bind { source, .. }, Rootfs::Directory(root)) => {
+                let within = source.strip_prefix(root).ok();
+                within.filter(|path| !path.as_os_str().is_empty())
+            }
+            _ => None,
+        }
+    }
+
     /// Checks a bundle. `joins_network`: the caller brings a network namespace.
     pub(crate) fn new(bundle: &Bundle, joins_network: bool) -> Result<Self, CreateError> {
         let spec = &bundle.spec;
@@ -240,7 +259,7 @@ impl Plan {
 
         let mounts = spec.mounts().iter().flatten().enumerate();
         let mut mounts = mounts
-            .map(|(i, m)| mount(i, m, &bundle.directory))
+            .map(|(i, m)| mount(i, m, bundle))
             .collect::<Result<Vec<_>, _>>()?;
         for mount in &mut mounts {
             mount.origin = bundle.extras.origins.get(&mount.destination).cloned();
@@ -482,19 +501,24 @@ pub(crate) fn may_cover_proc(destination: &Path) -> bool {
     PROC_FILES.iter().any(|file| Path::new(file) == destination)
 }
 
-fn mount(i: usize, mount: &oci::Mount, bundle: &Path) -> Result<Mount, CreateError> {
+fn mount(i: usize, mount: &oci::Mount, bundle: &Bundle) -> Result<Mount, CreateError> {
     let at = format!("mounts[{i}]");
     let mut bind = None;
     let options = mount_options(mount.options().as_deref().unwrap_or_default(), &mut bind);
-    // Relative destinations are below `/`, as runc reads them.
-    let destination = clean(mount.destination());
+    // Relative destinations are below `/`, and those that name the root are within it, as runc
+    // reads them.
+    let destination = match &bundle.rootfs {
+        Rootfs::Directory(root) => mount.destination().strip_prefix(root).ok(),
+        Rootfs::Overlay(_) => None,
+    };
+    let destination = clean(destination.unwrap_or(mount.destination()));
     let kind = mount.typ().as_deref().unwrap_or_default();
     let kind = match (kind, bind) {
         _ if options.remount => MountKind::Remount {
             bind: bind.is_some() || kind == "bind",
         },
-        ("bind", None) => bind_of(&at, mount, bundle, false)?,
-        (_, Some(recursive)) => bind_of(&at, mount, bundle, recursive)?,
+        ("bind", None) => bind_of(&at, mount, &bundle.directory, false)?,
+        (_, Some(recursive)) => bind_of(&at, mount, &bundle.directory, recursive)?,
         ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
         ("", None) => return Err(invalid(format!("{at}.type"), "is missing")),
         (kind, None) => MountKind::New {

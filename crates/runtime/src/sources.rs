@@ -45,7 +45,8 @@ impl Sources {
             let MountKind::Bind { source, recursive } = &mount.kind else {
                 continue;
             };
-            if mount.ids.is_none() && !(foreign && is_root()) {
+            let mapped = mount.ids.is_some();
+            if !mapped && (!(foreign && is_root()) || plan.own_source(mount).is_some()) {
                 continue;
             }
             let what = |done: &str| {

@@ -18,6 +18,9 @@ pub enum Stdio {
         rows: u16,
         /// Columns.
         columns: u16,
+        /// Whether the end of a line is printed as carriage return and newline (ONLCR,
+        /// termios(3)), as a new terminal does.
+        carriage_returns: bool,
     },
     /// The caller's own three.
     Inherit,

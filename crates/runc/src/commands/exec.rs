@@ -227,8 +227,8 @@ fn number(what: &'static str, typed: &str) -> Result<u32, ExecError> {
 }
 
 /// To all sets but the inheritable one, which would hand them on to every program that is run
-/// (CVE-2022-29162); so also not to the ambient one, which must be part of that. Answers with those
-/// that nobody knows.
+/// (CVE-2022-29162); to the ambient one, which must be part of that, where the container has it
+/// inheritable already. Answers with those that nobody knows.
 fn add_capabilities<'a>(process: &mut oci::Process, names: &[&'a str]) -> Vec<&'a str> {
     let mut unknown = Vec::new();
     if names.is_empty() {
@@ -250,6 +250,11 @@ fn add_capabilities<'a>(process: &mut oci::Process, names: &[&'a str]) -> Vec<&'
             with(sets.effective()),
             with(sets.permitted()),
         );
+        let inheritable = sets.inheritable().as_ref();
+        if inheritable.is_some_and(|set| set.contains(&one)) {
+            let ambient = with(sets.ambient());
+            sets.set_ambient(ambient);
+        }
         sets.set_bounding(bounding);
         sets.set_effective(effective);
         sets.set_permitted(permitted);

@@ -104,7 +104,7 @@ pub(super) fn plan(resources: &oci::LinuxResources) -> Result<Vec<Write>, Cgroup
     plan.rdma(resources);
     if let Some(name) = resources.unified().iter().flat_map(|u| u.keys()).min() {
         return Err(CgroupError::Unsupported {
-            limit: format!("the unified limit `{name}`"),
+            limit: format!("invalid configuration: the unified limit `{name}`"),
             why: "cgroup version 2 is not mounted alone here",
         });
     }

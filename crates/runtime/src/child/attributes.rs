@@ -72,6 +72,17 @@ pub(crate) fn put_on(label: &Label, proc: &OwnProc) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// Runs on every processor that its cgroup allows, whatever the caller was bound to.
+pub(crate) fn stay_nowhere() -> Result<(), SetupError> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    match sched_setaffinity(None, &all) {
+        // Where it is not allowed, the caller's own binding is kept.
+        Err(Errno::PERM) => Ok(()),
+        other => other.during(Step::Attribute, || "reset the CPU affinity"),
+    }
+}
+
 /// Runs only on these processors from now on.
 pub(crate) fn stay_on(processors: Option<&CpuSet>, name: &str) -> Result<(), SetupError> {
     let Some(processors) = processors else {

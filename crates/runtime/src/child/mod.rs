@@ -37,16 +37,18 @@ mod identity;
 mod init;
 pub(crate) mod inside;
 mod program;
-mod terminal;
+pub(crate) mod terminal;
 pub(crate) mod view;
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::clone::Child;
 
+use crate::attributes::Affinity;
 use crate::cgroup::Cgroup;
 use crate::channel::{Channel, Order};
 use crate::create::Options;
@@ -73,10 +75,7 @@ pub(crate) enum ChildStdio {
         stdout: OwnedFd,
         stderr: OwnedFd,
     },
-    Terminal {
-        rows: u16,
-        columns: u16,
-    },
+    Terminal(terminal::Wanted),
 }
 
 /// What both kinds of child need.
@@ -235,6 +234,7 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
         options,
         ..
     } = first;
+    attributes::stay_nowhere()?;
     let gate = options.gate.map(|gate| gate.as_raw_fd());
     let given_root = match first.user() {
         UserNamespace::Callers => None,
@@ -260,12 +260,9 @@ fn become_first(first: &First<'_>) -> Result<Ready, SetupError> {
             dev::fill(&root, &plan.devices)?;
         }
         let terminal = match common.stdio {
-            ChildStdio::Terminal { rows, columns } => Some(terminal::open_in(
-                root.as_fd(),
-                *rows,
-                *columns,
-                plan.fill_dev,
-            )?),
+            ChildStdio::Terminal(wanted) => {
+                Some(terminal::open_in(root.as_fd(), wanted, plan.fill_dev)?)
+            }
             _ => None,
         };
         if plan.needs_caller() {
@@ -336,7 +333,9 @@ fn run_first(
     channel: &Channel,
 ) -> Result<Infallible, SetupError> {
     if let Some(hooks) = &first.plan.hooks {
-        run_hooks(hooks, Kind::StartContainer, Status::Created)?;
+        // They have the program's environment where they name none, as runc's have.
+        let environment = program::environment(&first.plan.process, ready);
+        run_hooks(hooks, Kind::StartContainer, Status::Created, &environment)?;
     }
     program::run(&first.plan.process, ready, &first.common, channel)
 }
@@ -349,7 +348,13 @@ fn enter_container(another: &Another<'_>, more: ThreadNameSpaceType) -> Result<(
     standalone(common, &[another.init.as_raw_fd()], false)?;
     attributes::stay_on(process.affinity.initial.as_ref(), "initial")?;
     confine(common)?;
-    attributes::stay_on(process.affinity.last.as_ref(), "final")?;
+    match &process.affinity {
+        Affinity {
+            initial: None,
+            last: None,
+        } => attributes::stay_nowhere()?,
+        Affinity { last, .. } => attributes::stay_on(last.as_ref(), "final")?,
+    }
     oom_score(process)?;
     rustix::thread::move_into_thread_name_spaces(another.init, another.namespaces | more)
         .during(Step::Namespace, || "join the container's namespaces")
@@ -371,9 +376,9 @@ fn become_another(another: &Another<'_>) -> Result<Infallible, SetupError> {
     sys::descriptors::close_other_than(&keep(common, &[]))
         .during(Step::Channel, || "close descriptors")?;
     let master = match common.stdio {
-        ChildStdio::Terminal { rows, columns } => {
+        ChildStdio::Terminal(wanted) => {
             let root = inside::open_root().during(Step::Console, || "open the root")?;
-            Some(terminal::open_in(root.as_fd(), *rows, *columns, false)?)
+            Some(terminal::open_in(root.as_fd(), wanted, false)?)
         }
         _ => None,
     };
@@ -401,14 +406,19 @@ fn await_caller(channel: &Channel) -> Result<(), SetupError> {
 fn run_create_hooks(hooks: &Hooks, root: BorrowedFd<'_>) -> Result<(), SetupError> {
     if hooks.has(Kind::CreateContainer) {
         rustix::process::fchdir(root).during(Step::Hook, || "enter the root")?;
-        run_hooks(hooks, Kind::CreateContainer, Status::Creating)?;
+        run_hooks(hooks, Kind::CreateContainer, Status::Creating, &[])?;
     }
     Ok(())
 }
 
-fn run_hooks(hooks: &Hooks, kind: Kind, status: Status) -> Result<(), SetupError> {
+fn run_hooks(
+    hooks: &Hooks,
+    kind: Kind,
+    status: Status,
+    environment: &[CString],
+) -> Result<(), SetupError> {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let run = hooks.run(kind, status, pid);
+    let run = hooks.run(kind, status, pid, environment);
     run.map_err(|error| SetupError::new(Step::Hook, vocab::failure::chain(&error), None))
 }
 

@@ -1,6 +1,7 @@
 //! Finding the program and becoming it. Words are runc's (and Go's `exec.LookPath`), because
 //! tools read them.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -69,6 +70,29 @@ fn variable<'a>(process: &'a Process, name: &str) -> Option<&'a [u8]> {
     })
 }
 
+/// The environment of the program: that of the configuration, of a variable that is set more than
+/// once the last, and a home.
+pub(crate) fn environment(process: &Process, ready: &Ready) -> Vec<CString> {
+    let home = ready
+        .home
+        .as_ref()
+        .and_then(|home| CString::new(format!("HOME={home}")).ok());
+    let given = process.environment.iter().chain(&home);
+    let name = |variable: &CString| {
+        let bytes = variable.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == b'=');
+        bytes[..end.unwrap_or(bytes.len())].to_vec()
+    };
+    let mut seen = HashSet::new();
+    let mut kept: Vec<CString> = given
+        .rev()
+        .filter(|variable| seen.insert(name(variable)))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
+}
+
 /// Finds the program.
 pub(crate) fn look_up(process: &Process) -> Result<PathBuf, SetupError> {
     let command = OsStr::from_bytes(process.arguments[0].as_bytes());
@@ -86,15 +110,7 @@ pub(crate) fn run(
     let path = CString::new(path.into_os_string().into_encoded_bytes())
         .map_err(io::Error::from)
         .during(Step::Exec, || "exec")?;
-    let home = ready
-        .home
-        .as_ref()
-        .and_then(|home| CString::new(format!("HOME={home}")).ok());
-    let mut environment = process.environment.clone();
-    if let Some(home) = home {
-        environment.retain(|variable| !variable.as_bytes().starts_with(b"HOME="));
-        environment.push(home);
-    }
+    let environment = environment(process, ready);
     sys::descriptors::close_on_exec_from(3 + common.preserve_fds)
         .during(Step::Exec, || "close descriptors at exec")?;
     if let (Some(label), Some(proc)) = (&process.attributes.label, &ready.proc) {

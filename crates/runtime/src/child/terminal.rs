@@ -11,13 +11,21 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Uid, fchown, fstat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 
 use super::{ChildStdio, Common, dev, inside, view};
 use crate::error::{During as _, SetupError, Step};
 
 /// `DEVPTS_SUPER_MAGIC` (linux/magic.h).
 const DEVPTS_MAGIC: rustix::fs::FsWord = 0x1cd1;
+
+/// What a terminal shall be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+    pub(crate) carriage_returns: bool,
+}
 
 /// Both sides of a terminal.
 #[derive(Debug)]
@@ -29,11 +37,10 @@ pub(crate) struct Terminal {
 /// Opens a terminal of the devpts below `root`; with `console` it is also found at `/dev/console`.
 pub(crate) fn open_in(
     root: BorrowedFd<'_>,
-    rows: u16,
-    columns: u16,
+    wanted: &Wanted,
     console: bool,
 ) -> Result<Terminal, SetupError> {
-    let terminal = open(root, rows, columns).during(Step::Console, || "open a terminal")?;
+    let terminal = open(root, wanted).during(Step::Console, || "open a terminal")?;
     if console {
         let slave = terminal.slave.as_fd();
         show_console(root, slave)
@@ -42,7 +49,8 @@ pub(crate) fn open_in(
     Ok(terminal)
 }
 
-fn open(root: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<Terminal> {
+fn open(root: BorrowedFd<'_>, wanted: &Wanted) -> io::Result<Terminal> {
+    let Wanted { rows, columns, .. } = *wanted;
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let ptmx = Path::new("/dev/pts/ptmx");
     let master = inside::open(root, ptmx, flags, ResolveFlags::NO_SYMLINKS)?;
@@ -60,6 +68,11 @@ fn open(root: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<Terminal> {
             ws_ypixel: 0,
         };
         rustix::termios::tcsetwinsize(&master, size)?;
+    }
+    if !wanted.carriage_returns {
+        let mut modes = rustix::termios::tcgetattr(&slave)?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&slave, OptionalActions::Now, &modes)?;
     }
     Ok(Terminal { master, slave })
 }

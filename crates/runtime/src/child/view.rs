@@ -97,6 +97,7 @@ pub(crate) fn mount_root(first: &First<'_>, given: Option<OwnedFd>) -> Result<Ro
     for (place, mount) in plan.mounts.iter().enumerate() {
         if let MountKind::Bind { source, recursive } = &mount.kind
             && !first.sources.binds.contains_key(&place)
+            && plan.own_source(mount).is_none()
         {
             let opened = origin::open_tree(source, mount.origin.as_ref(), *recursive);
             let tree = opened.during(Step::Mount, || {
@@ -244,12 +245,21 @@ pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupE
         let at = mount.destination.display();
         let mut own = None;
         match &mount.kind {
-            MountKind::Bind { source, .. } => {
-                let taken = first.sources.binds.get(&place);
-                let tree = taken.unwrap_or_else(|| &sources[&place]);
-                bind(root, mount, tree).during(Step::Mount, || {
-                    format!("bind `{}` to `{at}`", source.display())
-                })?;
+            MountKind::Bind { source, recursive } => {
+                let what = || format!("bind `{}` to `{at}`", source.display());
+                let own;
+                let tree = match first.plan.own_source(mount) {
+                    Some(within) => {
+                        own = clone_within(root, within, *recursive)
+                            .during(Step::Mount, || format!("{}: open the source", what()))?;
+                        &own
+                    }
+                    None => {
+                        let taken = first.sources.binds.get(&place);
+                        taken.unwrap_or_else(|| &sources[&place])
+                    }
+                };
+                bind(root, mount, tree).during(Step::Mount, what)?;
             }
             MountKind::Remount { bind } => {
                 remount(root, mount, *bind).map_err(|(what, error)| {
@@ -285,6 +295,13 @@ pub(crate) fn mount_all(root: &mut Root, first: &First<'_>) -> Result<(), SetupE
         root.mounted.push((mount.destination.clone(), own));
     }
     Ok(())
+}
+
+/// A detached copy of what lies in the container's own root, with what was mounted there by now.
+fn clone_within(root: &Root, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let (within, rest) = root.within(path);
+    let found = inside::find(within, rest)?;
+    Ok(clone_of(found.as_fd(), recursive)?)
 }
 
 /// File systems that show the kernel itself: what relies on `/proc` and `/sys` must find them there.
@@ -478,12 +495,12 @@ fn new(
             .and_then(|_| {
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
                 let no_links = ResolveFlags::NO_SYMLINKS;
-                Ok(inside::open(
-                    root.as_fd(),
-                    &mount.destination,
-                    flags,
-                    no_links,
-                )?)
+                match inside::open(root.as_fd(), &mount.destination, flags, no_links) {
+                    Err(Errno::LOOP) => Err(io::Error::other(
+                        "must be mounted on ordinary directory, not through a symbolic link",
+                    )),
+                    other => Ok(other?),
+                }
             }),
         _ => inside::make_directory(root.as_fd(), &mount.destination, 0o755),
     }

@@ -229,7 +229,7 @@ fn hear(
             };
             [HookKind::Prestart, HookKind::CreateRuntime]
                 .into_iter()
-                .try_for_each(|kind| hooks.run(kind, Status::Creating, pid))
+                .try_for_each(|kind| hooks.run(kind, Status::Creating, pid, &[]))
                 .map_err(RestoreError::Hook)
         }
         Some("post-restore") => born(pid).map_err(RestoreError::Record),

@@ -129,6 +129,31 @@ fn executed(change: impl FnOnce(&mut Value), args: &[&str]) -> Answer {
     container.script(&steps).unwrap()[2].clone()
 }
 
+/// Of the text of `/proc/PID/status`, as it lists them.
+fn processors(status: &str) -> String {
+    let line = |line: &str| Some(line.strip_prefix("Cpus_allowed_list:\t")?.to_owned());
+    status.lines().find_map(line).unwrap()
+}
+
+#[test]
+fn privileged_processes_are_not_bound_to_the_processor_of_the_caller() {
+    let own = processors(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let words = ["/bin/cat", "/proc/self/status"];
+    let bound = std::thread::spawn(move || {
+        let mut first = rustix::thread::CpuSet::new();
+        first.set(0);
+        rustix::thread::sched_setaffinity(None, &first).unwrap();
+        let here = processors(&std::fs::read_to_string("/proc/thread-self/status").unwrap());
+        let another = executed(|_| {}, &words).out;
+        [
+            here,
+            processors(&Container::new(&words).output()),
+            processors(&another),
+        ]
+    });
+    assert_eq!(bound.join().unwrap(), ["0", &own, &own]);
+}
+
 #[test]
 fn privileged_a_process_that_is_executed_runs_on_the_processors_asked_for() {
     let on = |affinity: Value| {
@@ -145,11 +170,7 @@ fn privileged_a_process_that_is_executed_runs_on_the_processors_asked_for() {
             .unwrap()
             .to_owned()
     };
-    let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    let own = own
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
-    let own = own.unwrap().to_owned();
+    let own = processors(&std::fs::read_to_string("/proc/self/status").unwrap());
     assert_eq!(on(json!({})), own);
     assert_eq!(on(json!({"final": "0"})), "0");
     assert_eq!(on(json!({"initial": "0", "final": own})), own);

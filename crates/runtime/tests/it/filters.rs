@@ -237,7 +237,7 @@ fn privileged_without_its_agent_a_container_does_not_start() {
     assert_eq!(
         answers[0].error,
         Some(format!(
-            "send the seccomp listener to `{}`: no such file or directory",
+            "failed to connect with seccomp agent `{}`: no such file or directory",
             path.display()
         ))
     );

@@ -109,7 +109,7 @@ fn privileged_a_hook_has_its_own_arguments_and_environment_and_nothing_else() {
         said.lines().collect::<Vec<_>>(),
         [
             format!(
-                "run the hooks: hooks.createRuntime[0]: `/bin/sh`: exited with code 1: \
+                "run the hooks: error running createRuntime hook #0: `/bin/sh`: exited with code 1: \
                  the name|-c|{script}|"
             )
             .as_str(),
@@ -127,7 +127,7 @@ fn privileged_a_hook_without_arguments_has_its_path_as_name() {
     let hooks = json!({"prestart": [{"path": "/bin/false"}]});
     assert_eq!(
         container("true", hooks).script(&[]).unwrap_err(),
-        "run the hooks: hooks.prestart[0]: `/bin/false`: exited with code 1"
+        "run the hooks: error running prestart hook #0: `/bin/false`: exited with code 1"
     );
 }
 
@@ -147,7 +147,9 @@ fn privileged_a_hook_that_fails_ends_the_creation_and_those_after_it_do_not_run(
         let said = container.script(&[Step::Start, Step::Wait]).unwrap_err();
         assert_eq!(
             said,
-            format!("{prefix}hooks.{kind}[1]: `/bin/sh`: exited with code 3: why\nbecause")
+            format!(
+                "{prefix}error running {kind} hook #1: `/bin/sh`: exited with code 3: why\nbecause"
+            )
         );
         assert_eq!(log(&container), "first\n");
     }
@@ -160,7 +162,7 @@ fn privileged_a_start_hook_that_fails_ends_the_start_before_the_program() {
     let answers = container.script(&[Step::Start, Step::Wait]).unwrap();
     assert_eq!(
         answers[0].error.as_deref(),
-        Some("hooks.startContainer[0]: `/bin/sh`: exited with code 4")
+        Some("error running startContainer hook #0: `/bin/sh`: exited with code 4")
     );
     assert_eq!(log(&container), "");
 }
@@ -181,7 +183,7 @@ fn privileged_hooks_that_cannot_run_or_are_killed_say_so() {
     let said = |hook: Value| {
         let container = container("true", json!({"createRuntime": [hook]}));
         let said = container.script(&[]).unwrap_err();
-        let prefix = "run the hooks: hooks.createRuntime[0]: ";
+        let prefix = "run the hooks: error running createRuntime hook #0: ";
         said.strip_prefix(prefix).unwrap().to_owned()
     };
     assert_eq!(
@@ -208,7 +210,7 @@ fn privileged_a_hook_that_takes_too_long_is_killed_with_its_children() {
     container.spec["hooks"] = json!({"createRuntime": [hook]});
     assert_eq!(
         container.script(&[]).unwrap_err(),
-        "run the hooks: hooks.createRuntime[0]: `/bin/sh`: did not end within 1 s"
+        "run the hooks: error running createRuntime hook #0: `/bin/sh`: did not end within 1 s"
     );
     let pid = fs::read_to_string(pid_file).unwrap();
     testkit::eventually(Duration::from_secs(60), || {
@@ -278,8 +280,8 @@ fn privileged_all_poststop_hooks_run_and_those_that_failed_are_told() {
     let answers = container.script(&steps).unwrap();
     assert_eq!(
         answers[2].out,
-        "hooks.poststop[0]: `/bin/sh`: exited with code 1\n\
-         hooks.poststop[2]: `/no/such`: run it: no such file or directory"
+        "error running poststop hook #0: `/bin/sh`: exited with code 1\n\
+         error running poststop hook #2: `/no/such`: run it: no such file or directory"
     );
     assert_eq!(log(&container), "second\n");
 }

@@ -420,7 +420,11 @@ fn stdio(streaming: Streaming) -> Stdio {
     match streaming {
         Streaming::Pipes => Stdio::Pipes { stdin: false },
         Streaming::Input => Stdio::Pipes { stdin: true },
-        Streaming::Terminal(rows, columns) => Stdio::Terminal { rows, columns },
+        Streaming::Terminal(rows, columns) => Stdio::Terminal {
+            rows,
+            columns,
+            carriage_returns: true,
+        },
         Streaming::Null => Stdio::Null,
     }
 }

@@ -110,7 +110,7 @@ fn privileged_devices_are_given_back_when_the_creation_fails() {
             (
                 json!({"one": {"name": "net0"}}),
                 json!({"createRuntime": [{"path": "/bin/false"}]}),
-                "run the hooks: hooks.createRuntime[0]: `/bin/false`: exited with code 1",
+                "run the hooks: error running createRuntime hook #0: `/bin/false`: exited with code 1",
             ),
         ] {
             let said = given("true", devices)

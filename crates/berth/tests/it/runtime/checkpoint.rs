@@ -349,7 +349,7 @@ fn privileged_hooks_of_a_restored_container_are_run() {
     assert!(
         failed
             .fails(1)
-            .contains("hooks.createRuntime[0]: `/bin/sh`: exited with code 3"),
+            .contains("error running createRuntime hook #0: `/bin/sh`: exited with code 3"),
         "{failed:#?}"
     );
     bundle.is_gone();
