@@ -145,9 +145,9 @@ def idle(host, count):
     show("list, 99th of 100, ms", f"{lists[98]:.2f}", "at most 20")
     first = milliseconds(lambda: host.api.call("GET", "/containers/stats"))
     time.sleep(2)
-    alls = [milliseconds(lambda: host.api.call("GET", "/containers/stats")) for _ in range(11)]
+    readings = [milliseconds(lambda: host.api.call("GET", "/containers/stats")) for _ in range(11)]
     show("stats of all, the first time, ms", f"{first:.1f}")
-    show("stats of all, median of 11, ms", f"{statistics.median(alls):.1f}", "at most 50")
+    show("stats of all, median of 11, ms", f"{statistics.median(readings):.1f}", "at most 50")
     identity = host.api.call("GET", "/containers/json?limit=1")[0]["Id"]
     ones = [milliseconds(lambda: host.api.call("GET", f"/containers/{identity}/stats?stream=0")) for _ in range(101)]
     show("stats of one, median of 101, ms", f"{statistics.median(ones):.2f}", "at most 1")

@@ -55,6 +55,8 @@ pub(crate) enum LaunchError {
     Cgroup(#[source] CgroupError),
     #[error("container's cgroup is not empty: {0} process(es) found")]
     CgroupInUse(usize),
+    #[error("container's cgroup unexpectedly frozen: thaw or remove it first")]
+    CgroupFrozen,
     #[error("have systemd make the cgroup")]
     Systemd(#[source] SystemdError),
     #[error("run from where no container can write")]
@@ -417,12 +419,16 @@ pub(crate) fn claim(
     Ok(container)
 }
 
-/// Nobody else may be in the container's cgroup, who would be ended with it.
+/// Nobody else may be in the container's cgroup, who would be ended with it; and one that somebody
+/// has frozen would stop the container's process on its way in.
 fn check_cgroup(container: &Container) -> Result<(), LaunchError> {
-    let pids = container.cgroup().map(|cgroup| cgroup.occupants());
-    match pids {
-        Some(Ok(pids)) if !pids.is_empty() => Err(LaunchError::CgroupInUse(pids.len())),
-        // It is yet to be made, or cannot be read.
+    let Some(cgroup) = container.cgroup() else {
+        return Ok(());
+    };
+    // What cannot be read is yet to be made.
+    match cgroup.occupants() {
+        Ok(pids) if !pids.is_empty() => Err(LaunchError::CgroupInUse(pids.len())),
+        _ if cgroup.is_frozen_anywhere() => Err(LaunchError::CgroupFrozen),
         _ => Ok(()),
     }
 }

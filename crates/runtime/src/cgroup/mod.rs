@@ -474,6 +474,16 @@ impl Cgroup {
         }
     }
 
+    /// Whether it is frozen in any hierarchy: what enters it would stop there.
+    pub fn is_frozen_anywhere(&self) -> bool {
+        let frozen = |directory: PathBuf| v2::event(&directory, "frozen").unwrap_or(false);
+        let stopped = |directory: PathBuf| {
+            let state = files::read(&directory.join("freezer.state"));
+            state.is_ok_and(|state| state.trim() != "THAWED")
+        };
+        self.v2().is_some_and(frozen) || self.v1("freezer").is_some_and(stopped)
+    }
+
     /// The directory of the freezer that CRIU is to use: the one it is frozen by already, or else
     /// version 1's where there is that, under which tasks stop at once.
     pub(crate) fn freezer_directory(&self) -> Option<String> {

@@ -71,6 +71,30 @@ fn privileged_a_cgroup_that_somebody_is_in_in_one_hierarchy_alone_is_not_taken_e
 }
 
 #[test]
+fn privileged_a_cgroup_that_somebody_has_frozen_is_not_taken() {
+    let bundle = Bundle::sh("exec sleep 1000");
+    let mut frozen = 0;
+    for (place, _) in memberships("self") {
+        let cgroup = place.join(&bundle.id);
+        fs::create_dir(&cgroup).unwrap();
+        for (file, still) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            if cgroup.join(file).exists() {
+                fs::write(cgroup.join(file), still).unwrap();
+                for command in ["run", "create"] {
+                    let refused = bundle.run(&[command, &bundle.id]);
+                    let said = "container's cgroup unexpectedly frozen";
+                    assert!(refused.fails(1).contains(said), "{refused:#?}");
+                }
+                frozen += 1;
+            }
+        }
+        fs::remove_dir(&cgroup).unwrap();
+    }
+    assert_ne!(frozen, 0);
+    bundle.is_gone();
+}
+
+#[test]
 fn privileged_a_cgroup_is_by_the_callers_own_if_its_path_is_relative() {
     for asked in ["", "/", "NAME/deep", "../NAME/./deep"] {
         let bundle = Bundle::sh("exec sleep 1000");
