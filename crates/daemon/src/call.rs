@@ -83,7 +83,7 @@ impl Call {
     }
 
     /// Whether there is a body at all.
-    fn has_body(&self) -> bool {
+    pub(crate) fn has_body(&self) -> bool {
         let length = self.header(CONTENT_LENGTH.as_str());
         length.is_some_and(|length| length.trim() != "0")
             || self.headers.contains_key(TRANSFER_ENCODING)

@@ -94,8 +94,8 @@ pub enum CreateExecError {
     #[error("container {0} is not running")]
     NotRunning(ContainerId),
     /// The container is paused.
-    #[error("container {0} is paused, unpause the container before exec")]
-    Paused(ContainerId),
+    #[error("Container {0} is paused, unpause the container before exec")]
+    Paused(String),
     /// The detach keys cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -141,7 +141,7 @@ pub enum StartExecError {
     #[error("container {0} is not running")]
     NotRunning(ContainerId),
     /// Its container is paused.
-    #[error("container {0} is paused, unpause the container before exec")]
+    #[error("Container {0} is paused, unpause the container before exec")]
     Paused(ContainerId),
     /// Its user is not there.
     #[error(transparent)]
@@ -379,7 +379,7 @@ pub(crate) fn create(
     let view = shared.index().find(typed)?.view();
     let id = view.record.id;
     match view.course.phase {
-        Phase::Paused => return Err(CreateExecError::Paused(id)),
+        Phase::Paused => return Err(CreateExecError::Paused(typed.to_owned())),
         phase if !phase.has_process() => return Err(CreateExecError::NotRunning(id)),
         _ => {}
     }

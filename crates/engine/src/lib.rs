@@ -112,6 +112,16 @@ pub enum FilterError {
         /// What was given.
         value: String,
     },
+    /// The same, and why.
+    #[error("invalid filter '{key}={value}': {why}")]
+    Because {
+        /// The filter.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl Failure for FilterError {

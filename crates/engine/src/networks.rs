@@ -162,11 +162,11 @@ pub enum CreateNetworkError {
     /// The name is taken.
     #[error("network with name {0} already exists")]
     Taken(String),
+    /// The name is one of the predefined ones.
+    #[error("operation is not permitted on predefined {0} network ")]
+    Predefined(String),
     /// The name is not fine.
-    #[error(
-        "invalid network name {0:?}: only \"[a-zA-Z0-9][a-zA-Z0-9_.-]*\" are allowed, and bridge, \
-         host, none and default are predefined"
-    )]
+    #[error("invalid network name {0:?}: only \"[a-zA-Z0-9][a-zA-Z0-9_.-]*\" are allowed")]
     Name(String),
     /// Docker does it, berth does not.
     #[error("berth does not do {0} yet")]
@@ -199,6 +199,7 @@ impl Failure for CreateNetworkError {
     fn kind(&self) -> Kind {
         match self {
             Self::Taken(_) => Kind::Conflict,
+            Self::Predefined(_) => Kind::Forbidden,
             Self::Name(_) | Self::Invalid(_) => Kind::InvalidArgument,
             Self::NotYet(_) => Kind::NotImplemented,
             Self::Subnet(error) => error.kind(),
@@ -744,18 +745,23 @@ impl Engine {
     }
 
     async fn plan_network(&self, wanted: &CreateNetwork) -> Result<Record, CreateNetworkError> {
-        use CreateNetworkError::{Invalid, Name, NotYet, Taken};
+        use CreateNetworkError::{Invalid, Name, NotYet, Predefined, Taken};
+        if wanted.name.is_empty() {
+            return Err(Invalid("invalid name: name is empty".to_owned()));
+        }
+        if wanted.name == "default" || PREDEFINED.contains(&wanted.name.as_str()) {
+            return Err(Predefined(wanted.name.clone()));
+        }
         let fine = wanted.name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && wanted
                 .name
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         let known = |record: &Record| record.name == wanted.name;
-        let taken = self.shared.networks().0.values().any(known);
-        if taken || PREDEFINED.contains(&wanted.name.as_str()) {
+        if self.shared.networks().0.values().any(known) {
             return Err(Taken(wanted.name.clone()));
         }
-        if !fine || wanted.name == "default" {
+        if !fine {
             return Err(Name(wanted.name.clone()));
         }
         if !matches!(wanted.driver.as_str(), "" | "bridge") {

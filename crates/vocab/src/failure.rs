@@ -7,6 +7,15 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+/// Why a text is no number, as Go's `strconv` says it.
+pub fn go_reason(error: &std::num::ParseIntError) -> &'static str {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
 /// What a failure means to whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -220,10 +220,10 @@ fn privileged_a_socket_has_the_mode_that_its_address_says() {
 }
 
 /// A socket of a daemon, to be asked in plain HTTP.
-struct Socket(PathBuf);
+pub(crate) struct Socket(pub(crate) PathBuf);
 
 impl Socket {
-    fn ask(&self, line: &str, body: &Value) -> (u16, String) {
+    pub(crate) fn ask(&self, line: &str, body: &Value) -> (u16, String) {
         let body = if body.is_null() {
             String::new()
         } else {
@@ -246,13 +246,13 @@ impl Socket {
         )
     }
 
-    fn refuses(&self, line: &str, body: &Value, status: u16, part: &str) {
+    pub(crate) fn refuses(&self, line: &str, body: &Value, status: u16, part: &str) {
         let (answered, text) = self.ask(line, body);
         assert_eq!(answered, status, "{line} {body}: {text}");
         assert!(text.contains(part), "{line} {body}: {text}");
     }
 
-    fn allows(&self, line: &str, body: &Value) -> String {
+    pub(crate) fn allows(&self, line: &str, body: &Value) -> String {
         let (answered, text) = self.ask(line, body);
         assert!(answered < 300, "{line} {body}: {answered} {text}");
         text

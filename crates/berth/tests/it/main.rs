@@ -43,6 +43,7 @@ mod options;
 mod platforms;
 mod policies;
 mod refusals;
+mod refused_requests;
 mod registries;
 mod runtime;
 mod strangers;

@@ -151,12 +151,8 @@ pub fn expose<'a>(specs: impl Iterator<Item = &'a str>, exposed: &mut Set) -> Re
             if text.is_empty() {
                 return Err("empty string specified for ports".to_owned());
             }
-            text.parse::<u16>().map_err(|_| {
-                let why = if text.bytes().all(|b| b.is_ascii_digit()) {
-                    "value out of range"
-                } else {
-                    "invalid syntax"
-                };
+            text.parse::<u16>().map_err(|error| {
+                let why = vocab::failure::go_reason(&error);
                 format!("strconv.ParseUint: parsing \"{text}\": {why}")
             })
         };

@@ -10,6 +10,7 @@ use engine::containers::{
 use futures_util::StreamExt;
 use http::StatusCode;
 use vocab::Platform;
+use vocab::config::ContainerConfig;
 use vocab::time::parse_duration;
 
 use super::Outcome;
@@ -41,7 +42,17 @@ pub(crate) async fn list(call: Call) -> Outcome {
 
 /// `POST /containers/create`.
 pub(crate) async fn create(mut call: Call) -> Outcome {
+    if !call.has_body() {
+        return Err(Refusal::invalid(
+            "invalid JSON: got EOF while reading request body",
+        ));
+    }
     let mut request: CreateRequest = call.json().await?;
+    if request.config == ContainerConfig::default() {
+        return Err(Refusal::invalid(
+            "config cannot be empty in order to create a container",
+        ));
+    }
     check_versions(&call, &mut request)?;
     let platform = match call.query.said("platform") {
         Some(text) if call.speaks(41) => Some(
@@ -153,11 +164,14 @@ pub(crate) async fn resize(call: Call) -> Outcome {
 
 /// The size of a terminal in the query; both members are required.
 pub(super) fn size(call: &Call) -> Result<(u16, u16), Refusal> {
-    let one = |key: &str| {
-        let number = call.query.number::<u16>(key)?;
-        number.ok_or_else(|| Refusal::invalid(format!("invalid resize {key}: a number is wanted")))
+    let one = |key: &str, what: &str| {
+        let text = call.query.get(key).unwrap_or_default();
+        text.parse::<u16>().map_err(|error| {
+            let why = vocab::failure::go_reason(&error);
+            Refusal::invalid(format!("invalid resize {what} \"{text}\": {why}"))
+        })
     };
-    Ok((one("h")?, one("w")?))
+    Ok((one("h", "height")?, one("w", "width")?))
 }
 
 /// `POST /containers/{id}/start`.

@@ -4,7 +4,7 @@ use engine::events::{EventOptions, FILTERS};
 use futures_util::StreamExt;
 
 use super::{Outcome, pieces};
-use crate::answer;
+use crate::answer::{self, Refusal};
 use crate::call::Call;
 use crate::render;
 
@@ -18,6 +18,16 @@ pub(crate) async fn events(call: Call) -> Outcome {
         until: call.query.time("until")?,
         filters: call.filters(FILTERS)?.into_map(),
     };
+    if let (Some(since), Some(until)) = (options.since, options.until)
+        && since > until
+    {
+        let typed = |key| call.query.get(key).unwrap_or_default();
+        return Err(Refusal::invalid(format!(
+            "`since` time ({}) cannot be after `until` time ({})",
+            typed("since"),
+            typed("until")
+        )));
+    }
     let events = call.engine().events(options)?;
     let media_type = negotiate(call.header("accept").unwrap_or_default(), call.speaks(52));
     let separated = media_type == "application/json-seq";

@@ -362,11 +362,10 @@ fn inherited(shared: &Shared, host: &HostConfig) -> Result<Vec<Mounted>, CreateE
                 "invalid mode for volumes-from: {mode}"
             ))));
         }
-        let view = shared
-            .index()
-            .find(typed)
-            .map_err(CreateError::Find)?
-            .view();
+        // No 404: clients take that for a missing image, and pull.
+        let found = shared.index().find(typed);
+        let found = found.map_err(|error| CheckError::Invalid(error.to_string()));
+        let view = found.map_err(CreateError::Check)?.view();
         for mounted in &view.record.mounts {
             if mounted.kind != MountKind::Tmpfs {
                 let mut mounted = mounted.clone();

@@ -249,6 +249,35 @@ impl Engine {
     }
 }
 
+/// What a container's `status` may be, in Docker's order.
+const STATES: [&str; 7] = [
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "removing",
+    "exited",
+    "dead",
+];
+
+/// What its `health` may be, in Docker's order.
+const HEALTHS: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
+
+/// Refuses another value than these.
+fn one_of(key: &str, what: &str, value: &str, known: &[&str]) -> Result<(), FilterError> {
+    if known.contains(&value) {
+        return Ok(());
+    }
+    Err(FilterError::Because {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        why: format!(
+            "invalid value for {what} ({value}): must be one of {}",
+            known.join(", ")
+        ),
+    })
+}
+
 /// Which containers a filter lets through.
 struct Sieve {
     filters: Filters,
@@ -274,26 +303,20 @@ impl Sieve {
             value: value.to_owned(),
         };
         for value in values("status") {
-            let known = [
-                "created",
-                "restarting",
-                "running",
-                "removing",
-                "paused",
-                "exited",
-                "dead",
-            ];
-            if !known.contains(&value.as_str()) {
-                return Err(wrong("status", value));
-            }
+            one_of("status", "state", value, &STATES)?;
         }
         for value in values("exited") {
-            value.parse::<i32>().map_err(|_| wrong("exited", value))?;
+            value.parse::<i32>().map_err(|error| FilterError::Because {
+                key: "exited".to_owned(),
+                value: value.clone(),
+                why: format!(
+                    "strconv.Atoi: parsing {value:?}: {}",
+                    vocab::failure::go_reason(&error)
+                ),
+            })?;
         }
         for value in values("health") {
-            if !["starting", "healthy", "unhealthy", "none"].contains(&value.as_str()) {
-                return Err(wrong("health", value));
-            }
+            one_of("health", "health", value, &HEALTHS)?;
         }
         let names = values("name")
             .map(|value| Regex::new(value).map_err(|_| wrong("name", value)))

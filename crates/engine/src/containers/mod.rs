@@ -667,10 +667,10 @@ pub enum KillError {
     #[error("invalid signal: {0}")]
     Signal(String),
     /// It does not run.
-    #[error("cannot kill container: {0}: container {0} is not running")]
+    #[error("container {0} is not running")]
     NotRunning(ContainerId),
     /// The monitor did not send it.
-    #[error("cannot kill container")]
+    #[error(transparent)]
     Monitor(#[from] LinkError),
     /// It stays frozen.
     #[error("thaw the container")]
@@ -678,6 +678,14 @@ pub enum KillError {
     /// The engine shuts down.
     #[error("the engine is shutting down")]
     Closing,
+    /// Any of these, and to which container.
+    #[error("cannot kill container: {typed}")]
+    Of {
+        /// As it was typed.
+        typed: String,
+        /// Why not.
+        source: Box<KillError>,
+    },
 }
 
 impl Failure for KillError {
@@ -688,6 +696,7 @@ impl Failure for KillError {
             Self::NotRunning(_) => Kind::Conflict,
             Self::Closing => Kind::Unavailable,
             Self::Monitor(_) | Self::Thaw(_) => Kind::Internal,
+            Self::Of { source, .. } => source.kind(),
         }
     }
 }
@@ -702,13 +711,13 @@ pub enum PauseError {
     #[error("container {0} is not running")]
     NotRunning(ContainerId),
     /// It is paused.
-    #[error("container {0} is already paused")]
+    #[error("Container {0} is already paused")]
     Paused(ContainerId),
     /// It is not.
-    #[error("container {0} is not paused")]
+    #[error("Container {0} is not paused")]
     NotPaused(ContainerId),
     /// It is between two runs.
-    #[error("container {0} is restarting, wait until the container is running")]
+    #[error("Container {0} is restarting, wait until the container is running")]
     Restarting(ContainerId),
     /// The kernel did not.
     #[error("freeze or thaw the container")]
@@ -739,15 +748,19 @@ pub enum RenameError {
     #[error("Neither old nor new names may be empty")]
     Empty,
     /// The name is not fine.
-    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    #[error(
+        "Error when allocating new name: Invalid container name (/{0}), only \
+         [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )]
     Name(String),
     /// It has that name.
     #[error("Renaming a container with the same name as its current name")]
     Same,
     /// Another has it.
     #[error(
-        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You \
-         have to remove (or rename) that container to be able to reuse that name."
+        "Error when allocating new name: Conflict. The container name \"/{name}\" is already in \
+         use by container \"{owner}\". You have to remove (or rename) that container to be able to \
+         reuse that name."
     )]
     Taken {
         /// The name.
@@ -785,22 +798,22 @@ pub enum RemoveError {
     #[error(transparent)]
     Find(#[from] FindError),
     /// It runs.
-    #[error(
-        "cannot remove container {:?}: container is running: stop the container before removing or \
-         force remove", .0.to_string()
-    )]
-    Running(ContainerId),
+    #[error("container is running: stop the container before removing or force remove")]
+    Running,
     /// It is paused.
-    #[error(
-        "cannot remove container {:?}: container is paused and must be unpaused first", .0.to_string()
-    )]
-    Paused(ContainerId),
+    #[error("container is paused and must be unpaused first")]
+    Paused,
     /// It is between two runs.
-    #[error(
-        "cannot remove container {:?}: container is restarting: stop the container before removing \
-         or force remove", .0.to_string()
-    )]
-    Restarting(ContainerId),
+    #[error("container is restarting: stop the container before removing or force remove")]
+    Restarting,
+    /// It is in one of these states, and which it is.
+    #[error("cannot remove container {typed:?}")]
+    Of {
+        /// As it was typed.
+        typed: String,
+        /// Its state.
+        source: Box<RemoveError>,
+    },
     /// Somebody else removes it.
     #[error("removal of container {0} is already in progress")]
     Removing(ContainerId),
@@ -833,9 +846,8 @@ impl Failure for RemoveError {
     fn kind(&self) -> Kind {
         match self {
             Self::Find(error) => error.kind(),
-            Self::Running(_) | Self::Paused(_) | Self::Restarting(_) | Self::Removing(_) => {
-                Kind::Conflict
-            }
+            Self::Running | Self::Paused | Self::Restarting | Self::Removing(_) => Kind::Conflict,
+            Self::Of { source, .. } => source.kind(),
             Self::Link => Kind::NotImplemented,
             Self::Closing => Kind::Unavailable,
             Self::Snapshot(_) | Self::Files { .. } | Self::Record(_) | Self::Again(_) => {
@@ -994,6 +1006,14 @@ impl Engine {
 
     /// Sends a signal by name or number; SIGKILL when absent.
     pub async fn kill(&self, typed: &str, signal: Option<&str>) -> Result<(), KillError> {
+        let sent = self.send_signal(typed, signal).await;
+        sent.map_err(|error| KillError::Of {
+            typed: typed.to_owned(),
+            source: Box::new(error),
+        })
+    }
+
+    async fn send_signal(&self, typed: &str, signal: Option<&str>) -> Result<(), KillError> {
         const SIGKILL: i32 = 9;
         let signal = parse_signal(signal)
             .map_err(KillError::Signal)?
@@ -1030,6 +1050,7 @@ impl Engine {
         if name.is_empty() {
             return Err(RenameError::Empty);
         }
+        self.shared.index().find(typed)?;
         let name = name.strip_prefix('/').unwrap_or(name).to_owned();
         if !names::is_fine(&name) {
             return Err(RenameError::Name(name));
@@ -1052,7 +1073,16 @@ impl Engine {
                 answer,
             })
             .await?;
-        asked.unwrap_or(Err(RemoveError::Closing))
+        let removed = asked.unwrap_or(Err(RemoveError::Closing));
+        removed.map_err(|error| match error {
+            RemoveError::Running | RemoveError::Paused | RemoveError::Restarting => {
+                RemoveError::Of {
+                    typed: typed.to_owned(),
+                    source: Box::new(error),
+                }
+            }
+            other => other,
+        })
     }
 
     /// Registers a waiter: what happens after this call returns is not missed.

@@ -65,7 +65,7 @@ pub(crate) fn requests(
 }
 
 fn range(text: &str) -> Result<Option<PortRange>, String> {
-    let refused = || format!("invalid host port: \"{text}\"");
+    let refused = || format!("invalid port specification: \"{text}\"");
     if text.is_empty() || text == "0" {
         return Ok(None);
     }

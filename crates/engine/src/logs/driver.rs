@@ -93,7 +93,7 @@ pub(crate) fn check(config: &LogConfig) -> Result<(), DriverError> {
         other => {
             let Some(parsed) = sinks::Target::parse(other, &own_options(options)) else {
                 return invalid(format!(
-                    "logger: no log driver named '{other}' is registered"
+                    "error looking up logging plugin {other}: plugin \"{other}\" not found"
                 ));
             };
             let checked = parsed.map(drop).map_err(|error| error.to_string());
@@ -517,7 +517,7 @@ mod tests {
                 "x",
                 "max-size",
                 "1m",
-                "logger: no log driver named 'x' is registered",
+                "error looking up logging plugin x: plugin \"x\" not found",
             ),
             (
                 "splunk",

@@ -16,8 +16,13 @@ pub enum CheckError {
     #[error("{0}")]
     Invalid(String),
     /// A capability that the kernel does not have.
-    #[error("unknown capability: {0:?}")]
-    Capability(String),
+    #[error("invalid {list}: unknown capability: {name:?}")]
+    Capability {
+        /// The member of the request it is in.
+        list: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// A security option that nobody knows.
     #[error("invalid --security-opt 2: {0:?}")]
     SecurityOption(String),
@@ -239,7 +244,7 @@ mod tests {
         let new = || Config::new(place.clone(), place.clone(), String::new(), place.clone());
         check_defaults(&new()).unwrap();
         let mut config = new();
-        config.log.kind = "local".to_owned();
+        config.log.kind = "splunk".to_owned();
         assert_eq!(
             check_defaults(&config).unwrap_err().kind(),
             Kind::NotImplemented
@@ -284,7 +289,7 @@ mod tests {
         refused(
             &of(|host| host.log_config.kind = "x".into()),
             InvalidArgument,
-            "driver named 'x'",
+            "logging plugin x",
         );
         let policy = of(|host| {
             host.restart_policy = RestartPolicy {

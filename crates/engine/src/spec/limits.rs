@@ -4,6 +4,7 @@ use runtime::oci;
 use vocab::config::{Resources, ThrottleDevice, Ulimit};
 
 use super::CheckError;
+use super::cpusets;
 use super::devices::{self, Devices};
 
 /// Microseconds of a period when only a share of processors is given (Docker's).
@@ -228,9 +229,6 @@ pub(crate) fn check(wanted: &Resources, warnings: &mut Vec<String>) -> Result<()
             "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
         )));
     }
-    if wanted.nano_cpus < 0 {
-        return refuse("Range of CPUs is from 0.01 up to all, a negative number was given");
-    }
     if wanted.nano_cpus > 0 && wanted.cpu_period > 0 {
         return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
     }
@@ -241,9 +239,9 @@ pub(crate) fn check(wanted: &Resources, warnings: &mut Vec<String>) -> Result<()
     let most = i64::try_from(available)
         .unwrap_or(i64::MAX)
         .saturating_mul(1_000_000_000);
-    if wanted.nano_cpus > most {
+    if !(0..=most).contains(&wanted.nano_cpus) {
         return Err(CheckError::Invalid(format!(
-            "Range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+            "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
         )));
     }
     if wanted.cpu_shares < 0 {
@@ -260,6 +258,7 @@ pub(crate) fn check(wanted: &Resources, warnings: &mut Vec<String>) -> Result<()
     if wanted.cpu_quota > 0 && wanted.cpu_quota < 1_000 {
         return refuse("CPU cfs quota can not be less than 1ms (i.e. 1000)");
     }
+    cpusets::check(wanted)?;
     if wanted.blkio_weight != 0 && !(10..=1000).contains(&wanted.blkio_weight) {
         return refuse("Range of blkio weight is from 10 to 1000");
     }
@@ -360,7 +359,7 @@ mod tests {
             nano_cpus: i64::MAX,
             ..Resources::default()
         };
-        assert!(refused(many).starts_with("Range of CPUs is from 0.01 to "));
+        assert!(refused(many).starts_with("range of CPUs is from 0.01 to "));
         let both = Resources {
             nano_cpus: 1,
             cpu_quota: 5000,

@@ -20,6 +20,7 @@
 pub(crate) mod cache;
 pub(crate) mod cdi;
 pub(crate) mod check;
+pub(crate) mod cpusets;
 pub(crate) mod devices;
 pub(crate) mod environment;
 pub mod fields;

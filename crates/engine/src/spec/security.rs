@@ -197,8 +197,8 @@ pub(crate) fn capabilities(
     if privileged {
         return Ok(runtime::capability::all());
     }
-    let add = normalise(add)?;
-    let drop = normalise(drop)?;
+    let add = normalise("CapAdd", add)?;
+    let drop = normalise("CapDrop", drop)?;
     let all = |names: &[String]| names.iter().any(|name| name == ALL);
     let mut held = if all(&add) {
         runtime::capability::all()
@@ -222,7 +222,7 @@ pub(crate) fn capabilities(
 
 const ALL: &str = "ALL";
 
-fn normalise(names: &[String]) -> Result<Vec<String>, CheckError> {
+fn normalise(list: &'static str, names: &[String]) -> Result<Vec<String>, CheckError> {
     names
         .iter()
         .map(|name| {
@@ -238,7 +238,7 @@ fn normalise(names: &[String]) -> Result<Vec<String>, CheckError> {
             if runtime::capability::NAMES.contains(&full.as_str()) {
                 Ok(full)
             } else {
-                Err(CheckError::Capability(full))
+                Err(CheckError::Capability { list, name: full })
             }
         })
         .collect()
@@ -303,7 +303,10 @@ mod tests {
     #[test]
     fn unknown_words_are_refused_by_name() {
         let error = capabilities(false, &["NOPE".to_owned()], &[]).unwrap_err();
-        assert_eq!(error.to_string(), "unknown capability: \"CAP_NOPE\"");
+        assert_eq!(
+            error.to_string(),
+            "invalid CapAdd: unknown capability: \"CAP_NOPE\""
+        );
         let host = HostConfig {
             security_opt: Some(vec!["nonsense=1".to_owned()]),
             ..HostConfig::default()

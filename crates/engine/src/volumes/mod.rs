@@ -69,8 +69,13 @@ pub struct Volume {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateVolumeError {
     /// The name, driver or an option cannot be.
-    #[error(transparent)]
-    Check(CheckError),
+    #[error("create {name}")]
+    Check {
+        /// The volume.
+        name: String,
+        /// What is wrong.
+        source: CheckError,
+    },
     /// There is one of that name with another driver or other options.
     #[error("create {0}: conflict: volume name must be unique")]
     Taken(String),
@@ -85,8 +90,13 @@ pub enum CreateVolumeError {
         source: io::Error,
     },
     /// A driver that is not there.
-    #[error("error looking up volume plugin {0}: plugin {0:?} not found")]
-    Driver(String),
+    #[error("create {name}: error looking up volume plugin {driver}: plugin {driver:?} not found")]
+    Driver {
+        /// The volume.
+        name: String,
+        /// Its driver.
+        driver: String,
+    },
     /// Its record.
     #[error("create volume {name}")]
     Record {
@@ -100,8 +110,8 @@ pub enum CreateVolumeError {
 impl Failure for CreateVolumeError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Check(error) => error.kind(),
-            Self::Driver(_) => Kind::InvalidArgument,
+            Self::Check { source, .. } => source.kind(),
+            Self::Driver { .. } => Kind::NotFound,
             Self::Taken(_) => Kind::Conflict,
             Self::Files { .. } | Self::Record { .. } => Kind::Internal,
         }
@@ -211,10 +221,23 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     fn check(&self) -> Result<(), CreateVolumeError> {
-        if !matches!(self.driver.as_str(), "" | "local") {
-            return Err(CreateVolumeError::Driver(self.driver.clone()));
+        self.check_driver()?;
+        options::check(&self.options).map_err(|source| self.refused(source))
+    }
+
+    fn check_driver(&self) -> Result<(), CreateVolumeError> {
+        match self.driver.as_str() {
+            "" | "local" => Ok(()),
+            _ => Err(CreateVolumeError::Driver {
+                name: self.name.clone(),
+                driver: self.driver.clone(),
+            }),
         }
-        options::check(&self.options).map_err(CreateVolumeError::Check)
+    }
+
+    fn refused(&self, source: CheckError) -> CreateVolumeError {
+        let name = self.name.clone();
+        CreateVolumeError::Check { name, source }
     }
 }
 
@@ -272,9 +295,7 @@ impl Shared {
     ) -> Result<(Volume, bool), CreateVolumeError> {
         let known = self.volumes().0.get(&wanted.name).cloned();
         if let Some(record) = known {
-            if !matches!(wanted.driver.as_str(), "" | "local") {
-                return Err(CreateVolumeError::Driver(wanted.driver));
-            }
+            wanted.check_driver()?;
             return Ok((self.volume(&wanted.name, &record), false));
         }
         wanted.check()?;
@@ -463,17 +484,18 @@ pub(crate) fn random_name() -> String {
 impl Engine {
     /// Makes a volume, or finds the one of that name.
     pub async fn create_volume(&self, wanted: CreateVolume) -> Result<Volume, CreateVolumeError> {
-        let anonymous = wanted.name.is_empty();
-        if !anonymous {
-            mounts::check_volume_name(&wanted.name).map_err(CreateVolumeError::Check)?;
-        }
         let wanted = Wanted {
+            anonymous: wanted.name.is_empty(),
             name: wanted.name,
-            anonymous,
             driver: wanted.driver,
             options: wanted.options,
             labels: wanted.labels,
         };
+        wanted.check_driver()?;
+        if !wanted.anonymous {
+            let checked = mounts::check_volume_name(&wanted.name);
+            checked.map_err(|source| wanted.refused(source))?;
+        }
         Ok(self.shared.volume_for(wanted).await?.0)
     }
 

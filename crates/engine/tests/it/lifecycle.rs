@@ -40,7 +40,8 @@ async fn privileged_signals_end_a_container_with_their_codes() {
     assert_eq!(wait.outcome().await.code, 137);
     let error = engine.kill("kill", None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert!(error.to_string().ends_with("is not running"), "{error}");
+    let error = vocab::failure::chain(&error);
+    assert!(error.ends_with("is not running"), "{error}");
 
     let trap = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done";
     place.create("stop", &["sh", "-c", trap]).await;
@@ -163,18 +164,16 @@ async fn privileged_names_are_unique_and_free_again() {
 async fn privileged_a_running_container_is_removed_by_force_alone() {
     let place = Place::new().await;
     let engine = place.engine();
-    let id = place.create("runs", &["sleep", "1000"]).await;
+    place.create("runs", &["sleep", "1000"]).await;
     place.start("runs").await;
     let error = engine
         .remove("runs", RemoveOptions::default())
         .await
         .unwrap_err();
     assert_eq!(
-        error.to_string(),
-        format!(
-            "cannot remove container \"{id}\": container is running: stop the container before \
-             removing or force remove"
-        )
+        vocab::failure::chain(&error),
+        "cannot remove container \"runs\": container is running: stop the container before removing \
+         or force remove"
     );
     place.remove("runs").await;
     assert!(engine.list(Default::default()).await.unwrap().is_empty());

@@ -503,9 +503,9 @@ impl Owner {
         let id = self.record.id;
         let refused = match self.course.phase {
             Phase::Removing => Some(RemoveError::Removing(id)),
-            Phase::Running | Phase::Stopping(_) if !force => Some(RemoveError::Running(id)),
-            Phase::Paused if !force => Some(RemoveError::Paused(id)),
-            Phase::Waiting if !force => Some(RemoveError::Restarting(id)),
+            Phase::Running | Phase::Stopping(_) if !force => Some(RemoveError::Running),
+            Phase::Paused if !force => Some(RemoveError::Paused),
+            Phase::Waiting if !force => Some(RemoveError::Restarting),
             _ => None,
         };
         if let Some(error) = refused {
