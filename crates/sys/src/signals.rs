@@ -41,6 +41,19 @@ pub fn restore_all() {
     (1..=LAST).for_each(restore);
 }
 
+extern "C" fn end(signal: libc::c_int) {
+    // SAFETY: `_exit` may be called from a handler (signal-safety(7)), and does not return.
+    unsafe { libc::_exit(128 + signal) };
+}
+
+/// Ends the process when `signal` comes, also the first of a pid namespace, which the kernel spares
+/// where nobody handles it (pid_namespaces(7)). A program that it becomes starts without this.
+pub fn end_on(signal: libc::c_int) {
+    let handler = end as extern "C" fn(libc::c_int);
+    // SAFETY: the handler lives for ever and takes what a handler is given.
+    unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+}
+
 /// Unblocks every signal for the calling thread.
 pub fn unblock_all() -> io::Result<()> {
     // SAFETY: all zeros are the empty set with every libc berth is built with.

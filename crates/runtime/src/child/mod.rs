@@ -318,6 +318,9 @@ fn ordered(first: &First<'_>) -> Result<Option<Channel>, SetupError> {
     match await_order(common)? {
         Order::Start => Ok(None),
         Order::Wait => {
+            // It may have to wait for long, and is to be ended like any other process meanwhile.
+            let ends = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+            ends.into_iter().for_each(sys::signals::end_on);
             let gate = options
                 .gate
                 .ok_or_else(|| std::io::ErrorKind::InvalidInput.into());
