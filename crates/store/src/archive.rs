@@ -23,6 +23,7 @@ use vocab::image::ImageConfig;
 use vocab::manifest::{Descriptor, Index, Manifest, media_type};
 use vocab::{Digest, Failure, Kind, Platform, Reference};
 
+use crate::attached::HeldBlob;
 use crate::bundle::{self, Content};
 use crate::compression::{self, Compression, read_full};
 use crate::hash::Hasher;
@@ -91,6 +92,14 @@ pub enum LoadError {
         /// Cause.
         source: ReceiveError,
     },
+    /// A blob that is no layer.
+    #[error("load blob {digest}")]
+    Blob {
+        /// Which.
+        digest: Digest,
+        /// Cause.
+        source: crate::IngestError,
+    },
     /// An image.
     #[error("load image")]
     Put(#[source] crate::PutError),
@@ -99,12 +108,24 @@ pub enum LoadError {
     Metadata(#[source] crate::MetadataError),
 }
 
+impl LoadError {
+    /// For `map_err`.
+    fn of_blob(digest: &Digest) -> impl Fn(crate::IngestError) -> Self {
+        let digest = digest.clone();
+        move |source| Self::Blob {
+            digest: digest.clone(),
+            source,
+        }
+    }
+}
+
 impl Failure for LoadError {
     fn kind(&self) -> Kind {
         match self {
             Self::Read(_) | Self::Malformed(_) | Self::Missing(_) => Kind::InvalidArgument,
             Self::Platform(_) => Kind::NotFound,
             Self::Layer { source, .. } => source.kind(),
+            Self::Blob { source, .. } => source.kind(),
             Self::Put(source) => source.kind(),
             Self::Metadata(_) => Kind::Internal,
         }
@@ -175,8 +196,6 @@ impl Failure for SaveError {
 const IMAGE_NAME: &str = "io.containerd.image.name";
 /// Annotation that holds a tag, or by some tools a full name (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// How deep an index may point at indexes.
-const INDEX_DEPTH: usize = 3;
 
 /// A member of `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -203,6 +222,8 @@ struct Contents {
     documents: HashMap<String, Vec<u8>>,
     document_bytes: u64,
     layers: HashMap<String, Layer>,
+    /// Blobs that are neither document nor layer.
+    blobs: HashMap<String, HeldBlob>,
     /// What looked like a layer and was none; told only if an image wants it.
     refused: HashMap<String, ReceiveError>,
     /// Links, by the path that they stand at.
@@ -304,8 +325,12 @@ impl Store {
             .values()
             .map(|layer| layer.diff_id().clone())
             .collect();
+        let blobs = contents.blobs.values().map(HeldBlob::digest);
+        let blobs: Vec<Digest> = blobs.cloned().collect();
         drop(contents);
-        let collected = self.collect_layers(&layers).map_err(LoadError::Metadata);
+        let collected = self.collect_layers(&layers);
+        let collected = collected.and_then(|_| self.collect_blobs(&blobs));
+        let collected = collected.map_err(LoadError::Metadata);
         let loaded = outcome?;
         collected?;
         Ok(loaded)
@@ -325,7 +350,7 @@ impl Store {
         let is_docker = contents.documents.contains_key("manifest.json");
         let mut images = match is_docker && !names_an_index(contents) {
             true => docker_images(contents)?,
-            false => oci_images(contents)?,
+            false => oci_images(self, contents)?,
         };
         choose_platforms(&mut images, platforms)?;
         let mut loaded = Vec::with_capacity(images.len());
@@ -397,7 +422,16 @@ impl Store {
             }
             let size = entry.size();
             let head = read_full(&mut entry, &mut buffer).map_err(LoadError::Read)?;
-            if is_document(&buffer[..head]) {
+            let is_document = is_document(&buffer[..head]);
+            if let Some(digest) = promised(&path)
+                && (is_document && size > limits::CONFIG_BYTES || is_other(&buffer[..head]))
+            {
+                let head = &buffer[..head];
+                let blob = self.read_blob(&digest, size, &mut head.chain(&mut entry))?;
+                contents.blobs.extend(blob.map(|blob| (path, blob)));
+                continue;
+            }
+            if is_document {
                 contents.document_bytes = contents.document_bytes.saturating_add(size);
                 if size > limits::CONFIG_BYTES
                     || contents.document_bytes > limits::ARCHIVE_DOCUMENT_BYTES
@@ -491,6 +525,44 @@ impl Store {
             return Err(LoadError::Read(io::ErrorKind::UnexpectedEof.into()));
         }
         contents.settle(path, ingest.and_then(LayerIngest::commit))
+    }
+
+    /// Takes in a blob as it is, of an artifact perhaps; one that is not what its path says is none.
+    fn read_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        bytes: &mut dyn Read,
+    ) -> Result<Option<HeldBlob>, LoadError> {
+        let blob = Descriptor {
+            media_type: String::new(),
+            digest: digest.clone(),
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            artifact_type: None,
+        };
+        let failed = &LoadError::of_blob(digest);
+        let _lease = self.hold(vec![digest.clone()]);
+        let mut ingest = self.ingest(digest, Some(size)).map_err(failed)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match bytes.read(&mut buffer).map_err(LoadError::Read)? {
+                0 => break,
+                count => ingest.receive(&buffer[..count]).map_err(failed)?,
+            }
+        }
+        match ingest.commit() {
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::Internal => return Err(failed(error)),
+            Err(_) => return Ok(None),
+        }
+        let held = self.hold_blob(&blob);
+        held.map_err(|source| {
+            let digest = digest.clone();
+            failed(crate::IngestError::Write { digest, source })
+        })
     }
 
     /// Takes in a layer that is compressed in a way of its own, as its plain tar.
@@ -848,10 +920,7 @@ fn save_document(
 
 /// The entries of `index.json` for an image: its manifest, or the index that led to it.
 fn index_entries(image: &Image, target: &Document, names: &[Reference]) -> Vec<Descriptor> {
-    let is_index = matches!(
-        &*target.media_type,
-        media_type::OCI_INDEX | media_type::DOCKER_LIST
-    );
+    let is_index = media_type::is_index(&target.media_type);
     let entry = |annotations| Descriptor {
         media_type: target.media_type.clone(),
         digest: Hasher::sha256(&target.bytes),
@@ -970,7 +1039,7 @@ fn manifests_by_config(contents: &Contents) -> HashMap<Digest, (Document, Manife
 }
 
 /// The images of an OCI layout.
-fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
+fn oci_images(store: &Store, contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
     if !contents.documents.contains_key("index.json") {
         return Err(LoadError::Malformed(
             "it has neither a manifest.json nor an index.json; a root tar is imported, not loaded"
@@ -988,7 +1057,13 @@ fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
     let mut images: Vec<NewImage> = Vec::new();
     for entry in &index.manifests {
         let names = annotated_names(entry);
-        images.extend(oci_image(contents, entry, names, INDEX_DEPTH)?);
+        images.extend(oci_image(
+            store,
+            contents,
+            entry,
+            names,
+            limits::INDEX_DEPTH,
+        )?);
     }
     if images.is_empty() {
         return Err(LoadError::Platform(Platform::host()));
@@ -1000,16 +1075,12 @@ fn oci_images(contents: &mut Contents) -> Result<Vec<NewImage>, LoadError> {
 fn names_an_index(contents: &Contents) -> bool {
     let index = contents.documents.get("index.json");
     let index = index.and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
-    let is_index = |entry: &Descriptor| {
-        matches!(
-            &*entry.media_type,
-            media_type::OCI_INDEX | media_type::DOCKER_LIST
-        )
-    };
+    let is_index = |entry: &Descriptor| media_type::is_index(&entry.media_type);
     index.is_some_and(|index| index.manifests.iter().any(is_index))
 }
 
 fn oci_image(
+    store: &Store,
     contents: &mut Contents,
     entry: &Descriptor,
     names: Vec<Reference>,
@@ -1034,32 +1105,30 @@ fn oci_image(
             let mut images = Vec::new();
             for member in &index.manifests {
                 let is_image = match &member.platform {
-                    // Attestations say that they are for nothing.
-                    Some(platform) => platform.os != "unknown",
-                    None => index.manifests.len() == 1,
+                    Some(_) => !member.is_for_nothing(),
+                    None => index.manifests.len() == 1 || media_type::is_index(&member.media_type),
                 };
                 // Not every platform that an index names need be in the archive.
                 if is_image && contents.documents.contains_key(&blob_path(&member.digest)) {
-                    images.extend(oci_image(contents, member, names.clone(), depth - 1)?);
+                    let names = names.clone();
+                    images.extend(oci_image(store, contents, member, names, depth - 1)?);
                 }
             }
             for image in &mut images {
                 // The outermost index is the one that the names mean.
                 image.index = Some(document.clone());
-                image.attached.extend(attached(contents, &index, image)?);
+                let mut found = Vec::new();
+                attached(store, contents, &index, image, depth - 1, &mut found)?;
+                image.attached = found;
             }
             Ok(images)
         }
         media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
             let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
-            let config = match contents.blob(&manifest.config.digest) {
-                Ok(config) => config.to_vec(),
-                // Attestations and other artifacts have no image configuration.
-                Err(_) if manifest.config.media_type == "application/vnd.oci.empty.v1+json" => {
-                    return Ok(Vec::new());
-                }
-                Err(error) => return Err(error),
-            };
+            if !manifest.is_image() {
+                return Ok(Vec::new());
+            }
+            let config = contents.blob(&manifest.config.digest)?.to_vec();
             let mut layers = Vec::with_capacity(manifest.layers.len());
             for layer in &manifest.layers {
                 let found = contents.layer(&blob_path(&layer.digest))?;
@@ -1079,41 +1148,83 @@ fn oci_image(
     }
 }
 
-/// What an index says about one of its images, as far as it is in the archive.
+/// Adds what an index leads to beside images, as far as it is in the archive and belongs to this one.
 fn attached(
+    store: &Store,
     contents: &Contents,
     index: &Index,
     image: &NewImage,
-) -> Result<Vec<Document>, LoadError> {
+    depth: usize,
+    found: &mut Vec<HeldBlob>,
+) -> Result<(), LoadError> {
     let manifest = image.manifest.as_ref();
     let own = manifest.map(|manifest| Hasher::sha256(&manifest.bytes));
-    let mut found = Vec::new();
     for entry in &index.manifests {
-        let is_there = |blob: &Descriptor| {
-            let path = blob_path(&blob.digest);
-            contents.documents.contains_key(contents.resolve(&path))
-        };
-        if bundle::attests(entry) != own || !is_there(entry) {
-            continue;
-        }
-        let bytes = contents.blob(&entry.digest)?.to_vec();
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| LoadError::Malformed(format!("{}: {error}", entry.digest)))?;
-        let blobs = || manifest.layers.iter().chain([&manifest.config]);
+        let subject = bundle::attests(entry);
+        let is_of_another = subject.is_some() && subject != own;
+        let path = blob_path(&entry.digest);
         // An archive may leave out what nothing needs to run.
-        if !blobs().all(is_there) {
+        if is_of_another || !contents.documents.contains_key(contents.resolve(&path)) {
             continue;
         }
-        for blob in blobs() {
-            found.push(Document {
-                media_type: blob.media_type.clone(),
-                bytes: contents.blob(&blob.digest)?.to_vec(),
-            });
+        let bytes = contents.blob(&entry.digest)?;
+        let malformed =
+            |error: serde_json::Error| LoadError::Malformed(format!("{}: {error}", entry.digest));
+        if media_type::is_index(&entry.media_type) {
+            if depth == 0 {
+                continue;
+            }
+            let nested: Index = serde_json::from_slice(bytes).map_err(malformed)?;
+            attached(store, contents, &nested, image, depth - 1, found)?;
+        } else {
+            // Nothing needs it, whatever it is.
+            let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else {
+                continue;
+            };
+            if manifest.is_image() && !entry.is_for_nothing() {
+                continue;
+            }
+            let blobs = manifest.layers.iter().chain([&manifest.config]);
+            let held: Option<Vec<HeldBlob>> = blobs
+                .map(|blob| held(store, contents, blob).transpose())
+                .collect::<Option<Result<_, _>>>()
+                .transpose()?;
+            let Some(held) = held else { continue };
+            found.extend(held);
         }
-        let media_type = entry.media_type.clone();
-        found.push(Document { media_type, bytes });
+        let held = store.put_blob(&entry.digest, &entry.media_type, bytes);
+        found.push(held.map_err(LoadError::of_blob(&entry.digest))?);
+        if found.len() > limits::ATTACHED * limits::ATTACHED_BLOBS {
+            return Err(LoadError::Malformed(format!(
+                "{} leads to too much beside images",
+                entry.digest
+            )));
+        }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// A blob of an artifact, if it is in the archive.
+fn held(
+    store: &Store,
+    contents: &Contents,
+    blob: &Descriptor,
+) -> Result<Option<HeldBlob>, LoadError> {
+    let path = blob_path(&blob.digest);
+    let held = match contents.documents.contains_key(contents.resolve(&path)) {
+        true => {
+            let bytes = contents.blob(&blob.digest)?;
+            store
+                .put_blob(&blob.digest, &blob.media_type, bytes)
+                .map(Some)
+        }
+        // What looked like a layer is here as one.
+        false => store.hold_blob(blob).map_err(|source| {
+            let digest = blob.digest.clone();
+            crate::IngestError::Write { digest, source }
+        }),
+    };
+    held.map_err(LoadError::of_blob(&blob.digest))
 }
 
 fn annotated_names(entry: &Descriptor) -> Vec<Reference> {
@@ -1161,6 +1272,21 @@ fn is_document(head: &[u8]) -> bool {
     let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
     // Shorter than a block it can be no tar; old archives have a VERSION file.
     head.len() < 512 || matches!(first, Some(b'{' | b'['))
+}
+
+/// Whether a file of an archive can be neither document nor layer, by its first bytes.
+fn is_other(head: &[u8]) -> bool {
+    let Some(block) = head.first_chunk::<512>() else {
+        return false;
+    };
+    let is_text = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .all(|byte| matches!(byte, b'0'..=b'7' | b' ' | 0))
+    };
+    // A tar that is older than its magic still has a sum there; an empty one has nothing.
+    let is_tar = block[257..262] == *b"ustar" || is_text(&block[148..156]);
+    !is_tar && Compression::of(head) == Compression::None && !is_document(head)
 }
 
 /// The digest that a path in an archive promises.

@@ -1,4 +1,5 @@
-//! An index with what of its members is here: images of several platforms, and attestations.
+//! An index with what of its members is here: images of several platforms, attestations, artifacts,
+//! and indexes with members of their own.
 //!
 //! The index itself is a document, byte for byte as it came, so that it can leave as it came. Which
 //! of its members are here is found out when somebody asks.
@@ -25,7 +26,7 @@ pub struct Bundle {
     pub index: Document,
     /// What points at it.
     pub descriptor: Descriptor,
-    /// Its entries, in its order.
+    /// Its entries, in its order; what an index in it leads to stands before that.
     pub members: Vec<Member>,
 }
 
@@ -45,7 +46,7 @@ pub enum Content {
     Image(Box<Image>),
     /// Something else, whole: what its manifest names.
     Attached {
-        /// The manifest, byte for byte.
+        /// The manifest, or the index in the index, byte for byte.
         manifest: Document,
         /// The configuration, and then the other blobs.
         blobs: Vec<Descriptor>,
@@ -97,20 +98,7 @@ impl Store {
         let mut images = self.siblings(image)?;
         images.push(image.clone());
         let mut members = Vec::with_capacity(read.manifests.len());
-        for descriptor in read.manifests {
-            let is_it = |image: &&Image| {
-                let manifest = image.manifest.as_ref();
-                manifest.is_some_and(|manifest| manifest.digest == descriptor.digest)
-            };
-            let content = match images.iter().find(is_it) {
-                Some(image) => Content::Image(Box::new(image.clone())),
-                None => self.attachment(&descriptor)?,
-            };
-            members.push(Member {
-                descriptor,
-                content,
-            });
-        }
+        self.add_members(read.manifests, &images, limits::INDEX_DEPTH, &mut members)?;
         let descriptor = Descriptor {
             media_type: index.media_type.clone(),
             digest: crate::hash::Hasher::sha256(&index.bytes),
@@ -125,6 +113,61 @@ impl Store {
             descriptor,
             members,
         }))
+    }
+
+    /// Adds the entries of an index, and in front of an index among them what that leads to.
+    fn add_members(
+        &self,
+        entries: Vec<Descriptor>,
+        images: &[Image],
+        depth: usize,
+        members: &mut Vec<Member>,
+    ) -> Result<(), SaveError> {
+        for descriptor in entries {
+            let is_it = |image: &&Image| {
+                let manifest = image.manifest.as_ref();
+                manifest.is_some_and(|manifest| manifest.digest == descriptor.digest)
+            };
+            let content = match images.iter().find(is_it) {
+                Some(image) => Content::Image(Box::new(image.clone())),
+                None if media_type::is_index(&descriptor.media_type) => {
+                    self.add_nested(&descriptor, images, depth, members)?
+                }
+                None => self.attachment(&descriptor)?,
+            };
+            members.push(Member {
+                descriptor,
+                content,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds the entries of an index in an index; answers that one itself.
+    fn add_nested(
+        &self,
+        entry: &Descriptor,
+        images: &[Image],
+        depth: usize,
+        members: &mut Vec<Member>,
+    ) -> Result<Content, SaveError> {
+        if depth == 0 || members.len() > limits::INDEX_ENTRIES {
+            return Ok(Content::Missing);
+        }
+        let Some(bytes) = self.small_blob(&entry.digest)? else {
+            return Ok(Content::Missing);
+        };
+        let Ok(index) = serde_json::from_slice::<Index>(&bytes) else {
+            return Ok(Content::Missing);
+        };
+        self.add_members(index.manifests, images, depth - 1, members)?;
+        Ok(Content::Attached {
+            manifest: Document {
+                media_type: entry.media_type.clone(),
+                bytes,
+            },
+            blobs: Vec::new(),
+        })
     }
 
     /// What an entry leads to that is no image, if all of it is here.

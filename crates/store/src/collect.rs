@@ -123,6 +123,15 @@ impl Store {
         Ok(self.remove_blob(blob))
     }
 
+    /// Those of `candidates` that nothing needs are deleted; answers the bytes that came free.
+    pub(crate) fn collect_blobs(&self, candidates: &[Digest]) -> Result<u64, MetadataError> {
+        let tables = self.tables();
+        let freed = candidates
+            .iter()
+            .map(|blob| self.collect_blob(&tables, blob));
+        freed.sum()
+    }
+
     /// Deletes the blobs that no row and no lease needs.
     pub(crate) fn sweep_blobs(&self) -> Result<u64, MetadataError> {
         let tables = self.tables();

@@ -7,6 +7,7 @@ use vocab::image::ImageConfig;
 use vocab::manifest::Descriptor;
 use vocab::{ContainerId, Digest, Failure, Kind, Platform, Reference};
 
+use crate::attached::HeldBlob;
 use crate::hash::Hasher;
 use crate::layers::{Layer, LayerBlob};
 use crate::limits;
@@ -57,9 +58,9 @@ pub struct NewImage {
     pub manifest: Option<Document>,
     /// The index through which the manifest was found.
     pub index: Option<Document>,
-    /// What else that index leads to and is kept with the image: the manifests of attestations and
-    /// the blobs that those name.
-    pub attached: Vec<Document>,
+    /// What else that index leads to and is kept with the image: indexes in it, the manifests of
+    /// attestations and artifacts, and the blobs that those name.
+    pub attached: Vec<HeldBlob>,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
     /// Tags that now mean this image, and `repo@digest` names by which it is known.
@@ -323,7 +324,7 @@ impl Store {
         put(&config)?;
         let manifest = manifest.as_ref().map(document).transpose()?;
         let index = index.as_ref().map(document).transpose()?;
-        let attached: Vec<DocumentRow> = attached.iter().map(document).collect::<Result<_, _>>()?;
+        let attached: Vec<DocumentRow> = attached.iter().map(HeldBlob::row).collect();
         let documents = manifest.iter().chain(&index).chain(&attached);
         let mut written: Vec<&Digest> = documents.map(|row| &row.digest).collect();
         written.push(&id);

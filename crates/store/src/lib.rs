@@ -64,11 +64,13 @@
 //! | [`changes`] | Dockerfile instructions of import and commit |
 //! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
 //! | [`erofs`] | the index of a tar, as a file system image |
+//! | `attached` | what an index leads to beside images |
 //! | `acl` | access control lists as archivers write them |
 //! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
 
 mod acl;
 mod archive;
+mod attached;
 mod blobs;
 mod bundle;
 pub mod changes;
@@ -102,6 +104,7 @@ mod unpack;
 mod usage;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError, Saved};
+pub use attached::HeldBlob;
 pub use blobs::{Ingest, IngestError};
 pub use bundle::{Bundle, Content, Member, attests};
 pub use difference::{Difference, differences};

@@ -2,6 +2,16 @@
 
 /// Bytes of a manifest or index (the distribution project's own bound).
 pub const MANIFEST_BYTES: u64 = 4 << 20;
+/// How deep an index may lie in an index.
+pub const INDEX_DEPTH: usize = 3;
+/// Entries of an index and of those in it, from which on no further one is looked into.
+pub const INDEX_ENTRIES: usize = 1000;
+/// Attestations, artifacts and indexes that are kept with one image beside it.
+pub const ATTACHED: usize = 64;
+/// Bytes of all of those.
+pub const ATTACHED_BYTES: u64 = 256 << 20;
+/// Blobs of one of them.
+pub const ATTACHED_BLOBS: usize = 64;
 /// Bytes of an image configuration.
 pub const CONFIG_BYTES: u64 = 8 << 20;
 /// Layers of one image.

@@ -29,7 +29,15 @@ pub mod media_type {
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     /// Docker manifest, schema 1, signed: refused.
     pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+
+    /// Whether this is an index of either scheme.
+    pub fn is_index(media_type: &str) -> bool {
+        matches!(media_type, OCI_INDEX | DOCKER_LIST)
+    }
 }
+
+/// What old builders call an image's configuration.
+const VAGUE_CONFIGS: [&str; 3] = ["", "application/octet-stream", "application/json"];
 
 /// What points at a blob (image-spec descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +100,23 @@ pub struct Index {
     /// Free text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Whether it is that of an image, by its configuration, rather than of an artifact.
+    pub fn is_image(&self) -> bool {
+        let config = self.config.media_type.as_str();
+        matches!(config, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
+            || VAGUE_CONFIGS.contains(&config)
+    }
+}
+
+impl Descriptor {
+    /// Whether an entry of an index says that it is for no platform, as attestations do.
+    pub fn is_for_nothing(&self) -> bool {
+        let platform = self.platform.as_ref();
+        platform.is_some_and(|platform| platform.os == "unknown")
+    }
 }
 
 impl Index {

@@ -38,6 +38,7 @@ mod libraries;
 mod likeness;
 mod makers;
 mod memory;
+mod nested;
 mod networks;
 mod options;
 mod platforms;

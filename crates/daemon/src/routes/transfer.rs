@@ -155,6 +155,9 @@ pub(super) fn shown(step: registry::Progress) -> Progress {
         },
         // That is for programs, and told by whoever pushes.
         registry::Progress::PushedInstead { .. } => Progress::default(),
+        registry::Progress::LeftOut { digest, reason } => {
+            status(format!("{digest} of the index was left out: {reason}"))
+        }
         registry::Progress::Digest(digest) => status(format!("Digest: {digest}")),
         registry::Progress::Pushed {
             tag,

@@ -11,9 +11,6 @@ use super::PullError;
 use super::session::Document;
 use super::transport::clean;
 
-/// Old registries call a configuration one of these.
-const VAGUE_CONFIGS: [&str; 3] = ["", "application/octet-stream", "application/json"];
-
 /// A document that was understood.
 #[derive(Clone, Debug)]
 pub(super) enum Understood {
@@ -83,7 +80,7 @@ impl Document {
             });
         }
         let single = probe.config.is_some() || probe.layers.is_some();
-        if is_index(&media_type) {
+        if media_type::is_index(&media_type) {
             if single {
                 return Err(malformed("it is an index and an image at once".to_owned()));
             }
@@ -104,15 +101,11 @@ impl Document {
 const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 fn is_known(media_type: &str) -> bool {
-    is_index(media_type)
+    media_type::is_index(media_type)
         || matches!(
             media_type,
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST
         )
-}
-
-fn is_index(media_type: &str) -> bool {
-    matches!(media_type, media_type::OCI_INDEX | media_type::DOCKER_LIST)
 }
 
 /// Whether a manifest is that of an image that can be unpacked.
@@ -122,8 +115,7 @@ pub(super) fn check_image(
     reference: &Reference,
 ) -> Result<(), PullError> {
     let config = manifest.config.media_type.as_str();
-    let image = matches!(config, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG);
-    if !image && !VAGUE_CONFIGS.contains(&config) {
+    if !manifest.is_image() {
         let declared = manifest.artifact_type.as_deref().unwrap_or(config);
         return Err(PullError::Artifact {
             reference: reference.familiar(),

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `pull` | a pull from name to image; resolving a name |
-//! | `attached` | what an index says about the image that is pulled |
+//! | `attached` | what an index leads to beside the image that is pulled |
 //! | `push` | a push from image to name |
 //! | `fetch` | bytes from anywhere |
 //! | `form` | what travels in a push |

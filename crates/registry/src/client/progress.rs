@@ -25,6 +25,14 @@ pub enum Progress {
     },
     /// Everything is in the store (`Digest: sha256:…`).
     Digest(Digest),
+    /// An entry of the index that led to the image was not kept, so that the index cannot go
+    /// anywhere from here.
+    LeftOut {
+        /// The entry.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
     /// Of an index that is not here as a whole, only one image went.
     PushedInstead {
         /// The index.

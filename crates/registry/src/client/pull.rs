@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use store::limits::INDEX_DEPTH;
 use store::{Document as Stored, Image, Layer, NewImage, Store};
 use tasks::Cancel;
 use vocab::image::ImageConfig;
 use vocab::manifest::Manifest;
 use vocab::{Digest, Platform, Reference};
 
-use super::attached::attached;
+use super::attached::{Attached, attached};
 use super::document::{Understood, check_image, read_config};
 use super::hosts::Endpoint;
 use super::layer::{Fetch, Wanted};
@@ -19,9 +20,6 @@ use super::places::Places;
 use super::progress::{LayerState, Progress, Teller};
 use super::session::{Document, Purpose, Session};
 use super::{Client, Credentials, PullError, Pulled, RequestError, Resolved};
-
-/// How deep an index may lie in an index.
-const INDEX_DEPTH: usize = 3;
 
 /// What is wanted, and what is known before anybody is asked.
 pub(super) struct Pull<'a> {
@@ -38,6 +36,8 @@ struct Chosen {
     /// What the name points at.
     digest: Digest,
     index: Option<Document>,
+    /// The indexes between that and the manifest.
+    nested: Vec<Document>,
     document: Document,
     manifest: Box<Manifest>,
 }
@@ -46,7 +46,7 @@ struct Chosen {
 struct Came {
     config: Vec<u8>,
     layers: Vec<Layer>,
-    attached: Vec<Stored>,
+    attached: Attached,
 }
 
 impl Pull<'_> {
@@ -104,10 +104,17 @@ impl Pull<'_> {
             self.layers(&session, &chosen.manifest, &read),
             Box::pin(attached(
                 &session,
+                &self.store,
                 chosen.index.as_ref(),
+                &chosen.nested,
                 &chosen.document.digest
             )),
         );
+        for (digest, reason) in &attached.left_out {
+            let reason = vocab::failure::chain(reason);
+            let digest = digest.clone();
+            self.tell.tell(Progress::LeftOut { digest, reason }).await;
+        }
         let came = Came {
             config,
             layers: layers?,
@@ -309,7 +316,7 @@ impl Pull<'_> {
             config: came.config,
             manifest: Some(stored(chosen.document)),
             index: chosen.index.map(stored),
-            attached: came.attached,
+            attached: came.attached.held,
             layers: came.layers,
             names,
         };
@@ -342,6 +349,7 @@ async fn choose(
         .await?;
     let digest = document.digest.clone();
     let mut index = None;
+    let mut nested = Vec::new();
     for _ in 0..=INDEX_DEPTH {
         match document.understand(reference)? {
             Understood::Manifest(manifest) => {
@@ -349,6 +357,7 @@ async fn choose(
                 return Ok(Chosen {
                     digest,
                     index,
+                    nested,
                     document,
                     manifest,
                 });
@@ -361,7 +370,10 @@ async fn choose(
                 let address = entry.digest.to_string();
                 let next = session.manifest(&address, Some(&entry.digest)).await?;
                 // The outermost index is the one that the name means.
-                index.get_or_insert(document);
+                match index {
+                    None => index = Some(document),
+                    Some(_) => nested.push(document),
+                }
                 document = next;
             }
         }
