@@ -89,7 +89,7 @@ impl Store {
         let old = SystemTime::now()
             .checked_sub(ORPHAN_KEEP)
             .unwrap_or(SystemTime::UNIX_EPOCH);
-        let layers = self.tables().layers().map_err(metadata)?;
+        let layers = self.tables().unneeded_layers().map_err(metadata)?;
         let old = layers
             .into_iter()
             .filter_map(|(diff_id, made)| (made < old).then_some(diff_id));
@@ -164,14 +164,19 @@ impl Store {
                 drop(removed.map_err(file("remove", layers.join(&hex)))?);
             }
         }
+        // All forms in one question: there may be tens of thousands.
+        let forms = tables.forms().map_err(metadata)?;
+        let there = self.blobs().list();
+        let there: HashSet<Digest> = there
+            .map_err(file("list", self.root().join("blobs")))?
+            .into_iter()
+            .collect();
+        let have_blob: HashSet<&Digest> = forms
+            .iter()
+            .filter_map(|(diff_id, blob)| there.contains(blob).then_some(diff_id))
+            .collect();
         for (diff_id, _) in &recorded {
-            let forms = tables.find_layer(diff_id).map_err(metadata)?;
-            let has_blob = forms.is_some_and(|(_, forms)| {
-                forms
-                    .iter()
-                    .any(|form| self.blobs().path(&form.digest).exists())
-            });
-            if !has_blob && !self.layers().has(diff_id) {
+            if !have_blob.contains(diff_id) && !self.layers().has(diff_id) {
                 tracing::warn!(layer = %diff_id, "is gone; images that need it have to be pulled again");
                 tables.remove_layer(diff_id).map_err(metadata)?;
             }

@@ -418,6 +418,26 @@ impl Tables {
         Ok(layers.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The layers that neither an image nor a snapshot stands on, and when each came.
+    pub(crate) fn unneeded_layers(&self) -> Result<Vec<(Digest, SystemTime)>> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT diff_id, made FROM layers AS own
+             WHERE NOT EXISTS(SELECT 1 FROM image_layers WHERE diff_id = own.diff_id)
+               AND NOT EXISTS(SELECT 1 FROM snapshot_layers WHERE diff_id = own.diff_id)",
+        )?;
+        let layers = statement.query_map([], |row| Ok((digest(row, 0)?, moment(row.get(1)?))))?;
+        Ok(layers.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Each layer with a form in which it came.
+    pub(crate) fn forms(&self) -> Result<Vec<(Digest, Digest)>> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT diff_id, blob FROM layer_blobs")?;
+        let forms = statement.query_map([], |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;
+        Ok(forms.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Bytes of the files in all layers.
     pub(crate) fn layers_bytes(&self) -> Result<u64> {
         let sum = "SELECT coalesce(sum(size), 0) FROM layers";
