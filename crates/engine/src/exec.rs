@@ -471,11 +471,7 @@ async fn run(
     let pid = match link::ask_on(&mut link, &dir, &Request::ExecStart { id }).await {
         Ok(Reply::Started { pid }) => pid,
         Ok(answer) => {
-            return Err(LinkError::Unexpected {
-                dir,
-                answer: format!("{answer:?}"),
-            }
-            .into());
+            return Err(link::unexpected(&dir, &answer).into());
         }
         Err(LinkError::Refused { kind, message }) if kind != FailureKind::Refused => {
             return Err(StartExecError::Launch {

@@ -170,6 +170,9 @@ pub enum OpenError {
     /// The image store.
     #[error("open the image store")]
     Store(#[source] store::OpenError),
+    /// A container that runs and cannot be looked after.
+    #[error(transparent)]
+    Monitor(#[from] recover::MonitorError),
     /// The registry client.
     #[error("set up the registry client")]
     Registry(#[source] registry::NewClientError),
@@ -271,7 +274,7 @@ impl Engine {
             config,
         });
         prepare_launcher(&shared).await;
-        recover::recover(&shared, found).await;
+        recover::recover(&shared, found).await?;
         let sampled = sampler::run(Arc::downgrade(&shared));
         shared.tasks.spawn("sampler", sampled);
         let engine = Arc::new(Self { shared });

@@ -25,7 +25,7 @@ use runtime::cgroup::Cgroup;
 use tokio::sync::oneshot;
 use vocab::{ContainerId, failure};
 
-use super::link::{Link, LinkError};
+use super::link::{self, Link, LinkError};
 use super::record::{Joined, MountKind, Record, to_nanos};
 use super::{StartError, ipc};
 use crate::endpoints::{self, Mode};
@@ -166,18 +166,12 @@ pub(crate) async fn go(prepared: Prepared) -> Result<Link, StartError> {
             });
         }
         answer => {
-            return Err(StartError::Monitor(LinkError::Unexpected {
-                dir: dir.clone(),
-                answer: format!("{answer:?}"),
-            }));
+            return Err(StartError::Monitor(link::unexpected(&dir, &answer)));
         }
     }
     match control.receive().await.map_err(io)? {
         Some(Reply::Ok) => Ok(control),
-        answer => Err(StartError::Monitor(LinkError::Unexpected {
-            dir: dir.clone(),
-            answer: format!("{answer:?}"),
-        })),
+        answer => Err(StartError::Monitor(link::unexpected(&dir, &answer))),
     }
 }
 
@@ -571,10 +565,7 @@ pub(crate) fn attach(dir: &Path, request: &Request) -> Result<UnixStream, LinkEr
     match monitor::client::ask(&stream, request).map_err(io)? {
         Reply::Ok => Ok(stream),
         Reply::Failed { kind, message } => Err(LinkError::Refused { kind, message }),
-        answer => Err(LinkError::Unexpected {
-            dir: dir.to_owned(),
-            answer: format!("{answer:?}"),
-        }),
+        answer => Err(link::unexpected(dir, &answer)),
     }
 }
 

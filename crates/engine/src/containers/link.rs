@@ -29,6 +29,17 @@ pub enum LinkError {
         /// Its words.
         message: String,
     },
+    /// It is of another berth.
+    #[error(
+        "the monitor in `{dir}` speaks version {version} of the protocol, and this berth version {}",
+        protocol::VERSION
+    )]
+    Version {
+        /// The run directory.
+        dir: PathBuf,
+        /// What it speaks.
+        version: u32,
+    },
     /// It answered something else.
     #[error("the monitor in `{dir}` answered {answer}")]
     Unexpected {
@@ -93,6 +104,50 @@ pub(crate) async fn connect(dir: &Path) -> io::Result<Link> {
     let dir = dir.to_owned();
     let stream = tasks::blocking(move || monitor::connect(&dir)).await?;
     Link::new(stream)
+}
+
+impl LinkError {
+    /// Whether nobody is there to be spoken to.
+    pub(crate) fn is_gone(&self) -> bool {
+        use io::ErrorKind as K;
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            K::NotFound
+                | K::ConnectionRefused
+                | K::ConnectionReset
+                | K::BrokenPipe
+                | K::UnexpectedEof
+        )
+    }
+}
+
+/// [`ask`] of a monitor that an earlier engine may have started: it must speak our version.
+pub(crate) async fn ask_anew(dir: &Path, request: &Request) -> Result<(Link, Reply), LinkError> {
+    let hello = Request::Hello {
+        version: protocol::VERSION,
+    };
+    match ask(dir, &hello).await? {
+        (mut link, Reply::Hello { version }) if version == protocol::VERSION => {
+            let reply = ask_on(&mut link, dir, request).await?;
+            Ok((link, reply))
+        }
+        (_, Reply::Hello { version }) => Err(LinkError::Version {
+            dir: dir.to_owned(),
+            version,
+        }),
+        (_, answer) => Err(unexpected(dir, &answer)),
+    }
+}
+
+/// An answer to something else.
+pub(crate) fn unexpected(dir: &Path, answer: &impl std::fmt::Debug) -> LinkError {
+    LinkError::Unexpected {
+        dir: dir.to_owned(),
+        answer: format!("{answer:?}"),
+    }
 }
 
 /// Asks on a connection of its own, which it returns for more.

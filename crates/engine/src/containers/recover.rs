@@ -66,18 +66,30 @@ enum Left {
     NeverRan(Option<(i32, String)>),
 }
 
+/// A monitor that is there and cannot be talked to. Who went on without it would take its container
+/// for lost, and end what runs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "container {container} runs, and its monitor cannot be talked to: start the berth that started \
+     it, and end it with that"
+)]
+pub struct MonitorError {
+    container: ContainerId,
+    source: link::LinkError,
+}
+
 /// Gives every container its owner, and removes what belongs to none.
-pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
+pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) -> Result<(), MonitorError> {
     let looked = found.into_iter().map(|found| async move {
         let left = match found.course.phase {
             Phase::Starting | Phase::Running | Phase::Paused | Phase::Stopping(_) => {
-                Some(look(shared, &found).await)
+                Some(look(shared, &found).await?)
             }
             _ => None,
         };
-        (found, left)
+        Ok((found, left))
     });
-    let looked = futures_util::future::join_all(looked).await;
+    let looked = futures_util::future::try_join_all(looked).await?;
 
     let held: Vec<network::Endpoint> = looked
         .iter()
@@ -121,6 +133,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>, found: Vec<Found>) {
         }
         adopt(shared, found, left);
     }
+    Ok(())
 }
 
 /// Who holds the images that are mounted into containers.
@@ -253,21 +266,23 @@ fn adopt(shared: &Arc<Shared>, found: Found, left: Option<Left>) {
 }
 
 /// Looks for the monitor, and for what it left.
-async fn look(shared: &Arc<Shared>, found: &Found) -> Left {
-    let dir = shared.run_dir(&found.record.id);
+async fn look(shared: &Arc<Shared>, found: &Found) -> Result<Left, MonitorError> {
+    let container = found.record.id;
+    let dir = shared.run_dir(&container);
     match watch(shared, found, &dir).await {
-        Ok(Some(left)) => return left,
+        Ok(Some(left)) => return Ok(left),
         Ok(None) => {}
-        Err(error) => {
-            let (id, error) = (found.record.id, failure::chain(&error));
-            tracing::info!(%id, error, "no monitor answers");
+        Err(error) if error.is_gone() => {
+            let error = failure::chain(&error);
+            tracing::info!(id = %container, error, "no monitor answers");
         }
+        Err(source) => return Err(MonitorError { container, source }),
     }
     let written = {
         let dir = dir.clone();
         tasks::blocking(move || monitor::find_exit(&dir).ok().flatten()).await
     };
-    match (written, found.course.phase) {
+    Ok(match (written, found.course.phase) {
         (Some(exit), Phase::Starting) if exit.error.is_some() => {
             Left::NeverRan(exit.error.map(|why| (exit.code, why)))
         }
@@ -278,7 +293,7 @@ async fn look(shared: &Arc<Shared>, found: &Found) -> Left {
             Left::NeverRan(None)
         }
         (None, _) => Left::Ended(launch::lost(shared, &found.record).await),
-    }
+    })
 }
 
 async fn watch(
@@ -286,9 +301,9 @@ async fn watch(
     found: &Found,
     dir: &Path,
 ) -> Result<Option<Left>, link::LinkError> {
-    let (mut link, reply) = link::ask(dir, &Request::Status).await?;
+    let (mut link, reply) = link::ask_anew(dir, &Request::Status).await?;
     let Reply::Status(status) = reply else {
-        return Ok(None);
+        return Err(link::unexpected(dir, &reply));
     };
     match status.state {
         // Its control socket closed with the engine that made it: it goes by itself. Wait for

@@ -103,6 +103,16 @@ impl Place {
         self.engine = None;
     }
 
+    /// Opens the engine again, or says why it cannot be opened.
+    pub(crate) async fn try_open(&self) -> Result<(), engine::OpenError> {
+        try_open(self.config()).await.map(drop)
+    }
+
+    /// Where the monitor of a container is found.
+    pub(crate) fn run_dir(&self, id: &str) -> PathBuf {
+        self.config().exec_root.join("containers").join(id)
+    }
+
     /// Opens the engine again.
     pub(crate) async fn reopen(&mut self) {
         self.engine = None;
@@ -176,18 +186,24 @@ pub(crate) fn keep(lines: &mut Vec<(Source, String)>, record: &LogRecord<'_>) {
     lines.push((record.source, line));
 }
 
-/// Opens an engine; waits until the one before has let go of the store.
 async fn open(config: Config) -> Arc<Engine> {
+    match try_open(config).await {
+        Ok(engine) => engine,
+        Err(error) => panic!("{}", vocab::failure::chain(&error)),
+    }
+}
+
+/// Opens an engine; waits until the one before has let go of the store.
+async fn try_open(config: Config) -> Result<Arc<Engine>, engine::OpenError> {
     let end = tokio::time::Instant::now() + LONG;
     loop {
         match Engine::open(config.clone()).await {
-            Ok(engine) => return engine,
             Err(engine::OpenError::Store(store::OpenError::Locked(_)))
                 if tokio::time::Instant::now() < end =>
             {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            Err(error) => panic!("{}", vocab::failure::chain(&error)),
+            other => return other,
         }
     }
 }

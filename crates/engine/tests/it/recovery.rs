@@ -1,6 +1,7 @@
 //! What an engine finds when it opens again.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use engine::containers::{Status, WaitCondition};
@@ -228,5 +229,51 @@ async fn privileged_what_nobody_owns_is_swept() {
     for root in ["data", "run"] {
         let dir = place.dir.path().join(root).join("containers").join(&stray);
         assert!(!dir.exists());
+    }
+}
+
+/// Answers the first question on `socket` with `words`, framed as the protocol has it.
+fn pretend(socket: &std::path::Path, words: &'static str) -> std::thread::JoinHandle<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let length = u32::try_from(words.len()).unwrap().to_be_bytes();
+        stream
+            .write_all(&[&length, words.as_bytes()].concat())
+            .unwrap();
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_container_whose_monitor_cannot_be_understood_is_left_alone() {
+    let mut place = Place::new().await;
+    let id = place.create("lives", &["sleep", "1000"]).await;
+    place.start("lives").await;
+    let socket = place.run_dir(&id).join("monitor.sock");
+    let aside = socket.with_extension("aside");
+    for (words, why) in [
+        (
+            r#"{"Hello":{"version":2}}"#,
+            "speaks version 2 of the protocol, and this berth version 1",
+        ),
+        (r#"{"Bonjour":{}}"#, "unknown variant `Bonjour`"),
+    ] {
+        place.drop_engine().await;
+        std::fs::rename(&socket, &aside).unwrap();
+        let stranger = pretend(&socket, words);
+        let error = place.try_open().await.unwrap_err();
+        stranger.join().unwrap();
+        std::fs::rename(&aside, &socket).unwrap();
+        let text = vocab::failure::chain(&error);
+        let said = format!(
+            "container {id} runs, and its monitor cannot be talked to: start the berth that \
+             started it, and end it with that: "
+        );
+        assert!(text.starts_with(&said) && text.contains(why), "{text}");
+        place.reopen().await;
+        let state = place.engine().inspect("lives", false).await.unwrap().state;
+        assert_eq!(state.status, Status::Running);
     }
 }

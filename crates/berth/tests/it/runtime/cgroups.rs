@@ -21,7 +21,12 @@ pub(super) fn memberships(pid: &str) -> BTreeMap<PathBuf, PathBuf> {
             "" => "unified",
             name => name,
         };
-        (Path::new("/sys/fs/cgroup").join(name), PathBuf::from(path))
+        // Without a slash at the end, which `join` would add.
+        let place: PathBuf = Path::new("/sys/fs/cgroup")
+            .join(name)
+            .components()
+            .collect();
+        (place, PathBuf::from(path))
     };
     // What the kernel lists is not mounted everywhere.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -78,7 +83,7 @@ fn privileged_a_cgroup_that_somebody_has_frozen_is_not_taken() {
         let cgroup = place.join(&bundle.id);
         fs::create_dir(&cgroup).unwrap();
         for (file, still) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
-            if cgroup.join(file).exists() {
+            if fs::exists(cgroup.join(file)).unwrap() {
                 fs::write(cgroup.join(file), still).unwrap();
                 for command in ["run", "create"] {
                     let refused = bundle.run(&[command, &bundle.id]);

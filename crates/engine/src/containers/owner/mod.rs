@@ -889,10 +889,7 @@ impl Owner {
         let request = Ask::Signal { exec: None, signal };
         match link::ask(&dir, &request).await {
             Ok((_, Reply::Ok)) => Ok(()),
-            Ok((_, answer)) => Err(LinkError::Unexpected {
-                dir,
-                answer: format!("{answer:?}"),
-            }),
+            Ok((_, answer)) => Err(link::unexpected(&dir, &answer)),
             Err(error) => Err(error),
         }
     }
