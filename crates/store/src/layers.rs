@@ -23,6 +23,7 @@ use crate::limits::{BOMB_FLOOR_BYTES, BOMB_RATIO};
 use crate::snapshots::Unpack;
 use crate::store::{COPY_BYTES, Inner, Store};
 use crate::tree::UnpackError;
+use crate::windows::Width;
 
 /// A layer that is in the store, whole. While a value of this type lives, the collector leaves the
 /// layer alone, so an image being put together cannot lose one.
@@ -255,6 +256,7 @@ impl fmt::Debug for Decoder {
 
 struct Zstd {
     raw: ZstdDecoder<'static>,
+    width: Width,
     sink: Sink,
     buffer: Vec<u8>,
     /// Whether the last frame is complete.
@@ -306,11 +308,15 @@ impl Zstd {
         loop {
             let mut output = OutBuffer::around(&mut self.buffer[..]);
             let before = input.pos();
+            self.width.pass(&bytes[before..])?;
             let hint = self.raw.run(&mut input, &mut output)?;
             let made = output.pos();
             let full = made == self.buffer.len();
             if input.pos() > before || made > 0 {
                 self.whole = hint == 0;
+                if self.whole {
+                    self.width.ended();
+                }
             }
             self.sink.write_all(&self.buffer[..made])?;
             if input.pos() == bytes.len() && !full {
@@ -522,6 +528,7 @@ impl LayerIngest {
             Form::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Form::Zstd => Decoder::Zstd(Box::new(Zstd {
                 raw: ZstdDecoder::new().map_err(write)?,
+                width: Width::new(&self.inner.wide),
                 sink,
                 buffer: vec![0; 128 << 10],
                 whole: true,

@@ -65,6 +65,7 @@
 //! | `snapshots` | the [`Layers`](snapshots::Layers) trait, its drivers, writable layers |
 //! | [`erofs`] | the index of a tar, as a file system image |
 //! | `attached` | what an index leads to beside images |
+//! | `windows` | how much memory a zstd layer may ask for |
 //! | `acl` | access control lists as archivers write them |
 //! | `tree` | a tar entry as a checked, typed thing; what all drivers read |
 
@@ -102,6 +103,7 @@ mod store;
 mod tree;
 mod unpack;
 mod usage;
+mod windows;
 
 pub use archive::{Import, ImportError, LoadError, Loaded, Progress, SaveError, Saved};
 pub use attached::HeldBlob;

@@ -18,6 +18,7 @@ use crate::metadata::{MetadataError, Tables};
 use crate::reaper::Reaper;
 use crate::recovery;
 use crate::snapshots::{self, Driver, Layers};
+use crate::windows::Wide;
 
 /// Bytes moved at once from file to file.
 pub(crate) const COPY_BYTES: usize = 256 << 10;
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     /// Also what keeps the collector and commits apart.
     tables: Mutex<Tables>,
     pub(crate) leases: Leases,
+    /// Whose turn it is among layers that take much memory.
+    pub(crate) wide: Arc<Wide>,
     told: OnceLock<Vec<String>>,
     /// Until when this process can lose nothing that it wrote.
     pub(crate) epoch: String,
@@ -164,6 +167,7 @@ impl Store {
             layers,
             tables: Mutex::new(tables),
             leases: Leases::default(),
+            wide: Arc::default(),
             told: OnceLock::new(),
             epoch: durable::epoch(run).map_err(file("write the epoch to", run))?,
             reaper: Reaper::default(),

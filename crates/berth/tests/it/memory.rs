@@ -2,9 +2,10 @@
 //! too, but make way; what the daemon itself holds does not, and one that wants more is killed.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use testkit::image::{Compression, Image, tar};
+use testkit::image::{Compression, Image, Layer, sha256, tar};
 use testkit::{Chance, Registry};
 use vocab::Platform;
 
@@ -68,10 +69,13 @@ fn large(layers: usize, bytes: usize) -> Vec<Vec<u8>> {
 }
 
 fn check(tars: Vec<Vec<u8>>, how: Compression) {
-    let registry = Registry::start();
     let layers: Vec<_> = tars.into_iter().map(|tar| (tar, how)).collect();
-    registry.push("app", "1", &Image::new(&layers, &Platform::host()));
-    drop(layers);
+    check_image(&Image::new(&layers, &Platform::host()));
+}
+
+fn check_image(image: &Image) {
+    let registry = Registry::start();
+    registry.push("app", "1", image);
     let root = scratch();
     let room = Room::new(root.path());
     let mut host = Host::on(root, &[]);
@@ -99,4 +103,38 @@ fn privileged_a_large_layer_is_pulled_in_little_memory() {
 #[test]
 fn privileged_many_layers_are_pulled_in_little_memory() {
     check(large(20, 5 << 20), Compression::Gzip);
+}
+
+/// Layers that zstd made with a window of so many bits.
+fn wide(layers: usize, log: u32) -> Image {
+    let compress = |tar: Vec<u8>| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(&tar).unwrap();
+        let mut layer = Layer::new(&tar, Compression::Zstd);
+        layer.blob = encoder.finish().unwrap();
+        layer.digest = sha256(&layer.blob);
+        layer
+    };
+    let layers = large(layers, 80 << 20).into_iter().map(compress).collect();
+    Image::with_config(layers, &Platform::host(), &serde_json::Value::Null)
+}
+
+#[test]
+fn privileged_zstd_layers_of_wide_windows_are_pulled_in_little_memory() {
+    check_image(&wide(3, 25));
+}
+
+#[test]
+fn privileged_a_zstd_layer_of_too_wide_a_window_is_refused_with_the_reason() {
+    let registry = Registry::start();
+    registry.push("app", "1", &wide(1, 27));
+    let host = Host::empty();
+    let said = host.berth(&["pull", &format!("{}/app:1", registry.address())]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.stderr
+            .contains("a window of 128 MiB, more than the 32 MiB"),
+        "{said:?}"
+    );
 }
