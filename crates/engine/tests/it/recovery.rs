@@ -1,6 +1,7 @@
 //! What an engine finds when it opens again.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
@@ -234,7 +235,11 @@ async fn privileged_what_nobody_owns_is_swept() {
 
 /// Answers the first question on `socket` with `words`, framed as the protocol has it.
 fn pretend(socket: &std::path::Path, words: &'static str) -> std::thread::JoinHandle<()> {
-    let listener = UnixListener::bind(socket).unwrap();
+    // By a descriptor: the path may be longer than an address.
+    let dir = std::fs::File::open(socket.parent().unwrap()).unwrap();
+    let name = socket.file_name().unwrap().to_str().unwrap();
+    let address = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let listener = UnixListener::bind(address).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut length = [0; 4];

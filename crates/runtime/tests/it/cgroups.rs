@@ -384,7 +384,7 @@ fn privileged_a_version_2_file_can_be_named_where_there_is_only_version_2() {
     } else {
         assert_eq!(
             refused(resources),
-            "prepare the cgroup: the unified limit `memory.high` cannot be set: \
+            "prepare the cgroup: invalid configuration: the unified limit `memory.high` cannot be set: \
              cgroup version 2 is not mounted alone here"
         );
     }

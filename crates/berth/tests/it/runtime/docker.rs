@@ -98,11 +98,19 @@ impl Docker {
     }
 }
 
+/// So often it is tried to remove what is left.
+const REMOVALS: usize = 10;
+
 impl Drop for Docker {
     fn drop(&mut self) {
-        let left = self.run(&["ps", "-aq"]).stdout;
-        let left: Vec<&str> = left.lines().collect();
-        if !left.is_empty() {
+        // One that Docker is about to restart may refuse to go, or come back without a name.
+        for _ in 0..REMOVALS {
+            let left = self.run(&["ps", "-aq"]).stdout;
+            let left: Vec<&str> = left.lines().collect();
+            if left.is_empty() {
+                break;
+            }
+            self.run(&[&["update", "--restart", "no"], left.as_slice()].concat());
             self.run(&[&["rm", "-f"], left.as_slice()].concat());
         }
     }
