@@ -55,7 +55,7 @@ fn daemon_options() -> String {
 }
 
 fn container_options() -> String {
-    let mut rows = "Members of `HostConfig`; those of `ContainerConfig` all work.\n\n\
+    let mut rows = "Members of `HostConfig`; of `ContainerConfig` none is refused.\n\n\
                     | Member | State |\n|---|---|\n"
         .to_owned();
     for field in FIELDS {
