@@ -217,11 +217,7 @@ mod tests {
     use super::*;
 
     fn refused(pairs: &[(&str, &str)]) -> String {
-        let options = pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        parse(&options).unwrap_err().0
+        parse(&options::of(pairs)).unwrap_err().0
     }
 
     #[test]

@@ -36,3 +36,10 @@ pub(crate) fn flag(options: &Options, key: &str) -> Result<bool, OptionError> {
 pub(crate) fn text<'a>(options: &'a Options, key: &str) -> &'a str {
     options.get(key).map_or("", String::as_str)
 }
+
+/// Options from a test's table.
+#[cfg(test)]
+pub(crate) fn of(pairs: &[(&str, &str)]) -> Options {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}

@@ -204,15 +204,8 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
-    fn options(pairs: &[(&str, &str)]) -> Options {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
     fn written(format: &str, address: &str, stderr: bool) -> String {
-        let given = options(&[
+        let given = options::of(&[
             ("syslog-format", format),
             ("syslog-address", address),
             ("syslog-facility", "local1"),
@@ -282,7 +275,7 @@ mod tests {
             ("x", "y", "unknown log opt 'x' for syslog log driver"),
         ];
         for (key, value, text) in cases {
-            assert_eq!(parse(&options(&[(key, value)])).unwrap_err().0, text);
+            assert_eq!(parse(&options::of(&[(key, value)])).unwrap_err().0, text);
         }
         assert_eq!(parse_facility("5"), Ok(5));
         assert_eq!(parse_facility("cron"), Ok(9));

@@ -35,38 +35,23 @@ pub struct Map {
 }
 
 impl Map {
-    /// From numbers in the order of the fields. The vector and the file of the program stay.
-    pub fn new(fields: [u64; 11]) -> Self {
-        let [
-            start_code,
-            end_code,
-            start_data,
-            end_data,
-            start_brk,
-            brk,
-            start_stack,
-            arg_start,
-            arg_end,
-            env_start,
-            env_end,
-        ] = fields;
-        Self {
-            start_code,
-            end_code,
-            start_data,
-            end_data,
-            start_brk,
-            brk,
-            start_stack,
-            arg_start,
-            arg_end,
-            env_start,
-            env_end,
-            auxv: 0,
-            auxv_bytes: 0,
-            exe: u32::MAX,
-        }
-    }
+    /// Of no place yet. The auxiliary vector and the file of the program stay as they are.
+    pub const NOWHERE: Self = Self {
+        start_code: 0,
+        end_code: 0,
+        start_data: 0,
+        end_data: 0,
+        start_brk: 0,
+        brk: 0,
+        start_stack: 0,
+        arg_start: 0,
+        arg_end: 0,
+        env_start: 0,
+        env_end: 0,
+        auxv: 0,
+        auxv_bytes: 0,
+        exe: u32::MAX,
+    };
 }
 
 /// The end of the heap now.

@@ -4,14 +4,18 @@ use std::path::Path;
 
 use testkit::guest::{Cgroups, Guest};
 
-/// A container in a scope of systemd's, by runc's command line.
-const SCOPE: &str = r#"
+/// A bundle whose container is to be in a scope of systemd's.
+const BUNDLE: &str = r#"
 set -e
 berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
 mkdir -p /b/rootfs/bin && cp /bin/busybox /b/rootfs/bin
 cd /b && berth spec
 sed -i 's|"terminal": true|"terminal": false|; s|"sh"|"/bin/busybox", "sleep", "1000"|
         s|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
+"#;
+
+/// A container in a scope of systemd's, by runc's command line.
+const SCOPE: &str = r#"
 property=org.systemd.property
 annotations="\"$property.TimeoutStopSec\": \"7\", \"$property.Documentation\": \"['man:two']\""
 sed -i "s|\"root\": {|\"annotations\": {$annotations}, &|" config.json
@@ -31,12 +35,6 @@ test ! -e $cgroup && test -z "$(ls /run/b)"
 /// The same where version 1 has the controllers. SIGHUP has systemd reload, and write again what it
 /// knows of the container's cgroup.
 const SCOPE_OF_VERSION_1: &str = r#"
-set -e
-berth() { BERTH runtime --systemd-cgroup --root /run/b "$@"; }
-mkdir -p /b/rootfs/bin && cp /bin/busybox /b/rootfs/bin
-cd /b && berth spec
-sed -i 's|"terminal": true|"terminal": false|; s|"sh"|"/bin/busybox", "sleep", "1000"|
-        s|"linux": {|"linux": {"cgroupsPath": "berth-e2e.slice:box:two",|' config.json
 cgroups=/sys/fs/cgroup scope=berth.slice/berth-e2e.slice/box-two.scope
 limits() { cat $cgroups/pids/$scope/pids.max $cgroups/memory/$scope/memory.limit_in_bytes | xargs; }
 devices() { sort $cgroups/devices/$scope/devices.list; }
@@ -98,19 +96,25 @@ fn traced(script: &str) -> String {
 
 #[test]
 fn slow_a_container_of_runcs_command_line_is_in_a_scope_of_systemds() {
-    with_systemd(Cgroups::V2).run(&traced(SCOPE)).passed();
+    with_systemd(Cgroups::V2)
+        .run(&traced(&[BUNDLE, SCOPE].concat()))
+        .passed();
 }
 
 #[test]
 fn slow_a_scope_of_systemds_is_in_every_hierarchy_of_version_1() {
     let guest = with_systemd(Cgroups::V1);
-    guest.run(&traced(SCOPE_OF_VERSION_1)).passed();
+    guest
+        .run(&traced(&[BUNDLE, SCOPE_OF_VERSION_1].concat()))
+        .passed();
 }
 
 #[test]
 fn slow_a_scope_of_systemds_is_in_every_hierarchy_of_both_versions() {
     let guest = with_systemd(Cgroups::Hybrid);
-    guest.run(&traced(SCOPE_OF_VERSION_1)).passed();
+    guest
+        .run(&traced(&[BUNDLE, SCOPE_OF_VERSION_1].concat()))
+        .passed();
 }
 
 #[test]

@@ -132,17 +132,17 @@ fn own_map() -> io::Result<sys::title::Map> {
         let value = fields.get(number - 3).copied();
         value.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     };
-    Ok(sys::title::Map::new([
-        field(26)?,
-        field(27)?,
-        field(45)?,
-        field(46)?,
-        field(47)?,
-        sys::title::end_of_heap(),
-        field(28)?,
-        field(48)?,
-        field(49)?,
-        field(50)?,
-        field(51)?,
-    ]))
+    let mut map = sys::title::Map::NOWHERE;
+    map.start_code = field(26)?;
+    map.end_code = field(27)?;
+    map.start_data = field(45)?;
+    map.end_data = field(46)?;
+    map.start_brk = field(47)?;
+    map.brk = sys::title::end_of_heap();
+    map.start_stack = field(28)?;
+    map.arg_start = field(48)?;
+    map.arg_end = field(49)?;
+    map.env_start = field(50)?;
+    map.env_end = field(51)?;
+    Ok(map)
 }
